@@ -1,0 +1,1 @@
+"""What to run: data only. `file.py:model-name[,key=value…]` picks a model and sets fields."""

@@ -1,0 +1,97 @@
+r"""CIFAR-10 under the papers' recipe (v1 §4.2): 64,000 steps of 128 images.
+
+    python -m experiments.train --config=configs/cifar10.py:resnet-56 --workdir=runs/resnet-56
+
+About 6 hours for ResNet-20 on two CPU cores. A shorter run keeps the shape of the schedule:
+
+    python -m experiments.train --config=configs/cifar10.py:resnet-20,num_steps=2000 \
+        --workdir=runs/short
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from configs import arguments
+from resnet_jax.models import zoo
+
+
+def get_config(argument: str | None = None) -> ConfigDict:
+    """The config of "model-name[,key=value…]"; None stands for resnet-20."""
+    name, fields = arguments.split(argument, "resnet-20")
+    return arguments.update(recipe(name), fields)
+
+
+def recipe(name: str) -> ConfigDict:
+    """All fields, with the papers' values for that network."""
+    config = ConfigDict()
+    config.seed = 0
+
+    config.model = ConfigDict()
+    config.model.name = name
+    config.model.group_size = 64  # 128 images on two GPUs
+    config.model.dtype = "float32"
+    # The axes of `Architecture`; None is what the name stands for.
+    config.model.branch = placeholder(str)
+    config.model.shortcut = placeholder(str)
+    config.model.option = placeholder(str)
+    config.model.order = placeholder(str)
+    config.model.norm = placeholder(str)
+    config.model.activation = placeholder(str)
+    config.model.width = placeholder(int)
+    config.model.stride_in = placeholder(str)
+    config.model.zero_init_last = placeholder(bool)
+    config.model.shortcut_scale = placeholder(float)
+    config.model.branch_scale = placeholder(float)
+    config.model.gate_bias = placeholder(float)
+    config.model.dropout_rate = placeholder(float)
+
+    config.dataset = ConfigDict()
+    config.dataset.name = "cifar10"
+    config.dataset.data_dir = placeholder(str)  # None: where TFDS keeps its data sets
+    config.dataset.image_size = placeholder(int)  # of an image folder
+    config.dataset.train = "train"
+    config.dataset.validation = placeholder(str)  # "train[45000:]", with "train[:45000]" above
+    config.dataset.test = "test"
+    config.dataset.mean = "pixel"
+    config.dataset.std = "none"
+    config.dataset.padding = 4
+    config.dataset.flip = True
+
+    config.batch_size = 128
+    config.num_steps = 64_000
+    config.accumulate = 1
+    config.label_smoothing = 0.0
+
+    config.optimizer = ConfigDict()
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = False
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.decay = "kernels"
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "steps"
+    config.schedule.learning_rate = 0.1
+    config.schedule.boundaries = (0.5, 0.75)  # of num_steps: 32k and 48k
+    config.schedule.factor = 0.1
+    config.schedule.patience = 5  # evaluations
+    config.schedule.warmup = _warmup(name)
+    config.schedule.warmup_steps = 400
+    config.schedule.warmup_rate = 0.01
+    config.schedule.warmup_error = 0.8
+
+    config.log_every = 100
+    config.evaluate_every = 1000
+    config.checkpoint_every = 1000
+    config.keep_checkpoints = 2
+
+    # Where it runs, not what: a run may be continued with other values of these.
+    config.num_devices = placeholder(int)
+    config.steps_per_dispatch = placeholder(int)
+    return config
+
+
+def _warmup(name: str) -> str:
+    """v1 warms its 110-layer net up by training error; v2 every net for 400 steps."""
+    if name.startswith("preact"):
+        return "constant"
+    return "until_error" if zoo.describe(name).depth >= 110 else "none"

@@ -1,0 +1,118 @@
+"""Is this config one that can run? Answered before anything slow begins."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resnet_jax.data import sources
+from resnet_jax.errors import InputError, check_choice
+from resnet_jax.models import zoo
+from resnet_jax.models.architecture import Architecture
+
+WHERE_NOT_WHAT = ("num_devices", "steps_per_dispatch", "keep_checkpoints", "dataset.data_dir")
+"""Fields that say where a run runs, not what it computes: it may continue under other values."""
+
+DTYPES = ("float32", "bfloat16")
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `InputError` with one line on the first thing that cannot work."""
+    for field in (
+        *("batch_size", "num_steps", "accumulate"),
+        *("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
+    ):
+        _require(config, field, lambda value: value >= 1, "must be at least 1")
+    for field in ("num_devices", "steps_per_dispatch", "dataset.image_size"):
+        _require(config, field, lambda value: value is None or value >= 1, "must be at least 1")
+    for field in ("seed", "dataset.padding", "optimizer.weight_decay"):
+        _require(config, field, lambda value: value >= 0, "must not be negative")
+    for field in ("optimizer.momentum", "label_smoothing"):
+        _require(config, field, lambda value: 0 <= value < 1, "must be in [0, 1)")
+    with section("model"):
+        check_choice("dtype", config.model.dtype, DTYPES)
+        _check_groups(config, architecture(config))
+    with section("dataset"):
+        _check_dataset(config)
+    # From here on JAX is loaded, which takes most of a second.
+    from resnet_jax.data import resident
+    from resnet_jax.training import schedules, step
+
+    with section("dataset"):
+        check_choice("mean", config.dataset.mean, resident.MEANS)
+        check_choice("std", config.dataset.std, resident.STDS)
+    with section("optimizer"):
+        check_choice("decay", config.optimizer.decay, step.DECAYS)
+    with section("schedule"):
+        schedules.Schedule(num_steps=config.num_steps, **config.schedule)
+
+
+def architecture(config: ConfigDict) -> Architecture:
+    """The architecture that `config.model` names, with its overrides."""
+    return zoo.describe(config.model.name, **model_overrides(config))
+
+
+def model_overrides(config: ConfigDict) -> dict[str, Any]:
+    """The axes that the config sets itself; the model's name stands for the others."""
+    fields = {k: v for k, v in config.model.items() if k not in ("name", "dtype")}
+    return {k: v for k, v in fields.items() if v is not None or k == "group_size"}
+
+
+def group_size(config: ConfigDict) -> int:
+    """Examples that share batch-norm statistics."""
+    return config.model.group_size or config.batch_size // config.accumulate
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Lines "field: old, now new" for the fields that say what is computed."""
+    lines = []
+    for key in sorted({*old, *new}):
+        path, before, after = f"{prefix}{key}", old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differences(before, after, f"{path}.")
+        elif before != after and path not in WHERE_NOT_WHAT:
+            lines.append(f"{path}: {before!r}, now {after!r}")
+    return lines
+
+
+@contextlib.contextmanager
+def section(name: str) -> Iterator[None]:
+    """Puts the config's section before the field that an error names."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}.{error}") from error
+
+
+def _check_groups(config: ConfigDict, net: Architecture) -> None:
+    if config.batch_size % config.accumulate:
+        raise InputError(
+            f"batch_size={config.batch_size}: not a multiple of accumulate={config.accumulate}"
+        )
+    part = config.batch_size // config.accumulate
+    if net.norm == "batch" and part % group_size(config):
+        raise InputError(
+            f"group_size={net.group_size}: batches of {part} (batch_size / accumulate) are not a "
+            "whole number of batch-norm groups"
+        )
+
+
+def _check_dataset(config: ConfigDict) -> None:
+    dataset = config.dataset
+    splits = [split for split in (dataset.train, dataset.validation, dataset.test) if split]
+    sources.check(dataset.name, splits, data_dir=dataset.data_dir, image_size=dataset.image_size)
+    if config.schedule.name == "plateau" and not dataset.validation:
+        raise InputError(
+            "validation=None: schedule.name='plateau' needs a split to watch, for example "
+            "dataset.train='train[:90%]', dataset.validation='train[90%:]'; the test set "
+            "chooses nothing"
+        )
+
+
+def _require(config: ConfigDict, field: str, allowed, message: str) -> None:
+    value = config
+    for name in field.split("."):
+        value = value[name]
+    if not allowed(value):
+        raise InputError(f"{field}={value!r}: {message}")

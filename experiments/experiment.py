@@ -1,0 +1,209 @@
+"""The one place where a config becomes the objects that the library wants."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from experiments import configuration
+from resnet_jax import parallel
+from resnet_jax.data import resident, sources
+from resnet_jax.errors import InputError
+from resnet_jax.models import counting, zoo
+from resnet_jax.models.resnet import ResNet
+from resnet_jax.runs import Row
+from resnet_jax.training import evaluation, loop, schedules, state, step
+from resnet_jax.training.checkpoints import Checkpoints
+
+STEPS_PER_DISPATCH = 100  # on accelerators
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A config's network, data and recipe, on its devices.
+
+    Attributes:
+      splits: "train", "test" and, if the config has one, "validation".
+      image_shape: (height, width, channels).
+    """
+
+    config: ConfigDict
+    mesh: jax.sharding.Mesh
+    model: ResNet
+    optimizer: optax.GradientTransformation
+    schedule: schedules.Schedule
+    splits: dict[str, resident.Resident]
+    class_names: tuple[str, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.splits["train"].images.shape[1:]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.splits["train"]) / self.config.batch_size)
+
+    def count(self) -> counting.Count:
+        return counting.count(self.model, self.image_shape)
+
+    def initial_state(self) -> state.TrainState:
+        key, _ = self._keys()
+        fresh = state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
+        return jax.device_put(fresh, parallel.replicated(self.mesh))
+
+    def state_template(self) -> Any:
+        """Shapes, types and places of a state; nothing is computed."""
+        shapes = jax.eval_shape(
+            lambda key: state.create(
+                key, self.model, self.image_shape, self.optimizer, self.schedule
+            ),
+            self._keys()[0],
+        )
+        place = parallel.replicated(self.mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes
+        )
+
+    def make_evaluate(self) -> evaluation.Evaluate:
+        return evaluation.make_evaluate(self.model, self.mesh, self.config.batch_size)
+
+    def calendar(self) -> loop.Calendar:
+        config = self.config
+        chunk = 1 if jax.default_backend() == "cpu" else STEPS_PER_DISPATCH
+        return loop.Calendar(
+            num_steps=config.num_steps,
+            log_every=config.log_every,
+            evaluate_every=config.evaluate_every,
+            checkpoint_every=config.checkpoint_every,
+            chunk=config.steps_per_dispatch or chunk,
+        )
+
+    def train(
+        self,
+        start: state.TrainState,
+        checkpoints: Checkpoints,
+        log: Callable[[Row], None],
+        should_stop: Callable[[], bool],
+        seconds: float,
+    ) -> tuple[state.TrainState, str]:
+        """Trains from `start`; see `loop.fit`."""
+        config, splits = self.config, self.splits
+        advance = loop.make_advance(
+            step.make_train_step(
+                self.model,
+                self.optimizer,
+                self.schedule,
+                label_smoothing=config.label_smoothing,
+                accumulate=config.accumulate,
+            ),
+            self.mesh,
+            key=self._keys()[1],
+            seed=config.seed,
+            batch_size=config.batch_size,
+            padding=config.dataset.padding,
+            flip=config.dataset.flip,
+        )
+        evaluate_split = self.make_evaluate()
+
+        def evaluate(current: state.TrainState, at: int) -> state.TrainState:
+            for name in [name for name in splits if name != "train"]:
+                figures = evaluate_split(current.variables, splits[name])
+                log({"step": at, "split": name, **figures})
+                if name == "validation":
+                    seen = self.schedule.after_validation(current.schedule, figures["error"])
+                    current = current.replace(
+                        schedule=jax.device_put(seen, parallel.replicated(self.mesh))
+                    )
+            return current
+
+        return loop.fit(
+            start,
+            self.calendar(),
+            advance=lambda current, begin, end: advance(current, splits["train"], begin, end),
+            evaluate=evaluate,
+            save=checkpoints.save,
+            log=log,
+            should_stop=should_stop,
+            batch_size=config.batch_size,
+            seconds=seconds,
+        )
+
+    def _keys(self) -> tuple[jax.Array, jax.Array]:
+        """Keys of the initial weights and of the steps."""
+        return tuple(jax.random.split(jax.random.key(self.config.seed)))
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Loads the data and makes the objects; `configuration.check` comes first.
+
+    Raises:
+      InputError: the data cannot be had, or do not suit the config or the devices.
+    """
+    parallel.use_cores_as_devices()
+    mesh = parallel.make_mesh(
+        config.batch_size // config.accumulate,
+        config.batch_size // config.accumulate // configuration.group_size(config),
+        config.num_devices,
+    )
+    splits, class_names = load_splits(config, mesh)
+    optimizer = config.optimizer
+    return Experiment(
+        config=config,
+        mesh=mesh,
+        model=zoo.create(
+            config.model.name,
+            num_classes=len(class_names),
+            dtype=config.model.dtype,
+            **configuration.model_overrides(config),
+        ),
+        optimizer=step.sgd(
+            optimizer.momentum,
+            optimizer.weight_decay,
+            decay=optimizer.decay,
+            nesterov=optimizer.nesterov,
+        ),
+        schedule=schedules.Schedule(num_steps=config.num_steps, **config.schedule),
+        splits=splits,
+        class_names=class_names,
+    )
+
+
+def load_splits(
+    config: ConfigDict, mesh: jax.sharding.Mesh
+) -> tuple[dict[str, resident.Resident], tuple[str, ...]]:
+    """The config's splits on the devices, all normalised as the training split is."""
+    dataset = config.dataset
+    named = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    examples = {
+        name: sources.load(
+            dataset.name, split, data_dir=dataset.data_dir, image_size=dataset.image_size
+        )
+        for name, split in named.items()
+        if split
+    }
+    statistics = resident.normalization(examples["train"].images, dataset.mean, dataset.std)
+    place = parallel.replicated(mesh)
+    splits = {
+        name: jax.device_put(resident.Resident(part.images, part.labels, statistics), place)
+        for name, part in examples.items()
+    }
+    return splits, examples["train"].class_names
+
+
+def load_config(workdir: Path) -> ConfigDict:
+    """The config of an existing run.
+
+    Raises:
+      InputError: there is none.
+    """
+    from resnet_jax.runs import read_run
+
+    run = read_run(workdir)
+    if not run.config:
+        raise InputError(f"workdir={str(workdir)!r}: no run in this folder (no config.json)")
+    return ConfigDict(run.config)

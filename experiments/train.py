@@ -1,0 +1,151 @@
+"""Trains the network of a config, or continues where an earlier process stopped.
+
+    python -m experiments.train --config=configs/digits.py:resnet-20 --workdir=runs/resnet-20
+    python -m experiments.train --config=configs/cifar10.py:plain-56 --workdir=runs/plain-56 \\
+        --config.seed=1 --config.schedule.learning_rate=0.05
+
+Exit codes: 0 finished (a loss that is not finite is a result: "diverged"), 2 wrong input, 75
+stopped by SIGTERM or Ctrl-C with everything saved: the same command goes on.
+"""
+
+import contextlib
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from experiments import command, configuration
+from resnet_jax import runs
+from resnet_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from experiments.experiment import Experiment
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "what to run, file.py:model-name")
+_WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: list[str]) -> int:
+    """Trains and returns the exit code."""
+    del argv
+    return train(_CONFIG.value, Path(_WORKDIR.value))
+
+
+def train(config: ConfigDict, workdir: Path) -> int:
+    """Runs a config in a folder, from its last checkpoint if there is one; returns an exit code."""
+    configuration.check(config)
+    if _is_complete(config, workdir):
+        print(f"{workdir}: complete already; nothing to do")
+        return 0
+    # Only now, because loading JAX and its libraries takes a second or two.
+    from experiments.experiment import build
+
+    experiment = build(config)
+    with runs.claim(workdir), _bugs_recorded(workdir):
+        runs.write_config(workdir, config.to_dict(), devices=_devices(experiment))
+        return _run(experiment, workdir)
+
+
+def _is_complete(config: ConfigDict, workdir: Path) -> bool:
+    """Whether the folder holds this very run, finished."""
+    run = runs.read_run(workdir)
+    if run.status == "missing":
+        return False
+    if run.problems:
+        raise InputError(f"workdir={str(workdir)!r}: {run.problems[0]}")
+    changed = configuration.differences(run.config, runs.as_json(config.to_dict()))
+    if changed:
+        raise InputError(
+            f"workdir={str(workdir)!r} holds a run of another config ({'; '.join(changed)}); "
+            "choose another folder, or set these fields back"
+        )
+    return run.summary is not None
+
+
+def _run(experiment: "Experiment", workdir: Path) -> int:
+    from experiments.display import Display
+    from experiments.interruption import StopSignals
+    from resnet_jax.training.checkpoints import Checkpoints
+
+    config = experiment.config
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopSignals())
+        checkpoints = stack.enter_context(
+            Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
+        )
+        if checkpoints.steps:
+            state = checkpoints.restore(experiment.state_template())
+        else:
+            state = experiment.initial_state()
+        step = int(state.step)
+        metrics = stack.enter_context(runs.MetricsLog(workdir, step))
+        display = stack.enter_context(Display(config.model.name, config.num_steps, step))
+
+        def log(row: runs.Row) -> None:
+            metrics.append(row)
+            display.show(row)
+
+        seconds = max((row.get("seconds", 0.0) for row in metrics.rows), default=0.0)
+        state, status = experiment.train(state, checkpoints, log, stop.asked, seconds)
+    if status == "stopped":
+        print(f"stopped at step {int(state.step)}, saved; the same command goes on")
+        return command.STOPPED
+    summary = _summary(experiment, metrics.rows, status, int(state.window.diverged_at))
+    runs.write_json(workdir / "summary.json", summary)
+    print(_verdict(summary))
+    return 0
+
+
+def _summary(experiment: "Experiment", rows: list[runs.Row], status: str, diverged_at: int) -> dict:
+    config, count = experiment.config, experiment.count()
+    evaluated = [row for row in rows if row["split"] == "test" and row["step"] == config.num_steps]
+    test = evaluated[-1] if evaluated else {}
+    return {
+        "format": runs.FORMAT,
+        "status": status,
+        "model": config.model.name,
+        "dataset": config.dataset.name,
+        "seed": config.seed,
+        **count._asdict(),
+        "num_steps": rows[-1]["step"],
+        "diverged_at": diverged_at if status == "diverged" else None,
+        **runs.final_training_figures(rows, experiment.steps_per_epoch),
+        "test_loss": test.get("loss"),
+        "test_error": test.get("error"),
+        "wall_seconds": max(row.get("seconds", 0.0) for row in rows),
+    }
+
+
+def _verdict(summary: dict) -> str:
+    if summary["status"] == "diverged":
+        return f"{summary['model']}: diverged at step {summary['diverged_at']}"
+    return (
+        f"{summary['model']}: training error {100 * summary['train_error']:.2f}%, "
+        f"test error {100 * summary['test_error']:.2f}% after {summary['num_steps']} steps "
+        f"({summary['wall_seconds']:.0f} s)"
+    )
+
+
+def _devices(experiment: "Experiment") -> str:
+    devices = experiment.mesh.devices.ravel()
+    return f"{devices.size} x {devices[0].device_kind}"
+
+
+@contextlib.contextmanager
+def _bugs_recorded(workdir: Path):
+    """A bug's traceback stays in the folder, so that it is never taken for a result."""
+    (workdir / "error.txt").unlink(missing_ok=True)
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception:
+        runs.write_text(workdir / "error.txt", traceback.format_exc())
+        raise
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,124 @@
+"""Pictures in folders: `<split>/<class>/*.png`, one folder a class."""
+
+import os
+import struct
+from collections.abc import Iterable
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from resnet_jax.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def class_names(split_dir: Path) -> tuple[str, ...]:
+    """The class folders of a split in sorted order.
+
+    Raises `InputError` if there is none or if a name is not UTF-8 (results are written as UTF-8).
+    """
+    if not split_dir.is_dir():
+        raise InputError(f"{split_dir}: no such folder; wanted {split_dir.name}/<class>/<picture>")
+    names = [entry.name for entry in os.scandir(split_dir) if entry.is_dir()]
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{split_dir}: folder {os.fsencode(name)} is not UTF-8") from error
+    names = sorted(name for name in names if not name.startswith("."))
+    if not names:
+        raise InputError(
+            f"{split_dir}: no class folders; wanted {split_dir.name}/<class>/<picture>"
+        )
+    return tuple(names)
+
+
+def list_pictures(split_dir: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
+    """The pictures of a split, sorted by class and name, and their labels, int32 [N].
+
+    Raises `InputError` for a class folder that is not in `classes` and for an empty one.
+    """
+    paths, labels = [], []
+    for name in class_names(split_dir):
+        if name not in classes:
+            raise InputError(f"{split_dir / name}: not a class; classes are {', '.join(classes)}")
+        entries = [entry.name for entry in os.scandir(split_dir / name) if entry.is_file()]
+        pictures = sorted(name for name in entries if name.lower().endswith(SUFFIXES))
+        if not pictures:
+            raise InputError(f"{split_dir / name}: no pictures ({', '.join(SUFFIXES)})")
+        paths += [split_dir / name / picture for picture in pictures]
+        labels += [classes.index(name)] * len(pictures)
+    return paths, np.array(labels, np.int32)
+
+
+def decode(path: Path, mode: str) -> Image.Image:
+    """One picture in Pillow's `mode` ("L" or "RGB").
+
+    Raises `InputError`, naming the file, if it cannot be read or has more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            if picture.mode.startswith(("I", "F")):
+                raise InputError(f"{path}: more than 8 bits a channel (mode {picture.mode})")
+            return picture.convert(mode)
+    except InputError:
+        raise
+    # What Pillow's decoders raise on broken files of these formats.
+    except (
+        EOFError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise InputError(f"{path}: unreadable picture ({error})") from error
+
+
+def fit_square(picture: Image.Image, size: int) -> Image.Image:
+    """Resizes the shorter side to `size` pixels (bilinear, antialiased) and crops the centre."""
+    width, height = picture.size
+    scale = size / min(width, height)
+    scaled = (max(size, round(width * scale)), max(size, round(height * scale)))
+    if scaled != picture.size:
+        picture = picture.resize(scaled, Image.Resampling.BILINEAR)
+    left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
+    return picture.crop((left, top, left + size, top + size))
+
+
+def read_square(paths: Iterable[Path], size: int) -> np.ndarray:
+    """Pictures in RGB, fitted to squares: uint8 [N, size, size, 3]."""
+    paths = list(paths)
+    images = np.empty((len(paths), size, size, 3), np.uint8)
+
+    def read_into(index: int) -> None:
+        images[index] = np.asarray(fit_square(decode(paths[index], "RGB"), size))
+
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(read_into, index) for index in range(len(paths))]
+        try:
+            for job in jobs:
+                job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return images
+
+
+def read_exact(paths: Iterable[Path], shape: tuple[int, int, int]) -> np.ndarray:
+    """Pictures that have the [height, width, channels] `shape` already: uint8 [N, *shape].
+
+    Raises `InputError`, naming the file, for a picture of another size.
+    """
+    height, width, channels = shape
+    paths = list(paths)
+    images = np.empty((len(paths), *shape), np.uint8)
+    for image, path in zip(images, paths, strict=True):
+        picture = decode(path, "L" if channels == 1 else "RGB")
+        if picture.size != (width, height):
+            found = "×".join(map(str, picture.size))
+            raise InputError(f"{path}: {found} pixels; wanted {width}×{height}")
+        image[:] = np.asarray(picture).reshape(shape)
+    return images

@@ -1,0 +1,135 @@
+"""Data sets that stay on the devices, as `uint8`; a batch is a pure function of (seed, step)."""
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from resnet_jax.data.augment import Windows
+from resnet_jax.errors import check_choice
+
+MEANS = ("pixel", "channel", "none")
+STDS = ("channel", "none")
+
+
+class Normalization(NamedTuple):
+    """What is subtracted from pixels in [0, 1], and what then divides them.
+
+    Attributes:
+      mean: float32 [height, width, channels].
+      std: float32 [channels].
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def normalization(images: np.ndarray, mean: str = "pixel", std: str = "none") -> Normalization:
+    """Statistics of the training images, uint8 [n, height, width, channels].
+
+    Args:
+      images: of the training split only.
+      mean: "pixel" (v1 §4.2: one image), "channel" (one colour) or "none".
+      std: "channel" or "none" (the papers).
+    """
+    check_choice("mean", mean, MEANS)
+    check_choice("std", std, STDS)
+    mean_image = images.mean(0, dtype=np.float64) / 255
+    if mean == "channel":
+        mean_image = np.broadcast_to(mean_image.mean((0, 1)), mean_image.shape)
+    elif mean == "none":
+        mean_image = np.zeros_like(mean_image)
+    deviation = np.ones(images.shape[-1])
+    if std == "channel":
+        # By histogram: a float copy of the images would be eight times their size.
+        for channel in range(images.shape[-1]):
+            counts = np.bincount(images[..., channel].ravel(), minlength=256)
+            values = np.arange(256) / 255
+            center = np.average(values, weights=counts)
+            deviation[channel] = np.sqrt(np.average((values - center) ** 2, weights=counts))
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    return Normalization(mean_image.astype(np.float32), deviation.astype(np.float32))
+
+
+@struct.dataclass
+class Resident:
+    """A split on the devices.
+
+    Attributes:
+      images: uint8 [n, height, width, channels].
+      labels: int32 [n].
+      normalization: of the training split.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    normalization: Normalization
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+
+def take(data: Resident, indices: jax.Array, windows: Windows) -> tuple[jax.Array, jax.Array]:
+    """Examples as the network wants them.
+
+    Args:
+      indices: int32 [batch], which examples.
+      windows: which part of each is seen; what lies outside the image is zero after
+        normalisation, as if padded then.
+
+    Returns:
+      Images, float32 [batch, height, width, channels], and labels, int32 [batch].
+    """
+    _, height, width, _ = data.images.shape
+    columns = jnp.arange(width)
+    columns = jnp.where(windows.flip[:, None], columns[::-1], columns) + windows.left[:, None]
+    rows = jnp.arange(height) + windows.top[:, None]
+    inside = _inside(rows, height)[:, :, None] & _inside(columns, width)[:, None, :]
+    rows = jnp.clip(rows, 0, height - 1)[:, :, None]
+    columns = jnp.clip(columns, 0, width - 1)[:, None, :]
+    pixels = data.images[indices[:, None, None], rows, columns].astype(jnp.float32) / 255
+    normalized = (pixels - data.normalization.mean[rows, columns]) / data.normalization.std
+    return normalized * inside[..., None], data.labels[indices]
+
+
+def _inside(positions: jax.Array, size: int) -> jax.Array:
+    return (positions >= 0) & (positions < size)
+
+
+def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
+    """Which examples step number `step` (from 0) sees: int32 [batch_size].
+
+    Each epoch is a fresh permutation of all examples; a batch that straddles two epochs ends one
+    and begins the next, so none is dropped or repeated within an epoch.
+    """
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs, offsets = np.divmod(positions, num_examples)
+    parts = [
+        _epoch_order(seed, int(epoch), num_examples)[offsets[epochs == epoch]]
+        for epoch in np.unique(epochs)
+    ]
+    return np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    # Raw bits of a bit generator are stable between NumPy versions; `permutation` is not.
+    bits = np.random.Philox(key=[seed, epoch]).random_raw(num_examples)
+    return np.argsort(bits, kind="stable").astype(np.int32)
+
+
+def evaluation_batches(
+    num_examples: int, batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All examples once: pairs of indices, int32 [batch_size], and mask, bool [batch_size].
+
+    The last batch is filled up with example 0, masked.
+    """
+    for start in range(0, num_examples, batch_size):
+        indices = np.arange(start, start + batch_size)
+        mask = indices < num_examples
+        yield np.where(mask, indices, 0).astype(np.int32), mask

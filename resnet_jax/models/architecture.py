@@ -1,0 +1,148 @@
+"""The axes along which the networks of both ResNet papers differ, as plain data.
+
+v1 is He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385); v2 is He et
+al., "Identity Mappings in Deep Residual Networks" (arXiv 1603.05027).
+
+Imports no JAX: a config is checked against these axes before anything slow is loaded.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+from resnet_jax.errors import InputError, check_choice
+
+BRANCHES = {"basic": 2, "bottleneck": 3, "single": 1}
+"""Convolutions in a unit's branch: 3×3,3×3 (v1 Fig. 5 left); 1×1,3×3,1×1 (v1 Fig. 5 right); one
+3×3 (the one-layer skip of v2 Table 3)."""
+
+SHORTCUTS = (
+    "none",  # the plain network
+    "identity",
+    "constant_scaling",  # v2 §3.1, `shortcut_scale` and `branch_scale`
+    "exclusive_gating",  # v2 §3.1, `gate_bias`
+    "shortcut_only_gating",  # v2 §3.1, `gate_bias`
+    "dropout",  # v2 §3.1, `dropout_rate`
+)
+
+OPTIONS = ("A", "B", "C")
+"""How a shortcut meets a change of shape (v1 §3.3): A pads with zero channels, B projects where
+shapes change, C projects in every unit (v2's "1×1 convolutional shortcut")."""
+
+
+class Order(NamedTuple):
+    """Where a unit normalises ("norm") and activates ("activation"); v2 Figure 4.
+
+    `before` the branch, `between` its convolutions, on its end (`last`), and `after` the addition.
+    """
+
+    before: tuple[str, ...]
+    between: tuple[str, ...]
+    last: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+_BOTH = ("norm", "activation")
+ORDERS = {
+    "original": Order((), _BOTH, ("norm",), ("activation",)),
+    "bn_after_add": Order((), _BOTH, (), _BOTH),
+    "relu_before_add": Order((), _BOTH, _BOTH, ()),
+    "relu_only_preact": Order(("activation",), _BOTH, ("norm",), ()),
+    "full_preact": Order(_BOTH, _BOTH, (), ()),
+}
+
+STEMS = {"cifar": 1, "imagenet": 4}
+"""Stride of what comes before the first unit: a 3×3 (v1 §4.2), or a 7×7/2 and a max-pool/2."""
+
+NORMS = ("batch", "none")
+ACTIVATIONS = ("relu", "tanh", "sigmoid")
+STRIDE_IN = ("1x1", "3x3")
+OUTPUT_STRIDES = (8, 16, 32)
+EXPANSION = 4  # A bottleneck's outer layers are this much wider than its 3×3 (v1 Table 1).
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A network, less its number of classes and its number format.
+
+    Attributes:
+      stage_sizes: units in each stage.
+      stem: a key of `STEMS`.
+      width: channels of the first stage's 3×3 convolutions; each later stage doubles it.
+      branch, shortcut, option, order: see this module's tables.
+      norm: "batch", or "none" (convolutions then have biases).
+      group_size: examples that share batch-norm statistics; None for the whole batch.
+      activation: "relu", "tanh" or "sigmoid".
+      stride_in: the bottleneck's convolution that strides: "1x1" (v1), "3x3" ("v1.5").
+      output_stride: input pixels per output pixel; under 32, strides become dilation. ImageNet
+        stems only.
+      zero_init_last: start with the scale of each branch's last batch norm at 0, not 1.
+      shortcut_scale, branch_scale: factors of "constant_scaling".
+      gate_bias: initial bias of the gates.
+      dropout_rate: fraction of the shortcut's values dropped by "dropout".
+
+    Raises:
+      InputError: a value is not allowed, or two of them do not go together.
+    """
+
+    stage_sizes: tuple[int, ...]
+    stem: str = "cifar"
+    width: int = 16
+    branch: str = "basic"
+    shortcut: str = "identity"
+    option: str = "A"
+    order: str = "original"
+    norm: str = "batch"
+    group_size: int | None = None
+    activation: str = "relu"
+    stride_in: str = "1x1"
+    output_stride: int = 32
+    zero_init_last: bool = False
+    shortcut_scale: float = 1.0
+    branch_scale: float = 1.0
+    gate_bias: float = 0.0
+    dropout_rate: float = 0.5
+
+    def __post_init__(self):
+        check_choice("stem", self.stem, STEMS)
+        check_choice("branch", self.branch, BRANCHES)
+        check_choice("shortcut", self.shortcut, SHORTCUTS)
+        check_choice("option", self.option, OPTIONS)
+        check_choice("order", self.order, ORDERS)
+        check_choice("norm", self.norm, NORMS)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("stride_in", self.stride_in, STRIDE_IN)
+        check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
+        self._check_numbers()
+        if self.output_stride != 32 and self.stem != "imagenet":
+            raise InputError(
+                f"output_stride={self.output_stride}: only nets with the ImageNet stem dilate"
+            )
+        if self.zero_init_last and (self.norm == "none" or "norm" not in ORDERS[self.order].last):
+            raise InputError(
+                f"zero_init_last=True: no batch norm ends the branch with order={self.order!r}, "
+                f"norm={self.norm!r}; orders that have one: "
+                + ", ".join(name for name, order in ORDERS.items() if "norm" in order.last)
+            )
+
+    def _check_numbers(self) -> None:
+        if not self.stage_sizes or any(size < 1 for size in self.stage_sizes):
+            raise InputError(f"stage_sizes={self.stage_sizes}: each stage needs at least one unit")
+        if self.width < 1:
+            raise InputError(f"width={self.width}: must be at least 1")
+        if self.group_size is not None and self.group_size < 1:
+            raise InputError(f"group_size={self.group_size}: must be at least 1, or None")
+        if not 0 <= self.dropout_rate < 1:
+            raise InputError(f"dropout_rate={self.dropout_rate}: must be in [0, 1)")
+
+    @property
+    def num_units(self) -> int:
+        return sum(self.stage_sizes)
+
+    @property
+    def depth(self) -> int:
+        """Weighted layers as the papers count them: convolutions of branches, stem, classifier."""
+        return self.num_units * BRANCHES[self.branch] + 2
+
+    def stage_channels(self, stage: int) -> int:
+        """Channels of a stage's output; stages count from 0."""
+        return self.width * 2**stage * (EXPANSION if self.branch == "bottleneck" else 1)

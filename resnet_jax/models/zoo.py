@@ -1,0 +1,133 @@
+"""The papers' networks by name: a name stands for values of the architecture's axes."""
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Any
+
+from resnet_jax.errors import InputError, check_choice
+from resnet_jax.models.architecture import BRANCHES, Architecture
+
+if TYPE_CHECKING:
+    from resnet_jax.models.resnet import ResNet
+
+FAMILIES: dict[str, dict[str, str]] = {
+    "plain": {"shortcut": "none"},
+    "resnet": {},
+    "preact-resnet": {"order": "full_preact"},
+}
+
+IMAGENET_STAGES = {  # v1 Table 1; 200 layers: v2 §5
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+CIFAR_DEPTHS = (20, 32, 44, 56, 110, 164, 1001, 1202)  # of both papers' tables
+CIFAR_BOTTLENECKS = (164, 1001)  # v2 §3 and Table 4
+
+_NAME = re.compile(r"(cifar-)?(plain|resnet|preact-resnet)-(\d+)")
+
+
+def names() -> list[str]:
+    """Names of the papers' networks and their plain twins; CIFAR nets have any depth 6n+2."""
+    depths = (*CIFAR_DEPTHS, *IMAGENET_STAGES)
+    return [f"{family}-{depth}" for family in FAMILIES for depth in depths]
+
+
+def describe(name: str, **overrides: Any) -> Architecture:
+    """The architecture that a name stands for.
+
+    Args:
+      name: "plain-N", "resnet-N" or "preact-resnet-N". N = 18, 34, 50, 101, 152, 200 are the
+        four-stage ImageNet nets (option B); every other N = 6n+2 is a three-stage CIFAR net of
+        basic units (option A; v1 §4.2), but 164 and 1001 = 9n+2 are bottlenecks with option B
+        (v2). "cifar-resnet-50" is the CIFAR net of a depth that both have.
+      **overrides: any attribute of `Architecture`, e.g. `shortcut`, `option`, `branch`.
+
+    Raises:
+      InputError: no such name, depth or attribute; it says what is allowed and nearest.
+    """
+    fields = {field.name for field in dataclasses.fields(Architecture)}
+    for key in overrides:
+        check_choice("override", key, sorted(fields))
+    match = _NAME.fullmatch(name)
+    if not match:
+        raise InputError(_unknown(name))
+    prefix, family, depth = match[1], match[2], int(match[3])
+    if depth in IMAGENET_STAGES and not prefix:
+        axes = _imagenet(depth)
+    else:
+        axes = _cifar(name, depth, overrides.get("branch"))
+    return Architecture(**{**axes, **FAMILIES[family], **overrides})
+
+
+def create(name: str, num_classes: int = 10, dtype: Any = "float32", **overrides: Any) -> "ResNet":
+    """The network of that name, a linen module.
+
+    Args:
+      name, **overrides: see `describe`.
+      num_classes: of the classifier.
+      dtype: of activations, "float32" or "bfloat16"; parameters are float32.
+
+    Raises:
+      InputError: see `describe`.
+    """
+    # Here, so that names can be checked without loading JAX.
+    import jax.numpy as jnp
+
+    from resnet_jax.models.resnet import ResNet
+
+    return ResNet(describe(name, **overrides), jnp.dtype(dtype), num_classes=num_classes)
+
+
+def _imagenet(depth: int) -> dict[str, Any]:
+    return {
+        "stem": "imagenet",
+        "stage_sizes": IMAGENET_STAGES[depth],
+        "width": 64,
+        "branch": "bottleneck" if depth >= 50 else "basic",
+        "option": "B",
+    }
+
+
+def _cifar(name: str, depth: int, branch: str | None) -> dict[str, Any]:
+    if branch is None:
+        branch = "bottleneck" if depth in CIFAR_BOTTLENECKS else "basic"
+    check_choice("branch", branch, BRANCHES)
+    layers = 3 * BRANCHES[branch]
+    units, rest = divmod(depth - 2, layers)
+    if rest or units < 1:
+        raise InputError(_wrong_depth(name, depth, branch))
+    return {
+        "stage_sizes": (units,) * 3,
+        "branch": branch,
+        "option": "B" if branch == "bottleneck" else "A",
+    }
+
+
+def _wrong_depth(name: str, depth: int, branch: str) -> str:
+    layers = 3 * BRANCHES[branch]
+    nearest = max(round((depth - 2) / layers), 1) * layers + 2
+    family = name.rsplit("-", 1)[0]
+    others = [
+        f"branch={other!r}"
+        for other, count in BRANCHES.items()
+        if other != branch and depth > 2 and (depth - 2) % (3 * count) == 0
+    ]
+    return (
+        f"name={name!r}: CIFAR depths with branch={branch!r} are {layers}n+2 "
+        f"({layers + 2}, {2 * layers + 2}, {3 * layers + 2}, …), ImageNet depths are "
+        f"{', '.join(map(str, IMAGENET_STAGES))}; nearest: {family}-{nearest}"
+        + (f", or {' or '.join(others)}" if others else "")
+    )
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    nearest = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
+    return f"name={name!r}: names are {', '.join(f'{family}-N' for family in FAMILIES)}" + (
+        f"; nearest: {nearest[0]}" if nearest else ""
+    )

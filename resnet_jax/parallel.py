@@ -1,0 +1,80 @@
+"""Over which devices a run is spread: data parallelism over one mesh axis."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from resnet_jax.errors import InputError
+
+AXIS = "data"
+
+
+def use_cores_as_devices() -> None:
+    """On a CPU, makes JAX see each core as a device; call it before JAX first computes.
+
+    XLA:CPU leaves cores idle on one device: on two cores, two devices trained ResNet-20 1.1 to
+    1.45 times and ResNet-56 2.1 times as fast (JAX 0.12). A number of devices that is set
+    already, say by JAX_NUM_CPU_DEVICES, is kept. Accelerators are not affected.
+    """
+    if jax.config.jax_num_cpu_devices < 1:
+        jax.config.update("jax_num_cpu_devices", _num_cores())
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) -> Mesh:
+    """A mesh of devices that share each batch.
+
+    Args:
+      batch_size: examples a batch.
+      num_groups: batch-norm statistics groups a batch.
+      num_devices: how many devices; None for all accelerators, or for as many CPU cores as can
+        share the groups, so that no statistics need communication.
+
+    Raises:
+      InputError: there are not that many devices, or they cannot share a batch evenly.
+    """
+    available = jax.devices()
+    if num_devices is None:
+        num_devices = len(available)
+        if available[0].platform == "cpu":
+            num_devices = max(d for d in range(1, num_devices + 1) if num_groups % d == 0)
+    if not 1 <= num_devices <= len(available):
+        raise InputError(f"num_devices={num_devices}: JAX sees {len(available)}")
+    if batch_size % num_devices:
+        raise InputError(
+            f"batch_size={batch_size}: {num_devices} devices cannot share it evenly; give a "
+            f"multiple of {num_devices}, or fewer devices with num_devices"
+        )
+    return jax.make_mesh(
+        (num_devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:num_devices]
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device: state and resident data."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Array axis number `axis`, the batch, spread over the devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def scan(body: Callable, carry: Any, xs: Any) -> tuple[Any, None]:
+    """`jax.lax.scan` of a body without outputs; on the CPU, the same unrolled.
+
+    XLA:CPU runs convolutions inside a loop, even one of a single turn, many times slower.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.lax.scan(body, carry, xs)
+    for turn in range(len(jax.tree.leaves(xs)[0])):
+        carry, _ = body(carry, jax.tree.map(lambda leaf, turn=turn: leaf[turn], xs))
+    return carry, None

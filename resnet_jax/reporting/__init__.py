@@ -1,0 +1,9 @@
+"""How results are shown: run folders in, one page, a figure and tables out.
+
+Reads what `resnet_jax.runs` writes and loads neither JAX nor Flax, so that a report renders on a
+machine without an accelerator stack.
+"""
+
+from resnet_jax.reporting.report import Report, write_report
+
+__all__ = ["Report", "write_report"]

@@ -1,0 +1,123 @@
+"""Is the deepest net of a family worse than its shallowest, and where: in training or in test?"""
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+
+from resnet_jax.reporting import naming
+from resnet_jax.reporting.results import Group
+from resnet_jax.reporting.statistics import Difference, welch
+
+SINGLE_SEED_THRESHOLD = 1.0
+"""Percentage points that one seed a side must differ by to be called a difference. CIFAR nets of
+one kind differ by 0.2 to 0.3 points from seed to seed, so this is three deviations or more."""
+
+
+class Verdict(enum.Enum):
+    """What a comparison of two depths shows."""
+
+    OPTIMISATION = "higher training error: an optimisation effect"
+    DIVERGED = "the deeper net diverged: an optimisation effect"
+    OVERFITTING = "only the test error is higher: overfitting"
+    NONE = "the deeper net is no worse"
+    NOISE = "no difference that these seeds can show"
+    UNDECIDED = "no finished runs to compare"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Deepest against shallowest net of one family under one setting.
+
+    `train` and `test` are deep less shallow, in percentage points of final error.
+    """
+
+    shallow: Group
+    deep: Group
+    train: Difference
+    test: Difference
+    verdict: Verdict
+
+    @property
+    def family(self) -> str:
+        return self.deep.family
+
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """Completed runs of the deep and of the shallow net."""
+        return len(self.deep.completed), len(self.shallow.completed)
+
+    def describe_seeds(self) -> str:
+        deep, shallow = self.seeds
+        if deep == shallow:
+            return f"{deep} seed{'s' * (deep != 1)} a side"
+        return f"{deep} and {shallow} seeds"
+
+
+def compare(shallow: Group, deep: Group) -> Comparison:
+    train, test = (
+        welch(percent(deep.values(field)), percent(shallow.values(field)))
+        for field in ("train_error", "test_error")
+    )
+    return Comparison(shallow, deep, train, test, _verdict(shallow, deep, train, test))
+
+
+def percent(fractions: Sequence[float]) -> list[float]:
+    return [100 * fraction for fraction in fractions]
+
+
+def _verdict(shallow: Group, deep: Group, train: Difference, test: Difference) -> Verdict:
+    if deep.diverged and not deep.completed and shallow.completed:
+        return Verdict.DIVERGED
+    if not deep.values("train_error") or not shallow.values("train_error"):
+        return Verdict.UNDECIDED
+    if direction(train) > 0:
+        return Verdict.OPTIMISATION
+    if direction(test) > 0:
+        return Verdict.OVERFITTING
+    if direction(train) < 0 or direction(test) < 0:
+        return Verdict.NONE
+    return Verdict.NOISE
+
+
+def direction(difference: Difference) -> int:
+    """+1 if clearly above zero, -1 if clearly below, else 0.
+
+    Clearly: the whole interval is on that side, or with one seed, by the threshold above.
+    """
+    if difference.has_interval:
+        return int(difference.low > 0) - int(difference.high < 0)
+    beyond = SINGLE_SEED_THRESHOLD
+    return int(difference.value > beyond) - int(difference.value < -beyond)
+
+
+def compare_families(groups: Sequence[Group]) -> list[Comparison]:
+    """One comparison for each family of nets that differ in depth, in the families' order.
+
+    `groups` share data set and setting. Each family is compared at the deepest and shallowest
+    depth that it shares with the first family (its twins), or at its own where it shares fewer
+    than two; a family that goes deeper than its twins is compared a second time, at its own
+    deepest. Depths without a finished run wait.
+    """
+    depths: dict[str, dict[int, Group]] = {}
+    for group in groups:
+        if group.depth is not None and (group.completed or group.diverged):
+            depths.setdefault(group.family, {})[group.depth] = group
+    families = [family for family in naming.FAMILIES if len(depths.get(family, ())) > 1]
+    if not families:
+        return []
+    reference = set(depths[families[0]])
+    for family in families[1:2]:
+        reference = _twins(reference, set(depths[family]))
+    comparisons = []
+    for family in families:
+        of_depth = depths[family]
+        twins = _twins(set(of_depth), reference)
+        comparisons.append(compare(of_depth[min(twins)], of_depth[max(twins)]))
+        if max(of_depth) > max(twins):
+            comparisons.append(compare(of_depth[min(twins)], of_depth[max(of_depth)]))
+    return comparisons
+
+
+def _twins(depths: set[int], others: set[int]) -> set[int]:
+    shared = depths & others
+    return shared if len(shared) > 1 else depths

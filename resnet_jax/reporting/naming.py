@@ -1,0 +1,99 @@
+"""How nets and settings are named, ordered and recognised."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from resnet_jax.errors import InputError
+from resnet_jax.models import zoo
+from resnet_jax.models.architecture import Architecture
+
+FAMILIES = ("plain", "residual", "pre-activation", "other")
+"""In the order in which they are shown."""
+
+_AXES = {field.name for field in dataclasses.fields(Architecture)}
+
+
+def natural(text: str) -> tuple:
+    """Sort key by which "plain-20" comes before "plain-110".
+
+    >>> sorted(["plain-110", "plain-20"], key=natural)
+    ['plain-20', 'plain-110']
+    """
+    pieces = re.split(r"(\d+)", str(text))
+    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields as one level with dotted names.
+
+    >>> flatten({"model": {"name": "plain-20"}, "seed": 0})
+    {'model.name': 'plain-20', 'seed': 0}
+    """
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def architecture(settings: Mapping[str, Any]) -> Architecture | None:
+    """What the flat config's `model.*` fields build, or None if the zoo knows no such net.
+
+    `group_size` is left out: it belongs to the recipe, and two nets that differ in it have the
+    same layers.
+    """
+    axes = {
+        name: tuple(value) if isinstance(value, list) else value
+        for key, value in settings.items()
+        if (name := key.removeprefix("model.")) in _AXES - {"group_size"}
+        and key.startswith("model.")
+        and value is not None
+    }
+    try:
+        return zoo.describe(str(settings.get("model.name")), **axes)
+    except (InputError, TypeError):  # A name or value from elsewhere is shown, not refused.
+        return None
+
+
+def family_and_depth(model: str, net: Architecture | None) -> tuple[str, int | None]:
+    """A key of `FAMILIES` and the number of weighted layers (None if the name has none)."""
+    if net is not None:
+        if net.shortcut == "none":
+            return "plain", net.depth
+        return "pre-activation" if net.order == "full_preact" else "residual", net.depth
+    digits = re.search(r"-(\d+)", model)
+    return "other", int(digits[1]) if digits else None
+
+
+def differing(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The fields in which flat configs differ, sorted; an absent field counts as None."""
+    configs = list(configs)
+    keys = sorted({key for config in configs for key in config})
+    return [key for key in keys if len({as_text(config.get(key)) for config in configs}) > 1]
+
+
+def describe_settings(settings: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Settings for a label, each by the last part of its name.
+
+    >>> describe_settings({"model.order": "full_preact", "schedule.name": "cosine"},
+    ...                   ["model.order", "schedule.name"])
+    'order=full_preact, schedule=cosine'
+    """
+    keys = list(keys)
+    short = [key.removesuffix(".name").rsplit(".", 1)[-1] for key in keys]
+    return ", ".join(
+        f"{name if short.count(name) == 1 else key}={as_text(settings.get(key))}"
+        for key, name in zip(keys, short, strict=True)
+    )
+
+
+def as_text(value: Any) -> str:
+    """One text for one value, whatever the order of a dictionary's keys."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

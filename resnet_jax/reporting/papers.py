@@ -1,0 +1,179 @@
+"""The papers' own numbers, as data, each with the table that it stands in.
+
+v1 is He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385); v2 is He et
+al., "Identity Mappings in Deep Residual Networks" (arXiv 1603.05027). Errors in percent.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from resnet_jax.reporting import naming
+
+SINGLE_VIEW = "single view"
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """An error that a paper prints.
+
+    Attributes:
+      dataset: TFDS name.
+      model: the zoo's name; `axes` are the further `model.*` fields that make it the paper's net.
+      error: top-1 in percent; None where the paper says "fail", which is above 20%.
+      source: paper and table.
+      statistic: what `error` is: a "single" run, the "mean" or the "median" of several.
+      mean, std: over runs, in percent, if given.
+      top5: top-5 error in percent, if given.
+      protocol: how test images are seen.
+      batch_size: where the number belongs to another batch size than the recipe's.
+    """
+
+    dataset: str
+    model: str
+    error: float | None
+    source: str
+    statistic: str = "single"
+    axes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    mean: float | None = None
+    std: float | None = None
+    top5: float | None = None
+    protocol: str = SINGLE_VIEW
+    batch_size: int | None = None
+
+
+def _table_6() -> list[Number]:
+    single = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 1202: 7.93}
+    rows = [Number("cifar10", f"resnet-{n}", e, "v1 Table 6") for n, e in single.items()]
+    five_runs = {"statistic": "mean", "mean": 6.61, "std": 0.16}
+    return [*rows, Number("cifar10", "resnet-110", 6.61, "v1 Table 6", **five_runs)]
+
+
+def _v2(table: str, model: str, error: float | None, dataset: str = "cifar10", **more: Any):
+    return Number(dataset, model, error, f"v2 {table}", "median", **more)
+
+
+def _shortcuts() -> list[Number]:
+    def row(error: float | None, **axes: Any) -> Number:
+        return _v2("Table 1", "resnet-110", error, axes=axes)
+
+    def scaling(shortcut: float, branch: float) -> dict[str, Any]:
+        return {
+            "shortcut": "constant_scaling", "shortcut_scale": shortcut, "branch_scale": branch
+        }  # fmt: skip
+
+    return [
+        row(6.61),
+        row(None, **scaling(0.0, 1.0)),
+        row(None, **scaling(0.5, 1.0)),
+        row(12.35, **scaling(0.5, 0.5)),
+        *(row(None, shortcut="exclusive_gating", gate_bias=-float(b)) for b in range(6)),
+        row(8.70, shortcut="exclusive_gating", gate_bias=-6.0),
+        row(9.81, shortcut="exclusive_gating", gate_bias=-7.0),
+        row(12.86, shortcut="shortcut_only_gating", gate_bias=0.0),
+        row(6.91, shortcut="shortcut_only_gating", gate_bias=-6.0),
+        row(12.22, option="C"),
+        row(None, shortcut="dropout", dropout_rate=0.5),
+    ]
+
+
+def _orders() -> list[Number]:
+    table = {
+        "original": (6.61, 5.93),
+        "bn_after_add": (8.17, 6.50),
+        "relu_before_add": (7.84, 6.14),
+        "relu_only_preact": (6.71, 5.91),
+        "full_preact": (6.37, 5.46),
+    }
+    return [
+        _v2("Table 2", model, error, axes={"order": order})
+        for order, errors in table.items()
+        for model, error in zip(("resnet-110", "resnet-164"), errors, strict=True)
+    ]
+
+
+def _very_deep() -> list[Number]:
+    def row(model: str, error: float, dataset: str = "cifar10", **more: Any) -> Number:
+        return _v2("Tables 3–4", model, error, dataset, **more)
+
+    return [
+        row("resnet-110", 9.90, axes={"branch": "single"}),
+        row("preact-resnet-110", 8.91, axes={"branch": "single"}),
+        row("resnet-1001", 7.61),
+        row("preact-resnet-1001", 4.92, mean=4.89, std=0.14),
+        row("preact-resnet-1001", 4.62, mean=4.69, std=0.20, batch_size=64),
+        row("resnet-164", 25.16, "cifar100"),
+        row("preact-resnet-164", 24.33, "cifar100"),
+        row("resnet-1001", 27.82, "cifar100"),
+        row("preact-resnet-1001", 22.71, "cifar100", mean=22.68, std=0.22),
+    ]
+
+
+def _imagenet() -> list[Number]:
+    def row(model: str, error: float, top5: float | None, source: str, protocol: str, **axes: Any):
+        return Number("imagenet2012", model, error, source, top5=top5, protocol=protocol, axes=axes)
+
+    release = "v1, the authors' later release"
+    multi = "multi-scale"
+    return [
+        row("resnet-50", 24.7, 7.8, release, SINGLE_VIEW),
+        row("resnet-101", 23.6, 7.1, release, SINGLE_VIEW),
+        row("resnet-152", 23.0, 6.7, release, SINGLE_VIEW),
+        # A plain net has no shortcut for the option to matter; both zoo defaults are listed.
+        row("plain-18", 27.94, None, "v1 Table 2", "10-crop"),
+        row("plain-18", 27.94, None, "v1 Table 2", "10-crop", option="A"),
+        row("resnet-18", 27.88, None, "v1 Table 2", "10-crop", option="A"),
+        row("plain-34", 28.54, 10.02, "v1 Table 3", "10-crop"),
+        row("plain-34", 28.54, 10.02, "v1 Table 3", "10-crop", option="A"),
+        row("resnet-34", 25.03, 7.76, "v1 Table 3", "10-crop", option="A"),
+        row("resnet-34", 24.52, 7.46, "v1 Table 3", "10-crop", option="B"),
+        row("resnet-34", 24.19, 7.40, "v1 Table 3", "10-crop", option="C"),
+        row("resnet-50", 22.85, 6.71, "v1 Table 3", "10-crop"),
+        row("resnet-101", 21.75, 6.05, "v1 Table 3", "10-crop"),
+        row("resnet-152", 21.43, 5.71, "v1 Table 3", "10-crop"),
+        row("resnet-34", 21.84, 5.71, "v1 Table 4", multi, option="B"),
+        row("resnet-34", 21.53, 5.60, "v1 Table 4", multi, option="C"),
+        row("resnet-50", 20.74, 5.25, "v1 Table 4", multi),
+        row("resnet-101", 19.87, 4.60, "v1 Table 4", multi),
+        row("resnet-152", 19.38, 4.49, "v1 Table 4", multi),
+        row("resnet-152", 21.3, 5.5, "v2 Table 5", "single crop of 320"),
+        row("preact-resnet-152", 21.1, 5.5, "v2 Table 5", "single crop of 320"),
+        row("resnet-200", 21.8, 6.0, "v2 Table 5", "single crop of 320"),
+        row("preact-resnet-200", 20.7, 5.3, "v2 Table 5", "single crop of 320"),
+        row("preact-resnet-200", 20.1, 4.8, "v2 Table 5", "320, scale and aspect augmentation"),
+    ]
+
+
+NUMBERS: tuple[Number, ...] = (
+    *_table_6(),
+    *_shortcuts(),
+    *_orders(),
+    *_very_deep(),
+    *_imagenet(),
+)
+
+
+def lookup(settings: Mapping[str, Any]) -> Number | None:
+    """The paper's number for a run's flat config, or None.
+
+    Data set and every axis of the network must agree; whether the recipe does is the business of
+    `resnet_jax.reporting.recipe`. If several numbers fit, one for the run's batch size comes
+    first, then the order of `NUMBERS`. Only single views and 10 crops are compared with.
+    """
+    net = naming.architecture(settings)
+    if net is None:
+        return None
+    fitting = [
+        number
+        for number in NUMBERS
+        if number.dataset == settings.get("dataset.name")
+        and number.protocol in (SINGLE_VIEW, "10-crop")
+        and number.batch_size in (None, settings.get("batch_size"))
+        and _architecture(number) == net
+    ]
+    return max(fitting, key=lambda number: number.batch_size is not None, default=None)
+
+
+def _architecture(number: Number):
+    axes = {f"model.{axis}": value for axis, value in number.axes.items()}
+    return naming.architecture({"model.name": number.model, **axes})

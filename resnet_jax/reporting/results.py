@@ -1,0 +1,182 @@
+"""A run as a report sees it, and the group of runs that differ in nothing but the seed."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from resnet_jax.reporting import naming
+from resnet_jax.runs import Run
+
+FINISHED = ("completed", "diverged")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One run. `settings` is the whole flat config, less the seed.
+
+    `declared` is what a sweep says of the run: all that is known of one that has not started, or
+    whose config cannot be read.
+    """
+
+    name: str
+    run: Run
+    settings: dict[str, Any]
+    declared: dict[str, Any]
+    dataset: str
+    model: str
+    family: str
+    depth: int | None
+    seed: Any
+
+    @property
+    def status(self) -> str:
+        return self.run.status
+
+    @property
+    def has_config(self) -> bool:
+        return bool(self.run.config)
+
+    def final(self, field: str) -> float:
+        """A figure of the summary, as it stands in the file; NaN if there is none."""
+        return number((self.run.summary or {}).get(field))
+
+    @property
+    def steps(self) -> float:
+        """Steps taken so far, or NaN: the summary's, the divergence's, or the last row's."""
+        summary = self.run.summary or {}
+        if self.status == "diverged":
+            return number(summary.get("diverged_at"))
+        taken = number(summary.get("num_steps"))
+        return taken if not math.isnan(taken) or not self.run.rows else self.run.rows[-1]["step"]
+
+    def curve(self, split: str, field: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and values of the rows that have a finite `field`; "test" is any evaluation."""
+        points = {
+            row["step"]: number(row.get(field))
+            for row in self.run.rows
+            if (row["split"] == "train") == (split == "train")
+        }
+        steps = np.array(sorted(s for s in points if not math.isnan(points[s])), np.float64)
+        return steps, np.array([points[step] for step in steps], np.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but the seed.
+
+    `setting` tells the group from others of the same data set: the fields in which nets of one
+    name differ, e.g. "order=full_preact"; empty where the name says it all.
+    """
+
+    dataset: str
+    model: str
+    family: str
+    depth: int | None
+    setting: str
+    settings: dict[str, Any]
+    results: tuple[Result, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.model}, {self.setting}" if self.setting else self.model
+
+    def having(self, *status: str) -> list[Result]:
+        return [result for result in self.results if result.status in status]
+
+    @property
+    def completed(self) -> list[Result]:
+        return self.having("completed")
+
+    @property
+    def diverged(self) -> list[Result]:
+        return self.having("diverged")
+
+    @property
+    def unfinished(self) -> list[Result]:
+        return [result for result in self.results if result.status not in FINISHED]
+
+    def values(self, field: str) -> list[float]:
+        """A final figure of the completed runs that have it; other runs are never averaged in."""
+        values = [result.final(field) for result in self.completed]
+        return [value for value in values if not math.isnan(value)]
+
+
+def number(value: Any) -> float:
+    """A figure from a file; NaN for what is absent, null or not a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value) if math.isfinite(value) else math.nan
+
+
+def interpret(run: Run, name: str, declared: Mapping[str, Any] | None = None) -> Result:
+    """Finds out what a run is, from its config, its summary or what a sweep declared of it."""
+    declared = dict(declared or {})
+    config = run.config if isinstance(run.config, Mapping) else {}
+    summary = run.summary or {}
+    known = {f"{key}.name": summary[key] for key in ("model", "dataset") if summary.get(key)}
+    settings = naming.flatten(config) or {**known, **declared}
+    seed = settings.pop("seed", summary.get("seed"))
+    declared.pop("seed", None)
+    model = str(settings.get("model.name", "unknown"))
+    dataset = str(settings.get("dataset.name", "unknown"))
+    family, depth = naming.family_and_depth(model, naming.architecture(settings))
+    return Result(name, run, settings, declared, dataset, model, family, depth, seed)
+
+
+def group(results: Sequence[Result]) -> list[Group]:
+    """Groups by everything in the config except the seed; in the order in which they are shown.
+
+    A run without a readable config joins the one group that fits what its sweep declared of it.
+    """
+    members: dict[str, list[Result]] = {}
+    for result in filter(lambda result: result.has_config, results):
+        members.setdefault(naming.as_text(result.settings), []).append(result)
+    known = {key: group[0].settings for key, group in members.items()}
+    for result in filter(lambda result: not result.has_config, results):
+        fitting = [k for k, settings in known.items() if _fits(result.declared, settings)]
+        key = fitting[0] if len(fitting) == 1 else naming.as_text(result.settings)
+        members.setdefault(key, []).append(result)
+    groups = [_group(list_of_runs) for list_of_runs in members.values()]
+    return sorted(_with_settings_told(groups), key=_order)
+
+
+def _fits(declared: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    return bool(declared) and all(
+        key in settings and naming.as_text(settings[key]) == naming.as_text(value)
+        for key, value in declared.items()
+    )
+
+
+def _group(results: list[Result]) -> Group:
+    results = sorted(results, key=lambda result: naming.natural(result.name))
+    first = next((result for result in results if result.has_config), results[0])
+    return Group(
+        first.dataset, first.model, first.family, first.depth, "", first.settings, tuple(results)
+    )
+
+
+def _with_settings_told(groups: list[Group]) -> list[Group]:
+    """Fills in `setting`, from the fields in which nets of one name and data set differ."""
+    keys: dict[str, set[str]] = {}
+    for this in groups:
+        twins = [g.settings for g in groups if (g.dataset, g.model) == (this.dataset, this.model)]
+        keys.setdefault(this.dataset, set()).update(naming.differing(twins))
+    return [
+        dataclasses.replace(
+            this, setting=naming.describe_settings(this.settings, sorted(keys[this.dataset]))
+        )
+        for this in groups
+    ]
+
+
+def _order(this: Group) -> tuple:
+    return (
+        naming.natural(this.dataset),
+        naming.natural(this.setting),
+        naming.FAMILIES.index(this.family),
+        this.depth or 0,
+        naming.natural(this.model),
+    )

@@ -1,0 +1,172 @@
+"""The report's tables: what stands in them."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from resnet_jax.reporting import papers, recipe
+from resnet_jax.reporting.comparisons import Comparison, percent
+from resnet_jax.reporting.numerals import NOTHING, duration, fixed, signed, spread
+from resnet_jax.reporting.papers import Number
+from resnet_jax.reporting.results import Group, Result
+from resnet_jax.reporting.statistics import Difference, summarize
+
+MARK = "*"  # on a difference from the paper that another recipe may explain
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Text in rows. `numeric` columns are set right; `notes` stand below."""
+
+    caption: str
+    columns: tuple[str, ...]
+    numeric: frozenset[str]
+    rows: list[tuple[str, ...]]
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def results_table(dataset: str, groups: Sequence[Group], shortened: str | None = None) -> Table:
+    """One row a net: last-step errors over seeds, in percent, beside the paper's number.
+
+    Args:
+      dataset: the one to which all groups belong.
+      groups: in the order of their rows.
+      shortened: what to say of all rows if their sweep says that its recipe is not the paper's.
+    """
+    numbers = [papers.lookup(group.settings) for group in groups]
+    columns = [
+        "Net",
+        "Depth",
+        "Parameters",
+        "Seeds",
+        "Test error, %",
+        "median",
+        "Training error, %",
+    ]
+    if any(numbers):
+        columns += ["Paper, %", "Difference"]
+    columns.append("Status")
+    departures: dict[str, list[str]] = {}
+    rows = []
+    for group, number in zip(groups, numbers, strict=True):
+        row = _figures(group)
+        if any(numbers):
+            row += _beside_paper(group, number, shortened, departures)
+        rows.append((*row, describe_status(group)))
+    notes = [f"{MARK} {', '.join(nets)}: {reasons}." for reasons, nets in departures.items()]
+    if notes:
+        notes.insert(0, f"{MARK} Not the paper's recipe, so not the paper's experiment.")
+    words = frozenset({"Net", "Status"})
+    return Table(dataset, tuple(columns), frozenset(columns) - words, rows, notes)
+
+
+def _figures(group: Group) -> list[str]:
+    test = summarize(percent(group.values("test_error")))
+    train = summarize(percent(group.values("train_error")))
+    parameters = {result.final("num_params") for result in group.results}
+    sizes = sorted(size for size in parameters if not math.isnan(size))
+    return [
+        group.label,
+        str(group.depth or NOTHING),
+        " / ".join(f"{size:,.0f}" for size in sizes) or NOTHING,
+        str(len(group.completed)),
+        spread(test.mean, test.std),
+        fixed(test.median, 2),
+        spread(train.mean, train.std),
+    ]
+
+
+def _beside_paper(
+    group: Group, number: Number | None, shortened: str | None, departures: dict[str, list[str]]
+) -> list[str]:
+    if number is None:
+        return [NOTHING, NOTHING]
+    if number.error is None:
+        return [f"fails, > 20 ({number.source})", NOTHING]
+    over_runs = f" ({spread(number.mean, number.std)})" if number.std is not None else ""
+    paper = f"{number.error:.2f}{over_runs}, {number.source}"
+    test = summarize(percent(group.values("test_error")))
+    ours = test.median if number.statistic == "median" else test.mean
+    if math.isnan(ours):
+        return [paper, NOTHING]
+    reasons = recipe.departures(group.settings, number)
+    if shortened and not reasons:
+        reasons = [shortened]
+    if reasons:
+        departures.setdefault("; ".join(reasons), []).append(group.label)
+    return [paper, f"{signed(ours - number.error)}{MARK if reasons else ''}"]
+
+
+def describe_status(group: Group) -> str:
+    """E.g. "completed", or "2 completed, 1 diverged, 2 missing"."""
+    counts: dict[str, int] = {}
+    for result in group.results:
+        counts[result.status] = counts.get(result.status, 0) + 1
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+
+
+def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
+    """One row a family: how much worse its deepest net is, with intervals over seeds."""
+    columns = (
+        "Family",
+        "Deep − shallow",
+        "Training error, points",
+        "Test error, points",
+        "Reading",
+    )
+    rows = [
+        (
+            ", ".join(filter(None, [c.family, c.deep.dataset, c.deep.setting])),
+            f"{c.deep.model} − {c.shallow.model} ({c.describe_seeds()})",
+            _interval(c.train),
+            _interval(c.test),
+            c.verdict.value,
+        )
+        for c in comparisons
+    ]
+    numeric = frozenset({"Training error, points", "Test error, points"})
+    return Table("Degradation by family", columns, numeric, rows)
+
+
+def runs_table(results: Sequence[Result]) -> Table:
+    """One row a run: how far it came, its last-step errors and what it took."""
+    columns = (
+        "Run",
+        "Seed",
+        "Status",
+        "Steps",
+        "Training error, %",
+        "Test error, %",
+        "Images/s",
+        "Wall time",
+    )
+    rows = [
+        (
+            result.name,
+            NOTHING if result.seed is None else str(result.seed),
+            describe_run(result),
+            fixed(result.steps, 0),
+            fixed(100 * result.final("train_error"), 2),
+            fixed(100 * result.final("test_error"), 2),
+            fixed(result.final("images_per_second"), 0),
+            duration(result.final("wall_seconds")),
+        )
+        for result in results
+    ]
+    return Table("Runs", columns, frozenset(columns) - {"Run", "Status"}, rows)
+
+
+def describe_run(result: Result) -> str:
+    if result.status == "partial":
+        return "unfinished"
+    return f"{result.status}{', damaged files' if result.run.problems else ''}"
+
+
+def _interval(difference: Difference) -> str:
+    if math.isnan(difference.value):
+        return NOTHING
+    if not difference.has_interval:
+        return f"{signed(difference.value)} (no interval)"
+    return f"{signed(difference.value)} [{signed(difference.low)}, {signed(difference.high)}]"

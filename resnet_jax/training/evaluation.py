@@ -1,0 +1,45 @@
+"""The error over exactly a whole split."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from resnet_jax import parallel
+from resnet_jax.data import augment, resident
+from resnet_jax.training.step import cross_entropy
+
+Evaluate = Callable[[dict[str, Any], resident.Resident], dict[str, float]]
+
+
+def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
+    """Makes `evaluate(variables, split) -> {"loss", "error"}`, means over every example.
+
+    The net runs with its running statistics. Errors are fractions; the loss is the cross-entropy.
+    """
+    replicated, sharded = parallel.replicated(mesh), parallel.sharded(mesh)
+
+    def evaluate_batch(variables, data, indices, mask):
+        images, labels = resident.take(data, indices, augment.whole(batch_size))
+        logits = model.apply(variables, images, train=False)
+        losses = jnp.where(mask, cross_entropy(logits, labels), 0.0)
+        errors = (logits.argmax(-1) != labels) & mask
+        return losses.sum(), errors.sum()
+
+    evaluate_batch = jax.jit(
+        evaluate_batch, in_shardings=(replicated, replicated, sharded, sharded)
+    )
+
+    def evaluate(variables, data):
+        sums = [
+            evaluate_batch(variables, data, indices, mask)
+            for indices, mask in resident.evaluation_batches(len(data), batch_size)
+        ]
+        losses, errors = np.asarray(jax.device_get(sums), np.float64).sum(0)
+        return {"loss": float(losses / len(data)), "error": float(errors / len(data))}
+
+    return evaluate

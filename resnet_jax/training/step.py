@@ -1,0 +1,138 @@
+"""One update of the network's weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from resnet_jax import parallel
+from resnet_jax.errors import check_choice
+from resnet_jax.training.schedules import Schedule
+from resnet_jax.training.state import TrainState
+
+DECAYS = ("kernels", "all")
+
+Batch = tuple[jax.Array, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+def sgd(
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    *,
+    decay: str = "kernels",
+    nesterov: bool = False,
+) -> optax.GradientTransformation:
+    """SGD with momentum and L2 weight decay (v1 §3.4), before the learning rate.
+
+    The update is v ← momentum · v + (gradient + weight_decay · w); w ← w − rate · v. (Caffe, in
+    which the papers' nets were trained, multiplies the rate into v: the two differ for some steps
+    after a rate drops.)
+
+    Args:
+      decay: "kernels" decays convolutions and the classifier; "all" also biases and batch norm's
+        scales, as fb.resnet.torch does.
+    """
+    check_choice("decay", decay, DECAYS)
+    mask = None if decay == "all" else _kernels
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask), optax.trace(momentum, nesterov)
+    )
+
+
+def _kernels(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Cross-entropy of each example, float32 [batch], from logits [batch, classes]."""
+    if not smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    *,
+    label_smoothing: float = 0.0,
+    accumulate: int = 1,
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+    """Makes `train_step(state, (images, labels), key) -> (state, metrics)`.
+
+    The metrics are float32 []: `loss` (cross-entropy, without the L2 term), `error` (a fraction),
+    `gradient_norm` and `learning_rate`.
+
+    Args:
+      accumulate: parts in which the batch goes through the network, one after another, to save
+        memory. The update is the same as for the whole batch where no batch-norm group is larger
+        than a part.
+    """
+
+    def gradients(state: TrainState, batch: Batch, key: jax.Array):
+        images, labels = batch
+
+        def loss_of(params):
+            logits, updates = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+            )
+            loss = cross_entropy(logits, labels, label_smoothing).mean()
+            error = jnp.mean(logits.argmax(-1) != labels, dtype=jnp.float32)
+            return loss, (loss, error, updates.get("batch_stats", {}))
+
+        grads, (loss, error, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
+        return grads, loss, error, batch_stats
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        if accumulate == 1:
+            grads, loss, error, batch_stats = gradients(state, batch, key)
+        else:
+            grads, loss, error, batch_stats = _mean_over_parts(
+                lambda part, part_key: gradients(state, part, part_key), batch, key, accumulate
+            )
+        rate = schedule.rate(state.schedule, state.step)
+        direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(lambda w, v: w - rate * v, state.params, direction)
+        metrics = {
+            "loss": loss,
+            "error": error,
+            "gradient_norm": optax.global_norm(grads),
+            "learning_rate": rate,
+        }
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            schedule=schedule.after_step(state.schedule, error),
+        )
+        return state, metrics
+
+    return train_step
+
+
+def _mean_over_parts(function: Callable, batch: Batch, key: jax.Array, parts: int) -> Any:
+    """The mean of `function(part, key)` over equal parts of the batch.
+
+    Every part starts from the same batch statistics, so their mean is that over all groups.
+    """
+    # Runs of consecutive examples: they keep batch-norm groups whole.
+    split = lambda x: x.reshape(parts, -1, *x.shape[1:])
+    keys = jax.random.split(key, parts)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: split(x)[0], batch), keys[0])
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def body(total, part):
+        return jax.tree.map(jnp.add, total, function(*part)), None
+
+    total, _ = parallel.scan(body, zeros, (jax.tree.map(split, batch), keys))
+    return jax.tree.map(lambda leaf: leaf / parts, total)
