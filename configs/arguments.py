@@ -29,14 +29,14 @@ def update(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:
       InputError: there is no such field, or the value is of another type.
     """
     for path, value in fields.items():
-        parent, _, key = path.rpartition(".")
-        section = config
-        for name in filter(None, parent.split(".")):
-            check_choice(f"config section {path!r}: {name}", name, _sections(section))
-            section = section[name]
-        check_choice(f"config field {path!r}", key, sorted(section))
+        *sections, key = path.split(".")
+        part = config
+        for name in sections:
+            check_choice("config section", name, _sections(part))
+            part = part[name]
+        check_choice("config field", key, sorted(part))
         try:
-            section[key] = value
+            part[key] = value
         except TypeError as error:
             raise InputError(f"config field {path}={value!r}: {error}") from error
     return config

@@ -94,4 +94,4 @@ def _warmup(name: str) -> str:
     """v1 warms its 110-layer net up by training error; v2 every net for 400 steps."""
     if name.startswith("preact"):
         return "constant"
-    return "until_error" if zoo.describe(name).depth >= 110 else "none"
+    return "until_error" if zoo.depth(name) >= 110 else "none"

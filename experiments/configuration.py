@@ -33,8 +33,7 @@ def check(config: ConfigDict) -> None:
     with section("model"):
         check_choice("dtype", config.model.dtype, DTYPES)
         _check_groups(config, architecture(config))
-    with section("dataset"):
-        _check_dataset(config)
+    _check_dataset(config)
     # From here on JAX is loaded, which takes most of a second.
     from resnet_jax.data import resident
     from resnet_jax.training import schedules, step
@@ -104,7 +103,7 @@ def _check_dataset(config: ConfigDict) -> None:
     sources.check(dataset.name, splits, data_dir=dataset.data_dir, image_size=dataset.image_size)
     if config.schedule.name == "plateau" and not dataset.validation:
         raise InputError(
-            "validation=None: schedule.name='plateau' needs a split to watch, for example "
+            "dataset.validation=None: schedule.name='plateau' needs a split to watch, for example "
             "dataset.train='train[:90%]', dataset.validation='train[90%:]'; the test set "
             "chooses nothing"
         )

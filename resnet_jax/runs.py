@@ -4,6 +4,7 @@
     metrics.jsonl   one JSON object a row: step, split, loss, error, …
     summary.json    the final figures; written atomically and last: it means "complete"
     error.txt       the traceback of a bug, if one ended the run
+    log.txt         what its processes printed, if a sweep started them
     checkpoints/    the training state (resnet_jax.training.checkpoints)
     tensorboard/    the same figures as metrics.jsonl, for TensorBoard
 
@@ -114,6 +115,20 @@ def claim(workdir: Path) -> Iterator[None]:
                 f"workdir={str(workdir)!r}: another process is training there"
             ) from error
         yield
+
+
+def is_claimed(workdir: Path) -> bool:
+    """Whether a process holds the folder's claim at this moment."""
+    try:
+        lock = (workdir / ".lock").open()
+    except FileNotFoundError:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def final_training_figures(rows: list[Row], steps_per_epoch: int) -> dict[str, float | None]:

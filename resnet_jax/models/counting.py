@@ -24,9 +24,9 @@ class Count(NamedTuple):
 def count(model: nn.Module, image_shape: tuple[int, int, int]) -> Count:
     """Counts a model's parameters and its multiply-adds for one image [height, width, channels]."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    variables = jax.eval_shape(lambda k, x: model.init(k, x, train=False), key, images)
-    jaxpr = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, images)
+    # Initialisation runs the forward pass: one trace tells both.
+    init = lambda images: model.init(jax.random.key(0), images, train=False)
+    jaxpr, variables = jax.make_jaxpr(init, return_shape=True)(images)
     params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
     return Count(params, _multiply_adds(jaxpr.jaxpr))
 

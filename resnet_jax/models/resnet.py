@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from resnet_jax.models.architecture import ORDERS, STEMS, Architecture
+from resnet_jax.models.architecture import ORDERS, STEMS
 from resnet_jax.models.initialization import he_normal
 from resnet_jax.models.residual import Layers, ResidualUnit
 
@@ -77,9 +77,12 @@ class ResNet(Layers):
                 dilations = (dilation, dilation * stride)
                 stride, dilation = 1, dilation * stride
             total_stride *= stride
-            first = dict(
-                channels=channels, stride=stride, dilations=dilations, preactivated=stage == 0
-            )
-            rest = dict(channels=channels, dilations=(dilation, dilation))
+            first = {
+                "channels": channels,
+                "stride": stride,
+                "dilations": dilations,
+                "preactivated": stage == 0,
+            }
+            rest = {"channels": channels, "dilations": (dilation, dilation)}
             stages.append([first, *[rest] * (size - 1)])
         return stages

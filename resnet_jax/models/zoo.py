@@ -1,6 +1,7 @@
 """The papers' networks by name: a name stands for values of the architecture's axes."""
 
 import dataclasses
+import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -52,15 +53,21 @@ def describe(name: str, **overrides: Any) -> Architecture:
     fields = {field.name for field in dataclasses.fields(Architecture)}
     for key in overrides:
         check_choice("override", key, sorted(fields))
-    match = _NAME.fullmatch(name)
-    if not match:
-        raise InputError(_unknown(name))
-    prefix, family, depth = match[1], match[2], int(match[3])
+    prefix, family, depth = _parse(name)
     if depth in IMAGENET_STAGES and not prefix:
         axes = _imagenet(depth)
     else:
         axes = _cifar(name, depth, overrides.get("branch"))
     return Architecture(**{**axes, **FAMILIES[family], **overrides})
+
+
+def depth(name: str) -> int:
+    """The number of layers in a name, whether or not there is such a net.
+
+    Raises:
+      InputError: it is no name of a network.
+    """
+    return _parse(name)[2]
 
 
 def create(name: str, num_classes: int = 10, dtype: Any = "float32", **overrides: Any) -> "ResNet":
@@ -80,6 +87,14 @@ def create(name: str, num_classes: int = 10, dtype: Any = "float32", **overrides
     from resnet_jax.models.resnet import ResNet
 
     return ResNet(describe(name, **overrides), jnp.dtype(dtype), num_classes=num_classes)
+
+
+def _parse(name: str) -> tuple[str | None, str, int]:
+    """("cifar-" or None, family, depth)"""
+    match = _NAME.fullmatch(name)
+    if not match:
+        raise InputError(_unknown(name))
+    return match[1], match[2], int(match[3])
 
 
 def _imagenet(depth: int) -> dict[str, Any]:
@@ -125,8 +140,6 @@ def _wrong_depth(name: str, depth: int, branch: str) -> str:
 
 
 def _unknown(name: str) -> str:
-    import difflib
-
     nearest = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
     return f"name={name!r}: names are {', '.join(f'{family}-N' for family in FAMILIES)}" + (
         f"; nearest: {nearest[0]}" if nearest else ""

@@ -1,0 +1,122 @@
+"""A wrong config ends in one line that names the field, and exit code 2, before anything starts."""
+
+import subprocess
+import sys
+
+import pytest
+
+from configs import cifar10, digits
+from experiments import configuration
+from resnet_jax.errors import InputError
+
+WRONG = [
+    ("batch_size=0", "batch_size=0: must be at least 1"),
+    ("num_steps=-5", "num_steps=-5: must be at least 1"),
+    ("log_every=0", "log_every=0"),
+    ("keep_checkpoints=0", "keep_checkpoints=0"),
+    ("num_devices=0", "num_devices=0"),
+    ("seed=-1", "seed=-1: must not be negative"),
+    ("optimizer.momentum=1.0", "optimizer.momentum=1.0: must be in [0, 1)"),
+    ("optimizer.weight_decay=-1e-4", "optimizer.weight_decay=-0.0001: must not be negative"),
+    ("optimizer.decay=kernel", "optimizer.decay='kernel': allowed are kernels, all"),
+    ("label_smoothing=1.0", "label_smoothing=1.0"),
+    ("model.dtype=float16", "model.dtype='float16': allowed are float32, bfloat16"),
+    ("model.group_size=48", "model.group_size=48: batches of 128"),
+    ("accumulate=3", "model.batch_size=128: not a multiple of accumulate=3"),
+    ("accumulate=4", "model.group_size=64: batches of 32"),
+    ("model.shortcut=identify", "nearest: identity"),
+    ("model.option=D", "model.option='D': allowed are A, B, C"),
+    ("model.zero_init_last=True,model.norm=none", "model.zero_init_last=True"),
+    ("dataset.name=digit", "nearest: digits"),
+    ("dataset.train=trian", "trian"),
+    ("dataset.train=train[:0]", "empty"),
+    ("dataset.mean=pixels", "dataset.mean='pixels'"),
+    ("dataset.padding=-1", "dataset.padding=-1"),
+    ("dataset.image_size=32", "image_size=32"),
+    ("dataset.name=image_folder", "data_dir"),
+    ("schedule.name=step", "schedule.name='step': allowed are steps, plateau, cosine, constant"),
+    ("schedule.name=plateau", "dataset.validation=None"),
+    ("schedule.learning_rate=0.0", "schedule.learning_rate=0.0: must be above 0"),
+    ("schedule.boundaries=(2.5)", "schedule.boundaries"),
+    ("schedule.warmup=linear,schedule.warmup_steps=0", "schedule.warmup_steps=0"),
+]
+
+
+def check(argument):
+    configuration.check(digits.get_config(f"resnet-20,{argument}"))
+
+
+@pytest.mark.parametrize(("argument", "message"), WRONG)
+def test_impossible_value_is_one_line_that_names_the_field(argument, message):
+    with pytest.raises(InputError) as raised:
+        check(argument)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("resnet-20,sede=1", "config field='sede': .*nearest: seed"),
+        ("resnet-20,model.nmae=x", "nearest: name"),
+        ("resnet-20,modle.name=x", "nearest: model"),
+        ("resnet-20,seed=one", "seed='one'"),
+        ("resnet-20,plain-20", "expected key=value"),
+    ],
+)
+def test_misspelt_argument_is_named(argument, message):
+    with pytest.raises(InputError, match=message):
+        digits.get_config(argument)
+
+
+@pytest.mark.parametrize(
+    "argument", [None, "plain-56", "preact-resnet-164,model.option=B", "seed=3,num_steps=10"]
+)
+def test_given_configs_are_sound(argument):
+    configuration.check(digits.get_config(argument))
+
+
+def test_recipe_is_that_of_the_papers():  # v1 §4.2
+    config = cifar10.get_config("resnet-56")
+    assert (config.batch_size, config.num_steps, config.model.group_size) == (128, 64_000, 64)
+    assert (config.optimizer.momentum, config.optimizer.weight_decay) == (0.9, 1e-4)
+    assert config.schedule.warmup == "none"
+    assert cifar10.get_config("resnet-110").schedule.warmup == "until_error"
+    assert cifar10.get_config("preact-resnet-110").schedule.warmup == "constant"  # v2, appendix
+
+
+def test_fields_that_say_where_a_run_runs_may_change():
+    old, new = (digits.get_config().to_dict() for _ in range(2))
+    new["num_devices"], new["dataset"]["data_dir"] = 4, "elsewhere"
+    assert configuration.differences(old, new) == []
+    new["dataset"]["flip"] = True
+    assert configuration.differences(old, new) == ["dataset.flip: False, now True"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.sede=1"], "sede"),
+        (["--config.seed=one"], "one"),
+        (["--config.model.name=resnet-21"], "model.name='resnet-21'"),
+        (["--cofnig.seed=1"], "cofnig"),
+        (["--config=configs/digit.py"], "configs/digit.py"),
+        (["--config=configs/digits.py:resnet-20,sede=1"], "nearest: seed"),
+        (["stray"], "stray"),
+    ],
+)
+def test_mistyped_command_ends_in_one_line_with_code_2(flags, message, tmp_path):
+    workdir = tmp_path / "run"
+    argv = [sys.executable, "-m", "experiments.train", "--config=configs/digits.py"]
+    result = subprocess.run([*argv, f"--workdir={workdir}", *flags], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert not workdir.exists()
+
+
+def test_missing_flag_is_named():
+    argv = [sys.executable, "-m", "experiments.train", "--config=configs/digits.py"]
+    result = subprocess.run(argv, capture_output=True, text=True)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "workdir" in result.stderr

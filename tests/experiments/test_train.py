@@ -1,0 +1,282 @@
+"""A run ends with the same bits however often it was stopped, and says truly how it ended."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import arguments, digits
+from experiments import command, train
+from experiments.experiment import build, load_config
+from experiments.interruption import StopSignals
+from resnet_jax import runs
+from resnet_jax.errors import InputError
+from resnet_jax.training.checkpoints import Checkpoints
+
+TINY = (
+    "resnet-8,batch_size=16,num_steps=12,log_every=4,evaluate_every=6,checkpoint_every=3,"
+    "model.width=4,model.group_size=8,dataset.train=train[:200],dataset.test=test[:50]"
+)
+TIMES = ("seconds", "images_per_second", "wall_seconds")
+
+
+def tiny(**fields):
+    return arguments.update(digits.get_config(TINY), fields)
+
+
+def final_state(workdir):
+    experiment = build(load_config(workdir))
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return checkpoints.restore(experiment.state_template())
+
+
+def timeless(record):
+    return {key: value for key, value in record.items() if key not in TIMES}
+
+
+def assert_same_run(a, b):
+    """The same bits in the last state, and the same figures apart from times."""
+    jax.tree.map(np.testing.assert_array_equal, final_state(a), final_state(b))
+    first, second = runs.read_run(a), runs.read_run(b)
+    assert [timeless(row) for row in first.rows] == [timeless(row) for row in second.rows]
+    assert timeless(first.summary) == timeless(second.summary)
+
+
+@contextlib.contextmanager
+def stopping_after(questions):
+    """Within, a run is asked to stop after so many chunks."""
+    asked = iter(range(questions))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopSignals, "asked", lambda self: next(asked, None) is None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    assert train.train(tiny(), workdir) == 0
+    return workdir
+
+
+def test_run_leaves_the_files_of_the_contract(finished):
+    run = runs.read_run(finished)
+    assert (run.status, run.problems) == ("completed", [])
+    assert run.config["model"]["name"] == "resnet-8"
+    assert run.info["versions"]["jax"] == jax.__version__
+    at = lambda split: [row["step"] for row in run.rows if row["split"] == split]
+    assert at("train") == [4, 8, 12]
+    assert at("test") == [6, 12]
+    assert any((finished / "tensorboard").iterdir())
+    assert run.summary["num_steps"] == 12
+    expected = "status model dataset seed num_params train_loss train_error test_loss test_error"
+    for key in [*expected.split(), "images_per_second", "wall_seconds", "multiply_adds"]:
+        assert run.summary[key] is not None, key
+
+
+def test_same_config_gives_the_same_bits(finished, tmp_path):
+    train.train(tiny(), tmp_path)
+    assert_same_run(tmp_path, finished)
+
+
+def test_other_seed_gives_another_run(finished, tmp_path):
+    train.train(tiny(seed=1), tmp_path)
+    assert runs.read_run(tmp_path).summary["train_loss"] != pytest.approx(
+        runs.read_run(finished).summary["train_loss"]
+    )
+
+
+@pytest.mark.parametrize("chunks", [1, 4, 5, 6, 11])
+def test_run_stopped_at_any_step_and_continued_equals_an_uninterrupted_one(
+    chunks, finished, tmp_path
+):
+    with stopping_after(chunks - 1):
+        assert train.train(tiny(), tmp_path) == command.STOPPED
+    assert runs.read_run(tmp_path).status == "partial"
+    assert train.train(tiny(), tmp_path) == 0
+    assert_same_run(tmp_path, finished)
+
+
+def test_finished_run_is_left_alone(finished, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert train.train(tiny(), finished) == 0
+    assert "complete already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_folder_of_another_config_is_refused_naming_the_fields(finished):
+    with pytest.raises(InputError, match=r"momentum: 0.9, now 0.5; seed: 0, now 1") as raised:
+        train.train(tiny(**{"seed": 1, "optimizer.momentum": 0.5}), finished)
+    assert "\n" not in str(raised.value)
+
+
+def test_run_continues_on_another_number_of_devices(finished, tmp_path):
+    with stopping_after(5):
+        train.train(tiny(num_devices=1), tmp_path)
+    assert train.train(tiny(num_devices=2), tmp_path) == 0
+
+
+@pytest.mark.parametrize("num_devices", [1, 4, 8])
+def test_curve_does_not_depend_on_the_number_of_devices(num_devices, tmp_path):
+    losses = {}
+    for devices in (2, num_devices):
+        train.train(tiny(num_devices=devices), tmp_path / str(devices))
+        losses[devices] = [row["loss"] for row in runs.read_run(tmp_path / str(devices)).rows]
+    np.testing.assert_allclose(losses[num_devices], losses[2], rtol=1e-3)
+
+
+def test_diverging_run_is_a_result(tmp_path):
+    config = tiny(
+        **{"schedule.learning_rate": 1e30, "model.norm": "none", "model.group_size": None}
+    )
+    assert train.train(config, tmp_path) == 0
+    summary = runs.read_run(tmp_path).summary
+    assert summary["status"] == "diverged"
+    assert 1 < summary["diverged_at"] <= 4
+    assert summary["test_error"] is None
+    assert train.train(config, tmp_path) == 0  # It is finished, not to be tried again.
+
+
+def test_bug_is_recorded_as_a_bug_and_not_as_a_result(tmp_path, monkeypatch):
+    def broken(self):
+        raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.experiment.Experiment.calendar", broken)
+        with pytest.raises(ZeroDivisionError):
+            train.train(tiny(), tmp_path)
+    assert runs.read_run(tmp_path).status == "failed"
+    assert "a bug" in (tmp_path / "error.txt").read_text()
+    assert train.train(tiny(), tmp_path) == 0
+    assert runs.read_run(tmp_path).status == "completed"
+
+
+def test_plateau_watches_the_validation_split_and_lowers_the_rate(tmp_path):
+    config = tiny(
+        **{
+            "dataset.train": "train[:100]",
+            "dataset.validation": "train[100:140]",
+            "schedule.name": "plateau",
+            "schedule.patience": 1,
+            "evaluate_every": 1,
+            "log_every": 1,
+            "optimizer.weight_decay": 0.0,
+            "schedule.learning_rate": 1e-9,
+        }
+    )
+    train.train(config, tmp_path)
+    rows = runs.read_run(tmp_path).rows
+    assert {row["split"] for row in rows} == {"train", "validation", "test"}
+    rates = [row["learning_rate"] for row in rows if row["split"] == "train"]
+    assert rates[-1] < 0.2 * rates[0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model.dtype": "bfloat16"},
+        {"accumulate": 2},
+        {"model.shortcut": "dropout"},
+        {"steps_per_dispatch": 3},
+        {"label_smoothing": 0.1, "optimizer.nesterov": True, "schedule.name": "cosine"},
+    ],
+)
+def test_every_kind_of_training_runs_to_its_end(fields, tmp_path):
+    assert train.train(tiny(**fields), tmp_path) == 0
+    assert runs.read_run(tmp_path).summary["status"] == "completed"
+
+
+def test_accumulation_draws_the_same_curve(finished, tmp_path):
+    train.train(tiny(accumulate=2), tmp_path)
+    losses = [[row["loss"] for row in runs.read_run(path).rows] for path in (finished, tmp_path)]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def run_command(workdir, *flags, **kwargs):
+    argv = [sys.executable, "-m", "experiments.train", f"--config=configs/digits.py:{TINY}"]
+    return subprocess.Popen([*argv, f"--workdir={workdir}", *flags], **kwargs)
+
+
+def test_terminated_process_saves_exits_with_its_own_code_and_goes_on(tmp_path):
+    long = ["--config.num_steps=400", "--config.checkpoint_every=50"]
+    process = run_command(tmp_path / "a", *long, stdout=subprocess.PIPE, text=True)
+    next(process.stdout)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == command.STOPPED
+    assert "saved; the same command goes on" in output
+    for name in ("a", "b"):
+        assert run_command(tmp_path / name, *long).wait() == 0
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    first = run_command(tmp_path, "--config.num_steps=2000", stdout=subprocess.PIPE)
+    next(iter(first.stdout))
+    second = run_command(tmp_path, "--config.num_steps=2000", stderr=subprocess.PIPE, text=True)
+    assert "another process is training there" in second.communicate()[1]
+    assert second.returncode == command.WRONG_INPUT
+    first.terminate()
+    first.communicate()
+
+
+@pytest.mark.slow
+def test_run_killed_at_twenty_random_instants_ends_with_the_same_bits(tmp_path):
+    length = "--config.num_steps=1500"
+    moments = random.Random(0)
+    kills = 0
+    while kills < 20:
+        process = run_command(tmp_path / "killed", length, stdout=subprocess.PIPE)
+        if kills % 2:
+            next(iter(process.stdout))  # Half of the kills strike in training, half anywhere.
+            time.sleep(moments.uniform(0, 1))
+        else:
+            time.sleep(moments.uniform(0, 10))
+        assert process.poll() is None, "the run ended before it was killed often enough"
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        kills += 1
+    for name in ("killed", "undisturbed"):
+        assert run_command(tmp_path / name, length, stdout=subprocess.DEVNULL).wait() == 0
+    assert_same_run(tmp_path / "killed", tmp_path / "undisturbed")
+
+
+def evaluate(workdir, *flags):
+    argv = [sys.executable, "-m", "experiments.evaluate", f"--workdir={workdir}", *flags]
+    return subprocess.run(argv, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+
+
+def test_evaluation_of_a_checkpoint_repeats_the_runs_own_figures(finished):
+    figures = json.loads(evaluate(finished).stdout)
+    summary = runs.read_run(finished).summary
+    assert (figures["step"], figures["examples"]) == (12, 50)
+    assert figures["error"] == pytest.approx(summary["test_error"])
+    assert figures["loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
+
+
+def test_evaluation_takes_any_split_and_checkpoint(finished):
+    figures = json.loads(evaluate(finished, "--split=train", "--step=9").stdout)
+    assert (figures["split"], figures["step"], figures["examples"]) == ("train", 9, 200)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--split=val"], "split='val': allowed are train, test"),
+        (["--step=7"], "step=7: no such checkpoint; .* has [9, 12]"),
+        (["--workdir=nowhere"], "no run in this folder"),
+    ],
+)
+def test_evaluation_of_what_is_not_there_is_one_line(finished, flags, message):
+    result = evaluate(finished, *flags)
+    assert result.returncode == command.WRONG_INPUT
+    assert result.stderr.count("\n") == 1
+    assert all(part in result.stderr for part in message.split(".*"))

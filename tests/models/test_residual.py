@@ -1,0 +1,246 @@
+"""A unit computes its formula; each formula is written out here as the papers draw it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from resnet_jax.models.architecture import Architecture
+from resnet_jax.models.normalization import EPSILON
+from resnet_jax.models.residual import ResidualUnit
+
+X = np.random.default_rng(1).normal(0.5, 1.0, (4, 6, 6, 8)).astype(np.float32)
+
+
+def make(channels=8, stride=1, **axes):
+    net = Architecture(stage_sizes=(1,), **axes)
+    unit = ResidualUnit(net, channels=channels, stride=stride)
+    variables = unit.init(jax.random.key(0), X, train=False)
+    # Scales and biases that are not 1 and 0, so that leaving one out shows.
+    leaves, tree = jax.tree.flatten(variables["params"])
+    noise = np.random.default_rng(2)
+    leaves = [leaf + 0.3 * noise.normal(size=leaf.shape).astype(np.float32) for leaf in leaves]
+    return unit, {**variables, "params": jax.tree.unflatten(tree, leaves)}
+
+
+def run(unit, variables, **kwargs):
+    y, _ = unit.apply(variables, X, train=True, mutable=["batch_stats"], **kwargs)
+    return y
+
+
+class Formula:
+    """The papers' layers, on a unit's parameters."""
+
+    def __init__(self, variables):
+        self.params = variables["params"]
+
+    def conv(self, x, name, stride=1):
+        kernel = self.params[name]["kernel"]
+        pad = kernel.shape[0] // 2
+        y = jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            [(pad, pad)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y + self.params[name].get("bias", 0.0)
+
+    def norm(self, x, name):
+        mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+        p = self.params[name]
+        return (x - mean) / np.sqrt(var + EPSILON) * p["scale"] + p["bias"]
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def branch_of_original(f, x, stride=1):
+    x = relu(f.norm(f.conv(x, "conv1", stride), "norm1"))
+    return f.norm(f.conv(x, "conv2"), "norm2")
+
+
+def original(f, x):  # v2 Figure 4(a)
+    return relu(x + branch_of_original(f, x))
+
+
+def bn_after_add(f, x):  # 4(b)
+    branch = f.conv(relu(f.norm(f.conv(x, "conv1"), "norm1")), "conv2")
+    return relu(f.norm(x + branch, "after_norm"))
+
+
+def relu_before_add(f, x):  # 4(c)
+    return x + relu(branch_of_original(f, x))
+
+
+def relu_only_preact(f, x):  # 4(d)
+    return x + branch_of_original(f, relu(x))
+
+
+def full_preact(f, x):  # 4(e)
+    y = f.conv(relu(f.norm(x, "before_norm")), "conv1")
+    return x + f.conv(relu(f.norm(y, "norm1")), "conv2")
+
+
+@pytest.mark.parametrize(
+    "formula", [original, bn_after_add, relu_before_add, relu_only_preact, full_preact]
+)
+def test_order_of_activation_computes_its_formula(formula):
+    unit, variables = make(order=formula.__name__)
+    np.testing.assert_allclose(run(unit, variables), formula(Formula(variables), X), atol=2e-5)
+
+
+def none(f, x):
+    return branch_of_original(f, x)
+
+
+def identity(f, x):
+    return x + branch_of_original(f, x)
+
+
+def constant_scaling(f, x):
+    return 0.5 * x + 0.25 * branch_of_original(f, x)
+
+
+def exclusive_gating(f, x):
+    g = sigmoid(f.conv(x, "gate"))
+    return (1 - g) * x + g * branch_of_original(f, x)
+
+
+def shortcut_only_gating(f, x):
+    return (1 - sigmoid(f.conv(x, "gate"))) * x + branch_of_original(f, x)
+
+
+@pytest.mark.parametrize(
+    "formula", [none, identity, constant_scaling, exclusive_gating, shortcut_only_gating]
+)
+def test_shortcut_computes_its_formula(formula):  # v2 §3.1
+    unit, variables = make(shortcut=formula.__name__, shortcut_scale=0.5, branch_scale=0.25)
+    np.testing.assert_allclose(
+        run(unit, variables), relu(formula(Formula(variables), X)), atol=2e-5
+    )
+
+
+def test_gate_starts_at_its_bias():
+    net = Architecture(stage_sizes=(1,), shortcut="exclusive_gating", gate_bias=-6.0)
+    params = ResidualUnit(net, channels=8).init(jax.random.key(0), X, train=False)["params"]
+    np.testing.assert_array_equal(params["gate"]["bias"], -6.0)
+
+
+def test_dropout_drops_half_of_the_shortcut_in_training_and_nothing_in_tests():
+    unit, variables = make(shortcut="dropout", order="relu_before_add")
+    f = Formula(variables)
+    shortcut = run(unit, variables, rngs={"dropout": jax.random.key(3)}) - relu(
+        branch_of_original(f, X)
+    )
+    dropped = np.isclose(shortcut, 0, atol=2e-5)
+    np.testing.assert_allclose(
+        np.where(dropped, 0, shortcut), np.where(dropped, 0, 2 * X), atol=1e-4
+    )
+    assert 0.45 < dropped.mean() < 0.55
+    first, second = (unit.apply(variables, X, train=False) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_option_a_strides_and_pads_with_zero_channels():
+    unit, variables = make(channels=16, stride=2, option="A")
+    shortcut = np.concatenate([X[:, ::2, ::2], np.zeros((4, 3, 3, 8), np.float32)], -1)
+    expected = relu(shortcut + branch_of_original(Formula(variables), X, stride=2))
+    np.testing.assert_allclose(run(unit, variables), expected, atol=2e-5)
+    assert "projection" not in variables["params"]
+
+
+@pytest.mark.parametrize(
+    ("option", "channels", "stride"), [("B", 16, 2), ("C", 16, 2), ("C", 8, 1)]
+)
+def test_options_b_and_c_project_and_normalise(option, channels, stride):
+    unit, variables = make(channels=channels, stride=stride, option=option)
+    f = Formula(variables)
+    shortcut = f.norm(f.conv(X, "projection", stride), "projection_norm")
+    expected = relu(shortcut + branch_of_original(f, X, stride))
+    np.testing.assert_allclose(run(unit, variables), expected, atol=2e-5)
+
+
+def test_option_b_keeps_the_identity_where_shapes_agree():
+    _, variables = make(option="B")
+    assert "projection" not in variables["params"]
+
+
+def test_projection_of_a_preactivation_unit_takes_the_preactivated_input():
+    unit, variables = make(channels=16, stride=2, option="B", order="full_preact")
+    f = Formula(variables)
+    activated = relu(f.norm(X, "before_norm"))
+    branch = f.conv(relu(f.norm(f.conv(activated, "conv1", 2), "norm1")), "conv2")
+    expected = f.conv(activated, "projection", 2) + branch
+    np.testing.assert_allclose(run(unit, variables), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("stride_in", "strides"), [("1x1", (2, 1)), ("3x3", (1, 2))])
+def test_bottleneck_strides_where_it_is_told(stride_in, strides):
+    unit, variables = make(16, 2, branch="bottleneck", option="B", stride_in=stride_in)
+    f = Formula(variables)
+    assert [variables["params"][f"conv{i}"]["kernel"].shape for i in (1, 2, 3)] == [
+        (1, 1, 8, 4),
+        (3, 3, 4, 4),
+        (1, 1, 4, 16),
+    ]
+    y = relu(f.norm(f.conv(X, "conv1", strides[0]), "norm1"))
+    y = relu(f.norm(f.conv(y, "conv2", strides[1]), "norm2"))
+    shortcut = f.norm(f.conv(X, "projection", 2), "projection_norm")
+    expected = relu(shortcut + f.norm(f.conv(y, "conv3"), "norm3"))
+    np.testing.assert_allclose(run(unit, variables), expected, atol=2e-5)
+
+
+def test_single_branch_is_one_convolution():
+    unit, variables = make(branch="single")
+    f = Formula(variables)
+    expected = relu(X + f.norm(f.conv(X, "conv1"), "norm1"))
+    np.testing.assert_allclose(run(unit, variables), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"), [("tanh", np.tanh), ("sigmoid", sigmoid), ("relu", relu)]
+)
+def test_unit_without_norm_has_biases_and_its_activation(activation, function):
+    unit, variables = make(norm="none", activation=activation)
+    assert "batch_stats" not in variables
+    f = Formula(variables)
+    expected = function(X + f.conv(function(f.conv(X, "conv1")), "conv2"))
+    np.testing.assert_allclose(run(unit, variables), expected, atol=2e-5)
+
+
+def zero_last_convolution(variables, name="conv2"):
+    params = dict(variables["params"])
+    params[name] = jax.tree.map(jnp.zeros_like, params[name])
+    return {**variables, "params": params}
+
+
+def test_residual_unit_with_a_zero_branch_is_the_identity():
+    unit, variables = make(order="full_preact")
+    np.testing.assert_array_equal(run(unit, zero_last_convolution(variables)), X)
+
+
+def test_plain_unit_has_no_path_around_its_layers():
+    unit, variables = make(shortcut="none", order="full_preact")
+    np.testing.assert_array_equal(run(unit, zero_last_convolution(variables)), 0.0)
+
+
+def test_zero_init_last_starts_the_unit_as_its_shortcut():
+    net = Architecture(stage_sizes=(1,), zero_init_last=True)
+    unit = ResidualUnit(net, channels=8)
+    variables = unit.init(jax.random.key(0), X, train=False)
+    np.testing.assert_array_equal(run(unit, variables), nn.relu(X))
+
+
+def test_initial_weights_are_he_normal():
+    net = Architecture(stage_sizes=(1,))
+    params = ResidualUnit(net, channels=256).init(jax.random.key(0), X, train=False)["params"]
+    kernel = params["conv2"]["kernel"]
+    assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 256)), rel=0.01)
+    assert abs(kernel.mean()) < 1e-3

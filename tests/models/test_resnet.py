@@ -1,0 +1,113 @@
+"""A whole net: what its stages put out, and where its first and last activations are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax.models import zoo
+
+IMAGES = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
+
+
+def init(model, images=IMAGES):
+    return model.lazy_init(
+        jax.random.key(0), jax.ShapeDtypeStruct(images.shape, images.dtype), train=False
+    )
+
+
+def shapes(model, images=IMAGES, **kwargs):
+    run = lambda v, x: model.apply(v, x, train=False, **kwargs)
+    return jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(run, init(model, images), images))
+
+
+def test_lazy_initialisation_gives_the_numbers_of_init():
+    model = zoo.create("resnet-8", width=4)
+    images = IMAGES[:, :8, :8]
+    eager = model.init(jax.random.key(0), images, train=False)
+    jax.tree.map(np.testing.assert_array_equal, init(model, images), eager)
+
+
+@pytest.mark.parametrize("name", ["plain-20", "resnet-20", "preact-resnet-20"])
+def test_cifar_stages_halve_the_map_and_double_the_channels(name):
+    model = zoo.create(name, num_classes=7)
+    assert shapes(model, features=True) == ((2, 64, 64, 16), (2, 32, 32, 32), (2, 16, 16, 64))
+    assert shapes(model) == (2, 7)
+
+
+@pytest.mark.parametrize(("name", "expansion"), [("resnet-18", 1), ("resnet-50", 4)])
+def test_imagenet_stages_have_strides_4_to_32(name, expansion):
+    widths = [64, 128, 256, 512]
+    assert shapes(zoo.create(name), features=True) == tuple(
+        (2, 16 // 2**i, 16 // 2**i, width * expansion) for i, width in enumerate(widths)
+    )
+
+
+@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize("stride_in", ["1x1", "3x3"])
+def test_dilated_net_computes_the_strided_nets_values_and_those_between(output_stride, stride_in):
+    strided = zoo.create("resnet-50", width=4, stride_in=stride_in)
+    dilated = zoo.create("resnet-50", width=4, stride_in=stride_in, output_stride=output_stride)
+    variables = init(strided)
+    forward = lambda model: jax.jit(lambda v, x: model.apply(v, x, train=False, features=True)[-1])(
+        variables, IMAGES
+    )
+    coarse, fine = forward(strided), forward(dilated)
+    step = 32 // output_stride
+    assert fine.shape[1] == step * coarse.shape[1]
+    np.testing.assert_allclose(fine[:, ::step, ::step], coarse, atol=1e-3 * coarse.max())
+
+
+def test_output_stride_8_works_for_basic_units():
+    strided = zoo.create("resnet-18", width=4)
+    dilated = zoo.create("resnet-18", width=4, output_stride=8)
+    variables = init(strided)
+    coarse = strided.apply(variables, IMAGES, features=True)[-1]
+    fine = dilated.apply(variables, IMAGES, features=True)[-1]
+    np.testing.assert_allclose(fine[:, ::4, ::4], coarse, atol=1e-3 * coarse.max())
+
+
+def test_preactivation_net_activates_after_its_stem_and_after_its_last_addition():
+    params = init(zoo.create("preact-resnet-8", width=4))["params"]
+    assert {"stem_norm", "final_norm"} <= set(params)
+    assert "before_norm" not in params["stage1_unit1"]  # The stem's activation is the first's.
+    assert all("before_norm" in params[f"stage{s}_unit1"] for s in (2, 3))
+
+
+def test_net_of_the_original_order_ends_with_its_last_unit():
+    assert "final_norm" not in init(zoo.create("resnet-8", width=4))["params"]
+
+
+@pytest.mark.parametrize("order", ["full_preact", "relu_only_preact"])
+def test_last_features_of_a_preactivation_net_are_activated(order):
+    model = zoo.create("preact-resnet-8", width=4, order=order)
+    images = IMAGES[:, :8, :8]
+    outputs = model.apply(init(model, images), images, features=True)
+    assert outputs[0].min() < 0
+    assert outputs[-1].min() >= 0
+
+
+def test_residual_net_with_zero_branches_is_the_identity_between_its_stem_and_its_projections():
+    model = zoo.create("resnet-8", width=4, zero_init_last=True)
+    images = IMAGES[:, :8, :8]
+    variables = init(model, images)
+    first, *_ = model.apply(variables, images, features=True)
+    params = variables["params"]
+    stem = jax.lax.conv_general_dilated(
+        images,
+        params["stem"]["kernel"],
+        (1, 1),
+        [(1, 1)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    np.testing.assert_allclose(first, np.maximum(stem / np.sqrt(1 + 1e-5), 0), atol=1e-5)
+
+
+def test_bfloat16_net_keeps_parameters_and_logits_in_float32():
+    model = zoo.create("resnet-8", width=4, dtype="bfloat16")
+    images = IMAGES[:, :8, :8]
+    variables = init(model, images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    run = lambda v, x, **kwargs: model.apply(v, x, train=False, **kwargs)
+    assert run(variables, images).dtype == jnp.float32
+    assert run(variables, images, features=True)[0].dtype == jnp.bfloat16

@@ -1,0 +1,119 @@
+"""Names stand for the papers' networks: their sizes are the published ones."""
+
+import pytest
+
+from resnet_jax.errors import InputError
+from resnet_jax.models import zoo
+from resnet_jax.models.counting import count
+
+CIFAR = {
+    "resnet-20": 269_722,
+    "resnet-32": 464_154,
+    "resnet-44": 658_586,
+    "resnet-56": 853_018,
+    "resnet-110": 1_727_962,
+    "resnet-1202": 19_421_274,
+    "preact-resnet-164": 1_703_258,
+    "preact-resnet-1001": 10_327_706,
+}
+IMAGENET = {
+    "resnet-18": 11_689_512,
+    "resnet-34": 21_797_672,
+    "resnet-50": 25_557_032,
+    "resnet-101": 44_549_160,
+    "resnet-152": 60_192_808,
+    "resnet-200": 64_673_832,
+    "preact-resnet-50": 25_549_352,
+    "plain-34": 21_623_848,
+}
+TABLE_1_MULTIPLY_ADDS = {  # v1 Table 1
+    "resnet-18": 1.8e9,
+    "resnet-34": 3.6e9,
+    "resnet-50": 3.8e9,
+    "resnet-101": 7.6e9,
+    "resnet-152": 11.3e9,
+}
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_cifar_net_has_the_published_number_of_parameters(name):
+    assert count(zoo.create(name, 10), (32, 32, 3)).num_params == CIFAR[name]
+
+
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+def test_plain_net_has_as_many_parameters_as_its_residual_twin(depth):
+    plain, residual = (
+        count(zoo.create(f"{family}-{depth}", 10), (32, 32, 3)) for family in ("plain", "resnet")
+    )
+    assert plain == residual
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_imagenet_net_has_the_published_number_of_parameters(name):
+    assert count(zoo.create(name, 1000), (224, 224, 3)).num_params == IMAGENET[name]
+
+
+def test_plain_34_has_as_many_parameters_as_resnet_34_with_option_a():
+    residual = zoo.create("resnet-34", 1000, option="A")
+    assert count(residual, (224, 224, 3)).num_params == IMAGENET["plain-34"]
+
+
+@pytest.mark.parametrize("name", TABLE_1_MULTIPLY_ADDS)
+def test_multiply_adds_are_those_of_table_1(name):
+    counted = count(zoo.create(name, 1000), (224, 224, 3)).multiply_adds
+    assert counted == pytest.approx(TABLE_1_MULTIPLY_ADDS[name], rel=0.03)
+
+
+def test_all_names_of_the_zoo_describe_a_net_of_that_depth():
+    for name in zoo.names():
+        assert zoo.describe(name).depth == int(name.rsplit("-", 1)[1]), name
+
+
+@pytest.mark.parametrize("family", ["plain", "resnet", "preact-resnet"])
+@pytest.mark.parametrize("depth", [164, 1001])
+def test_depths_of_the_second_paper_are_bottlenecks(family, depth):
+    net = zoo.describe(f"{family}-{depth}")
+    assert (net.branch, net.option) == ("bottleneck", "B")
+
+
+def test_branch_overrides_the_choice_where_a_depth_allows_both():
+    assert zoo.describe("resnet-164", branch="basic").stage_sizes == (27, 27, 27)
+    assert zoo.describe("resnet-110", branch="bottleneck").stage_sizes == (12, 12, 12)
+    assert zoo.describe("resnet-110", branch="single").stage_sizes == (36, 36, 36)
+
+
+def test_prefix_reaches_the_cifar_net_of_an_imagenet_depth():
+    assert zoo.describe("cifar-plain-50").stage_sizes == (8, 8, 8)
+    assert zoo.describe("plain-50").stem == "imagenet"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("resnet-21", {}, r"name='resnet-21': CIFAR depths.* 6n\+2.*nearest: resnet-20"),
+        ("resnet-1", {}, "nearest: resnet-8"),
+        ("resnet-29", {}, "or branch='bottleneck'"),
+        ("resnet-1001", {"branch": "basic"}, r"6n\+2"),
+        ("resent-20", {}, "nearest: resnet-20"),
+        ("resnet20", {}, "nearest: resnet-20"),
+        ("", {}, "names are plain-N, resnet-N, preact-resnet-N"),
+        ("resnet-20", {"shortcuts": "none"}, "nearest: shortcut"),
+        ("resnet-20", {"shortcut": "gating"}, "exclusive_gating"),
+        ("resnet-20", {"option": "D"}, "allowed are A, B, C"),
+        ("resnet-20", {"order": "preact"}, "nearest: full_preact"),
+        ("resnet-20", {"activation": "gelu"}, "relu, tanh, sigmoid"),
+        ("resnet-20", {"norm": "layer"}, "batch, none"),
+        ("resnet-20", {"width": 0}, "width=0"),
+        ("resnet-20", {"group_size": 0}, "group_size=0"),
+        ("resnet-20", {"dropout_rate": 1.0}, r"\[0, 1\)"),
+        ("resnet-20", {"output_stride": 8}, "ImageNet stem"),
+        ("resnet-50", {"output_stride": 4}, "8, 16, 32"),
+        ("resnet-50", {"stride_in": "5x5"}, "1x1, 3x3"),
+        ("preact-resnet-20", {"zero_init_last": True}, "original, relu_before_add"),
+        ("resnet-20", {"zero_init_last": True, "norm": "none"}, "zero_init_last"),
+    ],
+)
+def test_wrong_choice_says_what_is_allowed(name, overrides, message):
+    with pytest.raises(InputError, match=message) as raised:
+        zoo.describe(name, **overrides)
+    assert "\n" not in str(raised.value)
