@@ -49,7 +49,13 @@ class Checkpoints:
         if step not in self.steps:
             raise InputError(f"step={step}: no such checkpoint; {self._directory} has {self.steps}")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except ValueError as error:  # So Orbax says that names or shapes differ.
+            raise InputError(
+                f"{self._directory / str(step)}: not a checkpoint of this network and recipe "
+                f"({str(error).strip().splitlines()[0]})"
+            ) from error
 
     def close(self) -> None:
         """Waits until what was saved is on disk."""

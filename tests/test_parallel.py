@@ -1,0 +1,53 @@
+"""Devices share batches evenly, or the reason why not is one line."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax import parallel
+from resnet_jax.errors import InputError
+
+
+@pytest.mark.parametrize(("num_groups", "devices"), [(1, 1), (2, 2), (3, 3), (6, 6), (16, 8)])
+def test_cpu_cores_share_whole_statistics_groups(num_groups, devices):
+    assert parallel.make_mesh(48, num_groups).size == devices
+
+
+def test_devices_that_are_not_there_are_refused():
+    with pytest.raises(InputError, match="num_devices=9: JAX sees 8"):
+        parallel.make_mesh(9, 9, 9)
+
+
+def test_batch_that_devices_cannot_share_is_refused():
+    with pytest.raises(InputError, match="batch_size=10: 4 devices cannot share it"):
+        parallel.make_mesh(10, 10, 4)
+
+
+def test_unrolled_scan_equals_the_loop():
+    def body(carry, x):
+        return carry * 2 + x["a"], None
+
+    xs = {"a": jnp.arange(5.0)}
+    expected, _ = jax.lax.scan(body, jnp.float32(1), xs)
+    result, _ = parallel.scan(body, jnp.float32(1), xs)
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize(("before", "devices"), [("", "cores"), ("3", "3")])
+def test_every_core_is_a_device_unless_a_number_is_set(before, devices, monkeypatch):
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    if before:
+        monkeypatch.setenv("JAX_NUM_CPU_DEVICES", before)
+    code = (
+        "import os, jax; from resnet_jax import parallel; parallel.use_cores_as_devices();"
+        "print(len(jax.devices()), len(os.sched_getaffinity(0)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    seen, cores = result.stdout.split()
+    assert seen == (cores if devices == "cores" else devices)

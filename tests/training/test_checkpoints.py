@@ -1,0 +1,72 @@
+"""A state comes back from disk bit for bit, or the reason why not is one line."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax.errors import InputError
+from resnet_jax.models import zoo
+from resnet_jax.training import schedules, state, step
+from resnet_jax.training.checkpoints import Checkpoints
+
+SCHEDULE = schedules.Schedule("constant", 10, 0.1)
+
+
+def make(width=4, at=0):
+    model = zoo.create("resnet-8", 3, width=width)
+    made = state.create(jax.random.key(at), model, (8, 8, 3), step.sgd(), SCHEDULE)
+    return made.replace(step=jnp.int32(at))
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_state_comes_back_bit_for_bit(tmp_path):
+    saved = make(at=5)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(saved)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert_same(checkpoints.restore(make()), saved)
+
+
+def test_only_the_last_few_are_kept(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for at in (1, 2, 3):
+            checkpoints.save(make(at=at))
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps == [2, 3]
+        assert_same(checkpoints.restore(make(), step=2), make(at=2))
+
+
+def test_step_that_is_saved_already_is_not_saved_again(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make(at=1))
+        checkpoints.save(make(at=1))
+        assert checkpoints.steps == [1]
+
+
+def test_unfinished_write_is_not_taken_for_a_checkpoint(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make(at=1))
+    (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps == [1]
+
+
+def test_checkpoint_of_another_network_is_refused_in_one_line(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make(at=1))
+        with pytest.raises(InputError, match="not a checkpoint of this network") as raised:
+            checkpoints.restore(make(width=8))
+    assert "\n" not in str(raised.value)
+
+
+def test_missing_checkpoints_are_named(tmp_path):
+    with Checkpoints(tmp_path / "a") as checkpoints:
+        with pytest.raises(InputError, match="no checkpoint"):
+            checkpoints.restore(make())
+        checkpoints.save(make(at=1))
+        with pytest.raises(InputError, match=r"step=7: no such checkpoint; .* has \[1\]"):
+            checkpoints.restore(make(), step=7)

@@ -1,0 +1,32 @@
+"""The error of a split is that of every example, once."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from resnet_jax import parallel
+from resnet_jax.data import resident
+from resnet_jax.models import zoo
+from resnet_jax.training.evaluation import make_evaluate
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (11, 8, 8, 3), np.uint8)
+LABELS = (np.arange(11) % 3).astype(np.int32)
+
+
+@pytest.mark.parametrize(("batch_size", "num_devices"), [(4, 1), (4, 2), (16, 8)])
+def test_whole_split_is_counted_whatever_the_batch(batch_size, num_devices):
+    model = zoo.create("resnet-8", 3, width=4)
+    variables = model.lazy_init(
+        jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 3), "float32"), train=False
+    )
+    data = resident.Resident(IMAGES, LABELS, resident.normalization(IMAGES, "pixel", "channel"))
+    mesh = parallel.make_mesh(batch_size, 1, num_devices)
+    figures = make_evaluate(model, mesh, batch_size)(variables, data)
+
+    images = (IMAGES / 255 - data.normalization.mean) / data.normalization.std
+    logits = model.apply(variables, images.astype(np.float32), train=False)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS)
+    assert figures["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert figures["error"] == np.mean(logits.argmax(-1) != LABELS)
