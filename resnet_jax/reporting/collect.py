@@ -65,7 +65,8 @@ def _read_results(workdir: Path, sweep: Sweep, prefix: str) -> list[Result]:
         if name not in runs:
             runs[name] = read_run(workdir / name)
     return [
-        interpret(run, f"{prefix}{name}", sweep.declared.get(name)) for name, run in runs.items()
+        interpret(run, f"{prefix}{name}", sweep.declared.get(name), sweep.recipe)
+        for name, run in runs.items()
     ]
 
 
@@ -75,7 +76,10 @@ def _read_sweep(workdir: Path) -> tuple[Sweep, list[str]]:
     if path.exists():
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            declared = {str(run["name"]): dict(run.get("overrides") or {}) for run in raw["runs"]}
+            common = dict(raw.get("common") or {})
+            declared = {
+                str(run["name"]): {**common, **(run.get("overrides") or {})} for run in raw["runs"]
+            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raw, problems = {}, [f"sweep.json: cannot be read ({type(error).__name__}: {error})"]
     if not raw:

@@ -8,9 +8,9 @@ from resnet_jax.reporting import naming
 from resnet_jax.reporting.results import Group
 from resnet_jax.reporting.statistics import Difference, welch
 
-SINGLE_SEED_THRESHOLD = 1.0
-"""Percentage points that one seed a side must differ by to be called a difference. CIFAR nets of
-one kind differ by 0.2 to 0.3 points from seed to seed, so this is three deviations or more."""
+SINGLE_SEED_THRESHOLD = 5.0
+"""Percentage points by which single seeds must differ to be called different. Fully trained CIFAR
+nets differ by a few tenths of a point from seed to seed, nets of a short run by a few points."""
 
 
 class Verdict(enum.Enum):

@@ -73,13 +73,13 @@ def _name(group: Group) -> str:
 
 
 def _mark_papers(axes: Axes, groups: Sequence[Group]) -> None:
-    """A star for each of the paper's numbers whose recipe the group follows."""
+    """A dash for each of the paper's numbers whose recipe the group follows."""
     for group in (group for line in lines_over_depth(groups) for group in line):
         number = papers.lookup(group.settings)
         if number and number.error is not None and not recipe.departures(group.settings, number):
             axes.plot(
-                group.depth, number.error, marker="*", markersize=9, zorder=4,
-                color=style.LIGHT["ink"], markeredgecolor=style.LIGHT["paper"],
+                group.depth, number.error, marker="_", markersize=16, markeredgewidth=1.6,
+                zorder=4, color=style.LIGHT["ink"],
             )  # fmt: skip
 
 

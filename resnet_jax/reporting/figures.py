@@ -22,7 +22,7 @@ from resnet_jax.reporting.curves import (
 from resnet_jax.reporting.depths import draw_depths, lines_over_depth, top_over_depth
 from resnet_jax.reporting.results import Group
 
-PANEL_INCHES = (5.2, 3.5)
+PANEL_INCHES = (4.9, 3.4)
 
 SETTINGS = {
     "axes.edgecolor": style.LIGHT["muted"],
@@ -77,19 +77,15 @@ def panel_rows(groups: Sequence[Group]) -> list[list[Panel]]:
 
 def _dataset_rows(groups: list[Group], prefix: str) -> list[list[Panel]]:
     look = looks(groups)
-    families = {
-        family: [g for g in groups if g.family == family and _has_curve(g, "error")]
-        for family in naming.FAMILIES
-    }
-    families = {family: members for family, members in families.items() if members}
+    families = _families([group for group in groups if _has_curve(group, "error")])
     top, limits, highest = error_top(groups), gradient_limits(groups), top_over_depth(groups)
     errors = [
-        _panel(f"{prefix}{family} nets", "Training and test error against steps", members,
+        _panel(f"{prefix}{family}", "Training and test error against steps", members,
                functools.partial(draw_errors, groups=members, look=look, top=top))
         for family, members in families.items()
     ]  # fmt: skip
     gradients = [
-        _panel(f"{prefix}{family} nets, gradient norm", "Gradient norm against steps", with_norm,
+        _panel(f"{prefix}{family}, gradient norm", "Gradient norm against steps", with_norm,
                functools.partial(draw_gradients, groups=with_norm, look=look, limits=limits))
         for family, members in families.items()
         if (with_norm := [g for g in members if _has_curve(g, "gradient_norm")])
@@ -97,7 +93,7 @@ def _dataset_rows(groups: list[Group], prefix: str) -> list[list[Panel]]:
     depths = [
         _panel(f"{prefix}{words} against depth", "Final error against depth", groups,
                functools.partial(draw_depths, groups=groups, field=field, top=highest))
-        for field, words in (("train_error", "training error"), ("test_error", "test error"))
+        for field, words in (("train_error", "Training error"), ("test_error", "Test error"))
         if lines_over_depth(groups)
     ]  # fmt: skip
     if len(families) == 1:  # One family: its two panels share a row, and none stays empty.
@@ -105,9 +101,20 @@ def _dataset_rows(groups: list[Group], prefix: str) -> list[list[Panel]]:
     return [row for row in (errors, depths, gradients) if row]
 
 
+def _families(groups: list[Group]) -> dict[str, list[Group]]:
+    """What shares a panel, by title: a family, or all variants of one net."""
+    models = {group.model for group in groups}
+    if len(models) == 1:
+        return {models.pop(): groups}
+    families = {
+        f"{f.capitalize()} nets": [g for g in groups if g.family == f] for f in naming.FAMILIES
+    }
+    return {title: members for title, members in families.items() if members}
+
+
 def _panel(title: str, what: str, groups: list[Group], draw: Callable[[Axes], None]) -> Panel:
     names = ", ".join(group.label for group in groups)
-    return Panel(title[0].upper() + title[1:], f"{what}: {names}", draw)
+    return Panel(title, f"{what}: {names}", draw)
 
 
 def _has_curve(group: Group, field: str) -> bool:

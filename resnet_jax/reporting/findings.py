@@ -43,7 +43,7 @@ def find(collection: Collection) -> Findings:
     comparisons = {arm: compare_families(groups) for arm, groups in arms.items()}
     several = len(arms) > 1
     headlines = [
-        (_arm(*arm) if several else "") + headline(found)
+        (_arm(*arm) if several else "") + headline(found, arms[arm])
         for arm, found in comparisons.items()
         if found
     ]
@@ -58,11 +58,16 @@ def find(collection: Collection) -> Findings:
 
 
 def _arm(dataset: str, setting: str) -> str:
-    return f"{dataset}, {setting}: " if setting else f"{dataset}: "
+    return f"{dataset}, {setting} – " if setting else f"{dataset} – "
 
 
-def headline(comparisons: Sequence[Comparison]) -> str:
-    """The statement on one data set and setting: the first family, its twins, what it means."""
+def headline(comparisons: Sequence[Comparison], groups: Sequence[Group]) -> str:
+    """The statement on one data set and setting: the first family, its twins, what it means.
+
+    Args:
+      comparisons: of these groups; at least one.
+      groups: all nets of the data set and setting.
+    """
     first, *others = comparisons
     twins = [
         c
@@ -72,7 +77,12 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     clauses = [_clause(first), *(_twin_clause(twin) for twin in twins)]
     sentences = ["; ".join(clauses) + ".", _meaning(first)]
     sentences += [_also(twin) for twin in twins if twin.verdict in _DEGRADED]
-    sentences += _divergences([first, *twins])
+    sentences += [
+        f"{_clause(other)}."  # A net deeper than its twins, or of a family without twins.
+        for other in others
+        if other not in twins and other.verdict is Verdict.OPTIMISATION
+    ]
+    sentences += _divergences(groups)
     return LEADS[first.verdict] + " ".join(sentences)
 
 
@@ -128,15 +138,16 @@ def _meaning(comparison: Comparison) -> str:
 
 
 def _also(twin: Comparison) -> str:
-    return f"The {twin.family} net degrades too."
+    if twin.verdict is Verdict.DIVERGED:
+        return f"The {twin.family} net could not be trained either."
+    return f"The {twin.family} net degrades too, by {twin.train.value:.1f} points."
 
 
-def _divergences(comparisons: Sequence[Comparison]) -> list[str]:
+def _divergences(groups: Sequence[Group]) -> list[str]:
     return [
         f"{group.model} diverged in {count_diverged(group)}"
         + (" (left out of the means)." if group.completed else ".")
-        for comparison in comparisons
-        for group in (comparison.shallow, comparison.deep)
+        for group in groups
         if group.diverged
     ]
 

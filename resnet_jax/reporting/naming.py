@@ -84,7 +84,7 @@ def describe_settings(settings: Mapping[str, Any], keys: Iterable[str]) -> str:
     ...                   ["model.order", "schedule.name"])
     'order=full_preact, schedule=cosine'
     """
-    keys = list(keys)
+    keys = [key for key in keys if settings.get(key) is not None]  # None: what the name stands for
     short = [key.removesuffix(".name").rsplit(".", 1)[-1] for key in keys]
     return ", ".join(
         f"{name if short.count(name) == 1 else key}={as_text(settings.get(key))}"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from resnet_jax.reporting import naming, style
 from resnet_jax.reporting.analyses import Analysis
 from resnet_jax.reporting.collect import Collection
+from resnet_jax.reporting.comparisons import SINGLE_SEED_THRESHOLD
 from resnet_jax.reporting.findings import Findings
 from resnet_jax.reporting.markup import Markup, escape, join, tag
 from resnet_jax.reporting.results import Result
@@ -16,16 +17,19 @@ LAST_STEP = (
     "neither a step nor a setting. Means, standard deviations and medians are over the completed "
     "runs of different seeds; runs that diverged or are unfinished are counted and left out."
 )
-READING = (
+CURVES = (
     "Training error dashed and thin, test error bold, plain and residual nets on one scale, as in "
     "Figure 6 of the first paper. Strong lines are medians over seeds, faint lines single runs, "
-    "dotted verticals drops of the learning rate. Against depth: mean and standard deviation, with "
-    "a dot for every seed; a star is the paper's number, where its recipe was followed."
+    "dotted verticals drops of the learning rate, crosses divergences."
+)
+DEPTHS = (
+    " Against depth: mean and standard deviation, with a dot for every seed; a dash is the paper's "
+    "number, where its recipe was followed."
 )
 INTERVALS = (
     "Differences of mean last-step errors in percentage points, with 95% intervals by Welch's t "
     "over seeds. An interval needs two completed seeds a side. With one seed a side, less than "
-    "1 point is not called a difference."
+    f"{SINGLE_SEED_THRESHOLD:g} points is not called a difference."
 )
 
 
@@ -42,7 +46,7 @@ def render(
         tag("header", tag("h1", title), tag("p", _about(collection), class_="about")),
         _finding(findings),
         _warning(collection.problems),
-        _figure(panels),
+        _figure(panels, CURVES + (DEPTHS if findings.comparisons else "")),
         tag("h2", "Results"),
         *(_table(table, heading=len(tables) > 1) for table in tables),
         tag("p", LAST_STEP, class_="note"),
@@ -83,9 +87,18 @@ def _count(number: int, noun: str) -> str:
 
 
 def _finding(findings: Findings) -> Markup:
-    paragraphs = [tag("p", line) for line in findings.headlines]
+    paragraphs = [tag("p", _with_whole_names(line)) for line in findings.headlines]
     paragraphs += [tag("p", line, class_="caveat") for line in findings.caveats]
     return tag("section", *paragraphs, class_="finding", id="finding", aria_label="Finding")
+
+
+def _with_whole_names(line: str) -> Markup:
+    """Keeps "plain-56's" on one line; a name too long for a phone may break."""
+    words = [
+        tag("span", word, class_="name") if re.search(r"\w-\d", word) and len(word) < 28 else word
+        for word in line.split()
+    ]
+    return join(words, " ")
 
 
 def _warning(problems: Sequence[str]) -> Markup:
@@ -96,11 +109,11 @@ def _warning(problems: Sequence[str]) -> Markup:
                class_="warning", id="problems")  # fmt: skip
 
 
-def _figure(rows: Sequence[Sequence[Markup]]) -> Markup:
+def _figure(rows: Sequence[Sequence[Markup]], caption: str) -> Markup:
     if not rows:
         return tag("p", "No run has a curve to draw yet.", class_="note")
     strips = [tag("div", *row, class_=f"panels of-{len(row)}") for row in rows]
-    return tag("figure", *strips, tag("figcaption", READING), id="figure")
+    return tag("figure", *strips, tag("figcaption", caption), id="figure")
 
 
 def _table(table: Table, heading: bool = False) -> Markup:
@@ -108,6 +121,7 @@ def _table(table: Table, heading: bool = False) -> Markup:
 
     def cell(name: str, column: str, text: str, **attributes: str) -> Markup:
         kinds = ["numeric"] if column in table.numeric else []
+        kinds += ["words"] if column == "Reading" or len(text) > LONG else []
         if column == "Status":
             kinds += [f"status-{kind}" for kind in _KINDS if text.startswith(kind)]
             kinds += ["status-partial"] if text.startswith("unfinished") else []
@@ -126,6 +140,7 @@ def _table(table: Table, heading: bool = False) -> Markup:
     return join([tag("h3", table.caption) if heading else "", box, *notes])
 
 
+LONG = 28  # characters, beyond which a cell may break its line
 _KINDS = ("diverged", "failed", "missing")
 
 

@@ -75,9 +75,7 @@ def _tables(collection: Collection) -> list[Table]:
     by_dataset: dict[str, list[Group]] = {}
     for group in collection.groups:
         by_dataset.setdefault(group.dataset, []).append(group)
-    recipes = {sweep.recipe for sweep in collection.sweeps} - {"paper", None}
-    own = f"the sweep calls its recipe {' and '.join(sorted(recipes))!r}" if recipes else None
-    return [results_table(dataset, groups, own) for dataset, groups in by_dataset.items()]
+    return [results_table(dataset, groups) for dataset, groups in by_dataset.items()]
 
 
 def _write_figure(report: Report, rows: list[list[figures.Panel]]) -> None:

@@ -12,19 +12,40 @@ from resnet_jax.runs import Run
 
 FINISHED = ("completed", "diverged")
 
+NOT_WHAT = frozenset(
+    {
+        "num_devices",
+        "steps_per_dispatch",
+        "dataset.data_dir",
+        "log_every",
+        "evaluate_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+    }
+)
+"""Fields of the config that say where a run runs and how often it looks, not what it is."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One run. `settings` is the whole flat config, less the seed.
+    """One run.
 
-    `declared` is what a sweep says of the run: all that is known of one that has not started, or
-    whose config cannot be read.
+    Attributes:
+      name: of its folder; with several work folders, after the name of its own.
+      run: as read from disk.
+      settings: the flat config, less the seed and `NOT_WHAT`.
+      declared: what a sweep says of the run: all that is known of one that has not started, or
+        whose config cannot be read.
+      recipe: what the sweep says of its recipe: "paper", "shortened" or "other"; else None.
+      dataset, model: by name; `family` is one of `naming.FAMILIES`, `depth` in weighted layers.
+      seed: as the config has it.
     """
 
     name: str
     run: Run
     settings: dict[str, Any]
     declared: dict[str, Any]
+    recipe: str | None
     dataset: str
     model: str
     family: str
@@ -33,11 +54,11 @@ class Result:
 
     @property
     def status(self) -> str:
-        return self.run.status
+        return str(self.run.status)
 
     @property
     def has_config(self) -> bool:
-        return bool(self.run.config)
+        return isinstance(self.run.config, Mapping) and bool(self.run.config)
 
     def final(self, field: str) -> float:
         """A figure of the summary, as it stands in the file; NaN if there is none."""
@@ -53,12 +74,14 @@ class Result:
         return taken if not math.isnan(taken) or not self.run.rows else self.run.rows[-1]["step"]
 
     def curve(self, split: str, field: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps and values of the rows that have a finite `field`; "test" is any evaluation."""
-        points = {
-            row["step"]: number(row.get(field))
-            for row in self.run.rows
-            if (row["split"] == "train") == (split == "train")
-        }
+        """Steps and values of the rows that have a finite `field`.
+
+        Runs that keep their test set for the end have "validation" rows in place of "test" rows.
+        """
+        if split == "test" and all(row["split"] != "test" for row in self.run.rows):
+            split = "validation"
+        rows = [row for row in self.run.rows if row["split"] == split]
+        points = {row["step"]: number(row.get(field)) for row in rows}
         steps = np.array(sorted(s for s in points if not math.isnan(points[s])), np.float64)
         return steps, np.array([points[step] for step in steps], np.float64)
 
@@ -111,7 +134,9 @@ def number(value: Any) -> float:
     return float(value) if math.isfinite(value) else math.nan
 
 
-def interpret(run: Run, name: str, declared: Mapping[str, Any] | None = None) -> Result:
+def interpret(
+    run: Run, name: str, declared: Mapping[str, Any] | None = None, recipe: str | None = None
+) -> Result:
     """Finds out what a run is, from its config, its summary or what a sweep declared of it."""
     declared = dict(declared or {})
     config = run.config if isinstance(run.config, Mapping) else {}
@@ -119,15 +144,16 @@ def interpret(run: Run, name: str, declared: Mapping[str, Any] | None = None) ->
     known = {f"{key}.name": summary[key] for key in ("model", "dataset") if summary.get(key)}
     settings = naming.flatten(config) or {**known, **declared}
     seed = settings.pop("seed", summary.get("seed"))
-    declared.pop("seed", None)
+    settings = {key: value for key, value in settings.items() if key not in NOT_WHAT}
+    declared = {k: v for k, v in declared.items() if k != "seed" and k not in NOT_WHAT}
     model = str(settings.get("model.name", "unknown"))
     dataset = str(settings.get("dataset.name", "unknown"))
     family, depth = naming.family_and_depth(model, naming.architecture(settings))
-    return Result(name, run, settings, declared, dataset, model, family, depth, seed)
+    return Result(name, run, settings, declared, recipe, dataset, model, family, depth, seed)
 
 
 def group(results: Sequence[Result]) -> list[Group]:
-    """Groups by everything in the config except the seed; in the order in which they are shown.
+    """Groups by the whole config, less the seed and `NOT_WHAT`; in the order of their showing.
 
     A run without a readable config joins the one group that fits what its sweep declared of it.
     """

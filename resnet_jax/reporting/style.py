@@ -12,11 +12,13 @@ ROLES = {  # role: (light, dark)
     "accent": ("#8f2d1e", "#ff9d85"),
     # Shallow to deep: apart in hue for every kind of colour vision, and darker with depth in grey
     # (lighter with depth on a dark ground).
-    "series-0": ("#d98200", "#b9770f"),
-    "series-1": ("#cf4457", "#e0667a"),
-    "series-2": ("#8e3fa8", "#bd86dd"),
-    "series-3": ("#3b55c4", "#86a5ff"),
-    "series-4": ("#14245a", "#dfe8ff"),
+    "series-0": ("#e09a00", "#e0b545"),
+    "series-1": ("#dd6a1f", "#dd7038"),
+    "series-2": ("#c93f5f", "#e3708a"),
+    "series-3": ("#93409f", "#c283da"),
+    "series-4": ("#4a52c8", "#8d9dff"),
+    "series-5": ("#1f5a86", "#7cc4ee"),
+    "series-6": ("#101c44", "#e4ecff"),
     "family-plain": ("#c4501b", "#f08a4b"),
     "family-residual": ("#1f5fa8", "#7db4f5"),
     "family-pre-activation": ("#0f6b53", "#5fd0ab"),
@@ -24,7 +26,7 @@ ROLES = {  # role: (light, dark)
 }
 
 LIGHT = {role: light for role, (light, _) in ROLES.items()}
-SERIES = tuple(LIGHT[f"series-{index}"] for index in range(5))
+SERIES = tuple(LIGHT[f"series-{index}"] for index in range(7))
 
 
 def _variables(variant: int) -> str:
@@ -43,7 +45,7 @@ SHEET = (
 }
 * { box-sizing: border-box; }
 body {
-  margin: 0 auto; max-width: 72rem; padding: 3rem 1.5rem 5rem;
+  margin: 0 auto; max-width: 76rem; padding: 3rem 1.5rem 5rem;
   background: var(--paper); color: var(--ink);
   font: 1rem/1.55 var(--sans); overflow-wrap: break-word;
 }
@@ -58,7 +60,9 @@ p { margin: 0 0 .8rem; max-width: 44rem; }
 }
 .finding p { font: 1.3rem/1.5 var(--serif); max-width: 50rem; margin: 0 0 .6rem; }
 .finding p.caveat { font: .95rem/1.5 var(--sans); color: var(--muted); }
-.warning { border: 1px solid var(--accent); border-radius: 4px; padding: .8rem 1rem; }
+.warning {
+  margin: 0 0 2.4rem; padding: .8rem 1rem; border: 1px solid var(--accent); border-radius: 4px;
+}
 .warning h2 { font: 600 1rem var(--sans); color: var(--accent); margin: 0 0 .3rem; }
 .warning ul { margin: 0; padding-left: 1.2rem; font-size: .92rem; }
 figure { margin: 0; }
@@ -78,13 +82,16 @@ table {
   font-variant-numeric: tabular-nums lining-nums;
   border-top: 1.5px solid var(--ink); border-bottom: 1.5px solid var(--ink);
 }
-th, td { padding: .42rem .8rem; text-align: left; vertical-align: baseline; }
+th, td { padding: .42rem .7rem; text-align: left; vertical-align: baseline; white-space: nowrap; }
 th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { border-bottom: 1px solid var(--ink); font-weight: 600; vertical-align: bottom; }
-tbody th { font-weight: 500; white-space: nowrap; }
+thead th { white-space: normal; }
+tbody th { font-weight: 500; }
+.words { white-space: normal; min-width: 11rem; }
+.name { white-space: nowrap; }
 tbody tr + tr > * { border-top: 1px solid var(--rule); }
-.numeric { text-align: right; white-space: nowrap; }
+.numeric { text-align: right; }
 .status-diverged, .status-failed { color: var(--accent); font-weight: 600; }
 .status-partial, .status-missing { color: var(--muted); font-style: italic; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .35rem 1.4rem; }
@@ -104,10 +111,14 @@ summary { cursor: pointer; }
   dd { margin-bottom: .7rem; }
 }
 @media print {
-  body { max-width: none; padding: 0; font-size: 10pt; }
-  .finding p { font-size: 13pt; }
+  :root { font-size: 10pt; }
+  body { max-width: none; padding: 0; }
+  table { font-size: 7.5pt; }
+  th, td { white-space: normal; padding: .25rem .4rem; }
+  tbody th { white-space: nowrap; }
+  .words { min-width: 0; }
   .panels { gap: .5rem; }
-  .panels, table, .warning { break-inside: avoid; }
+  .panels, tr, .warning { break-inside: avoid; }
   .scroll { overflow: visible; }
   h2 { break-after: avoid; margin-top: 1.6rem; }
 }

@@ -25,14 +25,8 @@ class Table:
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def results_table(dataset: str, groups: Sequence[Group], shortened: str | None = None) -> Table:
-    """One row a net: last-step errors over seeds, in percent, beside the paper's number.
-
-    Args:
-      dataset: the one to which all groups belong.
-      groups: in the order of their rows.
-      shortened: what to say of all rows if their sweep says that its recipe is not the paper's.
-    """
+def results_table(dataset: str, groups: Sequence[Group]) -> Table:
+    """One row a net of `dataset`: last-step errors over seeds, in percent, and the paper's."""
     numbers = [papers.lookup(group.settings) for group in groups]
     columns = [
         "Net",
@@ -51,11 +45,13 @@ def results_table(dataset: str, groups: Sequence[Group], shortened: str | None =
     for group, number in zip(groups, numbers, strict=True):
         row = _figures(group)
         if any(numbers):
-            row += _beside_paper(group, number, shortened, departures)
+            row += _beside_paper(group, number, departures)
         rows.append((*row, describe_status(group)))
-    notes = [f"{MARK} {', '.join(nets)}: {reasons}." for reasons, nets in departures.items()]
+    notes = [f"{', '.join(nets)}: {reasons}." for reasons, nets in departures.items()]
     if notes:
         notes.insert(0, f"{MARK} Not the paper's recipe, so not the paper's experiment.")
+    if len(departures) == 1 and sum(MARK in cell for row in rows for cell in row) > 1:
+        notes = [f"{notes[0]} In all nets so marked: {next(iter(departures))}."]
     words = frozenset({"Net", "Status"})
     return Table(dataset, tuple(columns), frozenset(columns) - words, rows, notes)
 
@@ -69,41 +65,54 @@ def _figures(group: Group) -> list[str]:
         group.label,
         str(group.depth or NOTHING),
         " / ".join(f"{size:,.0f}" for size in sizes) or NOTHING,
-        str(len(group.completed)),
+        _seeds(group),
         spread(test.mean, test.std),
         fixed(test.median, 2),
         spread(train.mean, train.std),
     ]
 
 
+def _seeds(group: Group) -> str:
+    done, total = len(group.completed), len(group.results)
+    return str(total) if done == total else f"{done} of {total}"
+
+
 def _beside_paper(
-    group: Group, number: Number | None, shortened: str | None, departures: dict[str, list[str]]
+    group: Group, number: Number | None, departures: dict[str, list[str]]
 ) -> list[str]:
     if number is None:
         return [NOTHING, NOTHING]
     if number.error is None:
         return [f"fails, > 20 ({number.source})", NOTHING]
-    over_runs = f" ({spread(number.mean, number.std)})" if number.std is not None else ""
-    paper = f"{number.error:.2f}{over_runs}, {number.source}"
+    paper = f"{_in_paper(number)}, {number.source}"
     test = summarize(percent(group.values("test_error")))
     ours = test.median if number.statistic == "median" else test.mean
     if math.isnan(ours):
         return [paper, NOTHING]
     reasons = recipe.departures(group.settings, number)
-    if shortened and not reasons:
-        reasons = [shortened]
+    if not reasons:
+        recipes = {result.recipe for result in group.results} - {"paper", None}
+        reasons = [f"the sweep calls its recipe {recipe!r}" for recipe in sorted(recipes)]
     if reasons:
         departures.setdefault("; ".join(reasons), []).append(group.label)
     return [paper, f"{signed(ours - number.error)}{MARK if reasons else ''}"]
 
 
+def _in_paper(number: Number) -> str:
+    if number.std is None:
+        return f"{number.error:.2f}"
+    over_runs = spread(number.mean, number.std)
+    return over_runs if number.mean == number.error else f"{number.error:.2f} ({over_runs})"
+
+
 def describe_status(group: Group) -> str:
-    """E.g. "completed", or "2 completed, 1 diverged, 2 missing"."""
+    """E.g. "completed", or "1 diverged, 2 missing" of the runs that are not."""
     counts: dict[str, int] = {}
     for result in group.results:
         counts[result.status] = counts.get(result.status, 0) + 1
     if len(counts) == 1:
         return next(iter(counts))
+    counts.pop("completed", None)
     return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
 
 
@@ -116,9 +125,10 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
         "Test error, points",
         "Reading",
     )
+    several = len({c.deep.dataset for c in comparisons}) > 1
     rows = [
         (
-            ", ".join(filter(None, [c.family, c.deep.dataset, c.deep.setting])),
+            ", ".join(filter(None, [c.family, several and c.deep.dataset, c.deep.setting])),
             f"{c.deep.model} − {c.shallow.model} ({c.describe_seeds()})",
             _interval(c.train),
             _interval(c.test),

@@ -1,0 +1,58 @@
+"""The report command, as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def write_run(folder: Path, model: str, error: float) -> None:
+    folder.mkdir(parents=True)
+    config = {"model": {"name": model}, "dataset": {"name": "digits"}, "seed": 0}
+    (folder / "config.json").write_text(json.dumps({"format": 1, "config": config}))
+    row = {"step": 10, "split": "train", "error": error}
+    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    summary = {"status": "completed", "train_error": error, "test_error": error}
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def report(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "experiments.report", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_command_writes_the_report_beside_the_runs_and_prints_the_finding(tmp_path: Path):
+    write_run(tmp_path / "plain-20", "plain-20", 0.01)
+    write_run(tmp_path / "plain-56", "plain-56", 0.9)
+    result = report(f"--workdir={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    assert str(tmp_path / "report" / "index.html") in result.stdout
+    assert "Degradation: plain-56's training error is 90.0%" in result.stdout
+    assert (tmp_path / "report" / "index.html").exists()
+
+
+def test_several_folders_are_one_report_where_it_is_wanted(tmp_path: Path):
+    write_run(tmp_path / "a" / "plain-20", "plain-20", 0.01)
+    write_run(tmp_path / "b" / "plain-56", "plain-56", 0.9)
+    output = tmp_path / "here"
+    result = report(f"--workdir={tmp_path}/a", f"--workdir={tmp_path}/b", f"--output={output}")
+    assert result.returncode == 0, result.stderr
+    assert "a/plain-20" in (output / "results.csv").read_text()
+    assert not (tmp_path / "a" / "report").exists()
+
+
+def test_folder_without_runs_is_one_line_and_exit_code_2(tmp_path: Path):
+    result = report(f"--workdir={tmp_path}")
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        f"error: workdir='{tmp_path}': no runs found in this folder"
+    ]
+
+
+def test_missing_flag_is_one_line_and_exit_code_2():
+    result = report()
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "--workdir" in result.stderr

@@ -1,0 +1,106 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from resnet_jax.errors import InputError
+from resnet_jax.reporting.collect import collect
+
+
+def test_runs_that_differ_in_the_seed_alone_are_one_group(degradation: Path):
+    groups = collect([degradation]).groups
+    assert [group.label for group in groups] == ["plain-20", "plain-56", "resnet-20", "resnet-56"]
+    assert {len(group.results) for group in groups} == {3}
+
+
+def test_label_names_the_settings_in_which_nets_of_one_name_differ(tmp_path: Path, write_run):
+    write_run(tmp_path, "resnet-20", name="a", option="A")
+    write_run(tmp_path, "resnet-20", name="b", option="B")
+    assert [group.label for group in collect([tmp_path]).groups] == [
+        "resnet-20, option=A",
+        "resnet-20, option=B",
+    ]
+
+
+def test_where_a_run_ran_does_not_make_it_another_experiment(tmp_path: Path, write_run):
+    for seed in range(2):
+        path = write_run(tmp_path, "resnet-20", seed) / "config.json"
+        record = json.loads(path.read_text())
+        record["config"]["num_devices"] = seed + 1
+        path.write_text(json.dumps(record))
+    assert len(collect([tmp_path]).groups) == 1
+
+
+def test_runs_that_a_sweep_awaits_are_missing_members_of_their_group(
+    degradation: Path, write_sweep
+):
+    names = {path.name: {} for path in degradation.iterdir()}
+    awaited = {"plain-56-seed3": {"model.name": "plain-56", "seed": 3}}
+    write_sweep(degradation, {**names, **awaited})
+    group = next(g for g in collect([degradation]).groups if g.model == "plain-56")
+    assert [result.status for result in group.results] == ["completed"] * 3 + ["missing"]
+    assert len(group.values("test_error")) == 3
+
+
+def test_run_without_config_is_named_and_kept_apart(degradation: Path):
+    (degradation / "plain-20-seed1" / "config.json").unlink()
+    collection = collect([degradation])
+    assert collection.problems == ["plain-20-seed1: config.json: missing"]
+    sizes = [len(group.results) for group in collection.groups if group.model == "plain-20"]
+    assert sorted(sizes) == [1, 2]
+
+
+def test_damaged_config_is_replaced_by_what_the_sweep_declared(degradation: Path, write_sweep):
+    (degradation / "plain-20-seed1" / "config.json").write_text('{"config": {"mod')
+    names = [path.name for path in degradation.iterdir()]
+    write_sweep(degradation, {name: {"model.name": name.rsplit("-", 1)[0]} for name in names})
+    sizes = [len(g.results) for g in collect([degradation]).groups if g.model == "plain-20"]
+    assert sizes == [3]
+
+
+def test_cut_off_line_is_named_and_the_rest_is_read(degradation: Path):
+    path = degradation / "plain-56-seed2" / "metrics.jsonl"
+    path.write_text(path.read_text()[:-20])
+    collection = collect([degradation])
+    assert collection.problems == ["plain-56-seed2: metrics.jsonl line 20: damaged or cut short"]
+    result = next(r for r in collection.results if r.name == "plain-56-seed2")
+    assert result.curve("train", "error")[0].size == 10
+
+
+def test_damaged_sweep_is_named_and_its_runs_are_read(degradation: Path):
+    (degradation / "sweep.json").write_text("{")
+    collection = collect([degradation])
+    assert len(collection.results) == 12
+    assert collection.problems[0].startswith("sweep.json: cannot be read")
+
+
+@pytest.mark.parametrize("content", ["[]", '{"config": []}', '{"config": {"model": 3}}'])
+def test_config_of_another_shape_stops_nothing(degradation: Path, content: str):
+    (degradation / "plain-20-seed1" / "config.json").write_text(content)
+    assert len(collect([degradation]).results) == 12
+
+
+def test_runs_of_several_folders_keep_the_folders_name(tmp_path: Path, write_run):
+    for name in ("first", "second"):
+        write_run(tmp_path / name, "plain-20")
+    results = collect([tmp_path / "first", tmp_path / "second"]).results
+    assert [result.name for result in results] == ["first/plain-20-seed0", "second/plain-20-seed0"]
+
+
+def test_folder_of_one_run_is_a_report_of_one_run(tmp_path: Path, write_run):
+    assert len(collect([write_run(tmp_path, "plain-20")]).results) == 1
+
+
+def test_folder_without_runs_is_a_users_mistake(tmp_path: Path):
+    with pytest.raises(InputError, match="no runs found"):
+        collect([tmp_path])
+    with pytest.raises(InputError, match="no such folder"):
+        collect([tmp_path / "absent"])
+
+
+def test_validation_rows_stand_in_for_test_rows(tmp_path: Path, write_run):
+    path = write_run(tmp_path, "plain-20")
+    rows = (path / "metrics.jsonl").read_text().replace('"test"', '"validation"')
+    (path / "metrics.jsonl").write_text(rows)
+    (result,) = collect([tmp_path]).results
+    assert result.curve("test", "error")[0].size == 10

@@ -1,0 +1,157 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resnet_jax.reporting import figures, style
+from resnet_jax.reporting.collect import collect
+from resnet_jax.reporting.curves import error_top, looks, median_curve, rate_drops, thin
+from resnet_jax.reporting.labels import shorten, spread_out
+from resnet_jax.reporting.svg import inline
+
+
+def titles(folder: Path) -> list[list[str]]:
+    rows = figures.panel_rows(collect([folder]).groups)
+    return [[panel.title for panel in row] for row in rows]
+
+
+def test_plain_stands_left_and_residual_right(degradation: Path):
+    assert titles(degradation) == [
+        ["Plain nets", "Residual nets"],
+        ["Training error against depth", "Test error against depth"],
+        ["Plain nets, gradient norm", "Residual nets, gradient norm"],
+    ]
+
+
+def test_plain_and_residual_share_one_scale(degradation: Path):
+    rows = figures.panel_rows(collect([degradation]).groups)
+    with figures.drawing_settings():
+        for row in rows:
+            limits = {figures.draw_one(panel).axes[0].get_ylim() for panel in row}
+            assert len(limits) == 1
+
+
+def test_one_family_leaves_no_empty_panel(tmp_path: Path, write_run):
+    write_run(tmp_path, "resnet-20")
+    assert titles(tmp_path) == [["resnet-20", "resnet-20, gradient norm"]]
+    write_run(tmp_path, "resnet-56")
+    assert titles(tmp_path) == [
+        ["Residual nets", "Residual nets, gradient norm"],
+        ["Training error against depth", "Test error against depth"],
+    ]
+
+
+def test_runs_without_gradient_norms_have_no_panel_for_them(tmp_path: Path, write_run):
+    for model in ("plain-20", "resnet-20"):
+        path = write_run(tmp_path, model) / "metrics.jsonl"
+        path.write_text(path.read_text().replace("gradient_norm", "other"))
+    assert titles(tmp_path) == [["Plain nets", "Residual nets"]]
+
+
+def test_same_runs_give_the_same_bytes(degradation: Path):
+    rows = figures.panel_rows(collect([degradation]).groups)
+    drawn = []
+    for _ in range(2):
+        with figures.drawing_settings():
+            figure = figures.draw_all(rows)
+            drawn.append((figures.to_svg(figure), figures.to_png(figure)))
+    assert drawn[0] == drawn[1]
+    assert "<dc:date>" not in drawn[0][0]
+
+
+def test_training_is_thin_and_dashed_and_test_is_bold(tmp_path: Path, write_run):
+    write_run(tmp_path, "plain-20")
+    row = figures.panel_rows(collect([tmp_path]).groups)[0]
+    with figures.drawing_settings():
+        curves = [line for line in figures.draw_one(row[0]).axes[0].lines if line.get_zorder() == 3]
+    training, test = curves
+    assert training.is_dashed()
+    assert not test.is_dashed()
+    assert test.get_linewidth() > 2 * training.get_linewidth()
+
+
+def test_twins_of_one_depth_look_alike_and_depths_differ(degradation: Path):
+    groups = collect([degradation]).groups
+    look = {group.model: looks(groups)[id(group)] for group in groups}
+    assert look["plain-20"].colour == look["resnet-20"].colour
+    assert look["plain-20"].colour != look["plain-56"].colour
+    assert look["plain-20"].marker != look["plain-56"].marker
+
+
+def test_deeper_nets_are_darker_on_paper():
+    def grey(colour: str) -> float:
+        red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+        return 0.299 * red + 0.587 * green + 0.114 * blue
+
+    greys = [grey(colour) for colour in style.SERIES]
+    assert greys == sorted(greys, reverse=True)
+
+
+def test_curve_of_seeds_is_their_median_at_common_steps(tmp_path: Path, write_run):
+    for seed, error in enumerate((0.1, 0.2, 0.9)):
+        write_run(tmp_path, "plain-20", seed, error, error)
+    steps, values = median_curve(collect([tmp_path]).results, "test", "error")
+    assert steps[-1] == 300
+    assert values[-1] == pytest.approx(0.2)
+
+
+def test_learning_rate_drops_are_found_where_they_happen(tmp_path: Path, write_run):
+    write_run(tmp_path, "plain-20")
+    (result,) = collect([tmp_path]).results
+    assert rate_drops(result) == [150]
+
+
+def test_small_sweeps_hide_no_net_and_large_ones_may_name_one_at_the_edge(
+    tmp_path: Path, write_run
+):
+    for depth, error in ((20, 0.09), (110, 0.6)):
+        write_run(tmp_path, f"plain-{depth}", 0, error, error)
+    assert error_top(collect([tmp_path]).groups) == 100
+    for depth in (20, 32, 44, 56):
+        write_run(tmp_path, f"resnet-{depth}", 0, 0.08, 0.08)
+    groups = collect([tmp_path]).groups
+    assert error_top(groups) == 20
+    with figures.drawing_settings():
+        svg = figures.to_svg(figures.draw_all(figures.panel_rows(groups)))
+    assert "plain-110 ↑ 60%" in svg
+
+
+def test_long_curves_are_thinned_and_keep_their_last_point():
+    steps = np.arange(1, 10_001, dtype=np.float64)
+    thinned, values = thin(steps, steps / 2)
+    assert thinned.size <= 241
+    assert (thinned[-1], values[-1]) == (10_000, 5_000)
+    assert np.all(np.diff(thinned) > 0)
+
+
+def test_labels_are_moved_apart_in_their_order():
+    places = spread_out([0.5, 0.51, 0.52, 0.99, 1.0], gap=0.1)
+    assert np.all(np.diff(places) >= 0.1 - 1e-9)
+    assert places.min() >= 0
+    assert places.max() <= 1
+    assert np.ptp(spread_out(np.zeros(40))) == pytest.approx(1)
+
+
+def test_long_labels_are_cut():
+    assert len(shorten("x" * 100)) == 30
+    assert shorten("two\nlines") == "two lines"
+
+
+def test_drawing_takes_the_pages_colours_and_keeps_its_ids_to_itself(degradation: Path):
+    panel = figures.panel_rows(collect([degradation]).groups)[0][0]
+    with figures.drawing_settings():
+        svg = inline(figures.to_svg(figures.draw_one(panel)), "first", "Plain & <nets>")
+    assert not re.search(r"(fill|stroke): #", svg)
+    assert "var(--series-0)" in svg
+    assert "<style" not in svg
+    assert 'aria-label="Plain &amp; &lt;nets&gt;"' in svg
+    assert all(name.startswith("first-") for name in re.findall(r'\bid="([^"]*)"', svg))
+    assert all(name.startswith("first-") for name in re.findall(r"url\(#([^)]*)\)", svg))
+
+
+def test_dollars_in_names_are_not_mathematics(tmp_path: Path, write_run):
+    write_run(tmp_path, r"$\frac{net$-20", name="run")
+    with figures.drawing_settings():
+        svg = figures.to_svg(figures.draw_all(figures.panel_rows(collect([tmp_path]).groups)))
+    assert r"$\frac{net$-20" in svg

@@ -1,0 +1,140 @@
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from resnet_jax.errors import InputError
+from resnet_jax.reporting import write_report
+from resnet_jax.reporting.markup import Markup, tag
+
+
+def page_of(folder: Path) -> str:
+    return write_report([folder], folder / "report").index.read_text(encoding="utf-8")
+
+
+class Addresses(HTMLParser):
+    """Collects everything that a browser would fetch, and unbalanced elements."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.fetched, self.open = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list):
+        self.fetched += [v for k, v in attrs if k in ("src", "href") and tag != "a"]
+        if tag not in ("meta", "link", "br", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list):
+        pass
+
+
+def test_report_is_page_figure_and_tables(degradation: Path):
+    report = write_report([degradation], degradation / "report")
+    assert [path.name for path in report.paths] == [
+        "index.html",
+        "figure.png",
+        "figure.svg",
+        "results.csv",
+        "results.md",
+    ]
+    assert all(path.stat().st_size > 100 for path in report.paths)
+    assert report.finding.startswith("Degradation: plain-56's training error is 89.2%")
+    assert report.finding in report.results_markdown.read_text()
+
+
+def test_report_is_the_same_bytes_when_written_again(degradation: Path, tmp_path: Path):
+    first = write_report([degradation], tmp_path / "first")
+    second = write_report([degradation], tmp_path / "second")
+    for one, two in zip(first.paths, second.paths, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_page_needs_no_other_file(degradation: Path):
+    parsed = Addresses(page_of(degradation))
+    assert parsed.open == []
+    assert all(address.startswith(("#", "data:")) for address in parsed.fetched)
+
+
+def test_page_says_how_its_numbers_came_about(degradation: Path):
+    page = page_of(degradation)
+    for words in (
+        "12 runs · 3 seeds · digits",
+        "the test set chose nothing",
+        "Welch&#x27;s t",
+        "2 x cpu",
+        "jax 0.12.0",
+        "train plain-56",
+    ):
+        assert words in page
+
+
+def test_names_from_configs_are_text(tmp_path: Path, write_run, write_sweep):
+    evil = "<script>alert(1)</script>"
+    write_run(tmp_path, evil, name="run", order='"><img src=x onerror=alert(2)>')
+    write_run(tmp_path, evil, name="run2", order="other")
+    write_sweep(tmp_path, {}, title=evil)
+    page = page_of(tmp_path)
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_damaged_runs_are_named_on_the_page_and_the_rest_is_drawn(degradation: Path):
+    path = degradation / "plain-56-seed2" / "metrics.jsonl"
+    path.write_text(path.read_text()[:-20])
+    (degradation / "resnet-20-seed0" / "summary.json").write_text("")
+    page = page_of(degradation)
+    assert "plain-56-seed2: metrics.jsonl line 20: damaged or cut short" in page
+    assert "resnet-20-seed0: summary.json: cannot be read" in page
+    assert page.count("<svg") == 6
+
+
+def test_failed_run_shows_its_traceback(degradation: Path, write_run):
+    path = write_run(degradation, "plain-110", status=None)
+    (path / "error.txt").write_text("ValueError: <b>boom</b>")
+    assert "ValueError: &lt;b&gt;boom&lt;/b&gt;" in page_of(degradation)
+
+
+def test_sweep_of_which_nothing_has_started_has_a_page(tmp_path: Path, write_sweep):
+    write_sweep(tmp_path, {"plain-20-seed0": {"model.name": "plain-20", "seed": 0}})
+    report = write_report([tmp_path], tmp_path / "report")
+    assert "1 of 1 runs did not enter (1 not started)" in report.finding
+    assert report.figure_png is None
+    assert "missing" in report.index.read_text()
+
+
+def test_analyses_are_shown_with_their_pictures(degradation: Path):
+    folder = degradation / "analysis" / "responses"
+    folder.mkdir(parents=True)
+    (folder / "finding.md").write_text("# Responses\n\nSmaller for <deeper> nets.\n")
+    (folder / "figure.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    page = page_of(degradation)
+    assert "<p>Smaller for &lt;deeper&gt; nets.</p>" in page
+    assert "data:image/svg+xml;base64," in page
+
+
+def test_elements_escape_text_and_attributes_but_not_markup():
+    assert tag("p", "<b>", Markup("<i>"), class_='"') == '<p class="&quot;">&lt;b&gt;<i></p>'
+
+
+def test_workdir_without_runs_is_refused_and_nothing_is_written(tmp_path: Path):
+    with pytest.raises(InputError):
+        write_report([tmp_path], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_reporting_loads_neither_jax_nor_flax():
+    code = (
+        "import sys, resnet_jax.reporting;"
+        "print([name for name in ('jax', 'flax', 'tensorboardX') if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,76 @@
+import pytest
+
+from resnet_jax.reporting import naming, papers, recipe
+
+RECIPE = {
+    "dataset.name": "cifar10",
+    "batch_size": 128,
+    "num_steps": 64_000,
+    "schedule.learning_rate": 0.1,
+}
+
+
+def number(model: str, dataset: str = "cifar10", **axes) -> papers.Number | None:
+    fields = {f"model.{axis}": value for axis, value in axes.items()}
+    return papers.lookup({**RECIPE, "dataset.name": dataset, "model.name": model, **fields})
+
+
+@pytest.mark.parametrize("entry", papers.NUMBERS, ids=lambda n: f"{n.model} {n.source}")
+def test_every_number_belongs_to_a_net_that_can_be_built(entry: papers.Number):
+    axes = {f"model.{axis}": value for axis, value in entry.axes.items()}
+    assert naming.architecture({"model.name": entry.model, **axes}) is not None
+
+
+@pytest.mark.parametrize(
+    ("depth", "error"), [(20, 8.75), (32, 7.51), (44, 7.17), (56, 6.97), (110, 6.61), (1202, 7.93)]
+)
+def test_residual_nets_are_compared_with_table_6(depth: int, error: float):
+    assert number(f"resnet-{depth}").error == error
+    assert number(f"resnet-{depth}").source == "v1 Table 6"
+
+
+def test_plain_cifar_nets_have_no_number_in_the_papers():
+    assert number("plain-56") is None
+
+
+def test_numbers_of_another_data_set_or_net_are_not_compared_with():
+    assert number("resnet-56", "cifar100") is None
+    assert number("resnet-56", "digits") is None
+    assert number("resnet-20", option="B") is None
+    assert number("<script>") is None
+
+
+def test_one_net_has_one_number_under_either_of_its_names():
+    assert number("resnet-110", order="full_preact") == number("preact-resnet-110")
+    assert number("preact-resnet-110").error == 6.37
+
+
+def test_shortcuts_that_fail_in_the_paper_have_no_error():
+    assert number("resnet-110", shortcut="dropout").error is None
+    assert number("resnet-110", option="C").error == 12.22
+
+
+def test_batch_of_64_has_its_own_number():
+    settings = {**RECIPE, "model.name": "preact-resnet-1001"}
+    assert papers.lookup(settings).error == 4.92
+    small = papers.lookup({**settings, "batch_size": 64})
+    assert small.error == 4.62
+    assert recipe.departures({**settings, "batch_size": 64}, small) == []
+
+
+def test_10_crop_numbers_say_so():
+    plain = papers.lookup({"model.name": "plain-34", "dataset.name": "imagenet2012"})
+    assert plain.error == 28.54
+    assert recipe.departures({}, plain) == ["the paper tests with 10-crop"]
+
+
+def test_recipe_of_the_paper_has_no_departures():
+    assert recipe.departures(RECIPE, number("resnet-20")) == []
+
+
+def test_departures_name_field_value_and_what_the_paper_has():
+    settings = {**RECIPE, "num_steps": 2000, "schedule.learning_rate": 0.05}
+    assert recipe.departures(settings, number("resnet-20")) == [
+        "num_steps 2,000, not 64,000",
+        "schedule.learning_rate 0.05, not 0.1",
+    ]
