@@ -42,6 +42,7 @@ def test_update_is_momentum_sgd_with_l2_on_the_kernels():
         logp = jax.nn.log_softmax(logits)
         return -logp[jnp.arange(8), LABELS].mean()
 
+    @jax.jit
     def expected(params, velocity):
         grads = jax.grad(loss)(params)
         flat = jax.tree_util.tree_map_with_path(
@@ -74,7 +75,8 @@ def test_decay_of_all_parameters_reaches_scales_and_biases():
 def test_metrics_are_of_the_batch_before_the_update():
     model, start, train_step = make()
     _, metrics = train_step(start, (IMAGES, LABELS), jax.random.key(0))
-    logits, _ = model.apply(start.variables, IMAGES, True, mutable=["batch_stats"])
+    forward = jax.jit(lambda v: model.apply(v, IMAGES, True, mutable=["batch_stats"]))
+    logits, _ = forward(start.variables)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
     assert metrics["loss"] == pytest.approx(float(loss), rel=1e-5)
     assert metrics["error"] == pytest.approx(float((logits.argmax(-1) != LABELS).mean()))
