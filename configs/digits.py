@@ -1,8 +1,9 @@
 """scikit-learn's 8×8 digits, which need no download: the papers' recipe cut to 300 steps.
 
-In so few steps a bad start is never made up for (at rate .1 from the first step on, ResNet-56 ended
-one seed at 33% training error), and half of them at the full rate are not enough for 56 layers:
-hence a warm-up of 40 steps and late drops.
+A demonstration, tuned on seed 0 so that a residual net of 56 layers is trained in so few steps: at
+rate .1 from the first step and with the papers' drops at 1/2 and 3/4 it ended at 33% training
+error, with a warm-up of 40 steps and later drops at 1%. Plain-56 stayed above 50% under every
+schedule that was tried.
 
     python -m experiments.train --config=configs/digits.py:resnet-20 --workdir=runs/resnet-20
 

@@ -54,8 +54,10 @@ def _is_complete(config: ConfigDict, workdir: Path) -> bool:
     run = runs.read_run(workdir)
     if run.status == "missing":
         return False
-    if run.problems:
-        raise InputError(f"workdir={str(workdir)!r}: {run.problems[0]}")
+    # A torn line in metrics.jsonl is what a kill may leave: the log is mended when it is opened.
+    damaged = [problem for problem in run.problems if not problem.startswith("metrics.jsonl")]
+    if damaged:
+        raise InputError(f"workdir={str(workdir)!r}: {damaged[0]}")
     changed = configuration.differences(run.config, runs.as_json(config.to_dict()))
     if changed:
         raise InputError(

@@ -20,7 +20,13 @@ class Checkpoints:
 
     def __init__(self, directory: str | os.PathLike, keep: int = 2):
         self._directory = Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            create=True,
+            # Made in the background, a folder that cannot be made (a full disk) leaves threads
+            # that keep the failed process alive.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+        )
         self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     @property
@@ -59,8 +65,10 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until what was saved is on disk."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        try:
+            self._manager.wait_until_finished()
+        finally:  # A save that failed is raised here; its threads must end all the same.
+            self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
         return self

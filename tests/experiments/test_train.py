@@ -105,6 +105,31 @@ def test_run_stopped_at_any_step_and_continued_equals_an_uninterrupted_one(
     assert_same_run(tmp_path, finished)
 
 
+def test_line_torn_by_a_kill_does_not_keep_a_run_from_going_on(finished, tmp_path):
+    with stopping_after(5):
+        train.train(tiny(), tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "spl')
+    assert train.train(tiny(), tmp_path) == 0
+    assert_same_run(tmp_path, finished)
+
+
+def test_damaged_config_is_named_and_nothing_is_overwritten(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="config.json: cannot be read"):
+        train.train(tiny(), tmp_path)
+    assert (tmp_path / "config.json").read_text() == "{"
+
+
+def test_failed_save_ends_the_run_as_a_bug(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoints").write_text("a file in the way")
+    process = run_command(tmp_path / "run", stderr=subprocess.PIPE, text=True)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in (1, command.WRONG_INPUT)
+    assert "checkpoints" in errors
+
+
 def test_finished_run_is_left_alone(finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert train.train(tiny(), finished) == 0

@@ -1,0 +1,33 @@
+"""Original against pre-activation units on CIFAR-10 (v2 Table 3), five seeds.
+
+    python -m experiments.sweep --config=configs/sweeps/cifar10_table3.py --workdir=runs/table3
+
+About 28 days a seed on two CPU cores, reckoned from the 6 hours of ResNet-20 by multiply-adds: a
+sweep for accelerators.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+TITLE = "CIFAR-10: original and pre-activation residual nets"
+PAPER = "v2 Table 3"
+RECIPE = "paper"
+CONFIG = "configs/cifar10.py"
+COMMON = {"schedule.warmup": "constant"}  # v2: rate .01 for the first 400 steps of every run
+
+NETS = (
+    {"model.name": "resnet-110", "model.branch": "single"},  # a skip over one layer
+    {"model.name": "preact-resnet-110", "model.branch": "single"},
+    *(
+        {"model.name": f"{family}-{depth}"}
+        for depth in (110, 164, 1001)
+        for family in ("resnet", "preact-resnet")
+    ),
+)
+
+
+def get_sweep(seeds: int = 5) -> Iterator[dict[str, Any]]:
+    """All nets with seed 0, then all with seed 1, and so on."""
+    for seed in range(seeds):
+        for net in NETS:
+            yield {**net, "seed": seed}

@@ -1,0 +1,24 @@
+"""Plain and residual nets of 18 and 34 layers on ImageNet, option A (v1 Table 2), one seed.
+
+    python -m experiments.sweep --config=configs/sweeps/imagenet_table2.py \\
+        --workdir=runs/imagenet-table2
+
+It varies `configs/imagenet.py` and needs ImageNet, prepared for that config. An affair of
+accelerators: each run is up to 600,000 steps of 256 images.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+TITLE = "ImageNet: plain and residual nets of 18 and 34 layers"
+PAPER = "v1 Table 2"
+RECIPE = "paper"
+CONFIG = "configs/imagenet.py"
+
+
+def get_sweep(seeds: int = 1) -> Iterator[dict[str, Any]]:
+    """All nets with seed 0, then all with seed 1, and so on."""
+    for seed in range(seeds):
+        for depth in (18, 34):
+            yield {"model.name": f"plain-{depth}", "seed": seed}
+            yield {"model.name": f"resnet-{depth}", "model.option": "A", "seed": seed}

@@ -1,0 +1,112 @@
+"""A sweep's file: which config it varies, and how.
+
+A sweep is a Python file of data beside the configs:
+
+    TITLE = "Depth of plain and residual nets"   # for people
+    PAPER = "v1 Figure 6"                        # what it repeats, or None
+    RECIPE = "paper"                             # "paper", "shortened" or "other"
+    CONFIG = "configs/cifar10.py"                # the config that it varies
+    COMMON = {"schedule.warmup": "constant"}     # optional: what all runs have in common
+
+    def get_sweep(seeds=5):
+        for seed in range(seeds):
+            for name in ("plain-20", "resnet-20"):
+                yield {"model.name": name, "seed": seed}
+
+The order of `get_sweep` is the order in which runs start.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resnet_jax.errors import InputError, check_choice
+
+Overrides = dict[str, Any]
+"""Values of config fields by their path, such as "model.name" or "seed"."""
+
+RECIPES = ("paper", "shortened", "other")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A sweep's file as read.
+
+    Attributes:
+      name: of the file.
+      title, paper, recipe, config, common: see this module's docstring.
+      overrides: of each run, less `common`.
+      get_config: of the config that the sweep varies.
+    """
+
+    name: str
+    title: str
+    paper: str | None
+    recipe: str
+    config: str
+    common: Overrides
+    overrides: tuple[Overrides, ...]
+    get_config: Callable[[str], ConfigDict]
+
+
+def load(path: str, seeds: int | None = None) -> Sweep:
+    """Reads a sweep's file and the config that it names.
+
+    Args:
+      path: of the file.
+      seeds: how many seeds a net; None for as many as the file says.
+
+    Raises:
+      InputError: a file is missing, or is not what it should be.
+    """
+    if seeds is not None and seeds < 1:
+        raise InputError(f"seeds={seeds}: must be at least 1")
+    module = _load_module("config", Path(path))
+    get_sweep = _attribute(module, path, "get_sweep")
+    config = _attribute(module, path, "CONFIG")
+    recipe = _attribute(module, path, "RECIPE")
+    check_choice(f"{path}: RECIPE", recipe, RECIPES)
+    if seeds is not None and "seeds" not in inspect.signature(get_sweep).parameters:
+        raise InputError(f"seeds={seeds}: get_sweep() of {path} has no argument `seeds`")
+    base = _load_module(f"{path}: CONFIG", Path(config))
+    return Sweep(
+        name=Path(path).stem,
+        title=_attribute(module, path, "TITLE"),
+        paper=_attribute(module, path, "PAPER"),
+        recipe=recipe,
+        config=config,
+        common=dict(getattr(module, "COMMON", {})),
+        overrides=tuple(get_sweep() if seeds is None else get_sweep(seeds=seeds)),
+        get_config=_attribute(base, config, "get_config"),
+    )
+
+
+def _load_module(field: str, path: Path) -> ModuleType:
+    if path.suffix != ".py" or not path.is_file():
+        raise InputError(f"{field}={str(path)!r}: {_no_such_file(path)}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _no_such_file(path: Path) -> str:
+    siblings = sorted(p.name for p in path.parent.glob("*.py") if not p.name.startswith("_"))
+    if not siblings:
+        return "no such Python file"
+    nearest = difflib.get_close_matches(path.name, siblings, n=1)
+    hint = f"; nearest: {nearest[0]}" if nearest else ""
+    return f"no such Python file; {path.parent} has {', '.join(siblings)}{hint}"
+
+
+def _attribute(module: ModuleType, path: str, name: str) -> Any:
+    if not hasattr(module, name):
+        raise InputError(f"{path}: has no {name}")
+    return getattr(module, name)

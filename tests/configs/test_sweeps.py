@@ -1,0 +1,99 @@
+"""The given sweeps are what they say: the papers' tables, under configs that can run."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments import configuration
+from experiments.sweeps import definition, plan
+from resnet_jax.errors import InputError
+from resnet_jax.reporting import naming, papers
+
+FOLDER = Path("configs/sweeps")
+REPOSITORY = Path(__file__).parents[2]
+SWEEPS = sorted(path.name for path in (REPOSITORY / FOLDER).glob("[!_]*.py"))
+READY = [name for name in SWEEPS if name != "imagenet_table2.py"]
+
+
+@pytest.fixture(autouse=True)
+def _in_repository(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(REPOSITORY)
+
+
+def planned(name: str, **options) -> list[plan.PlannedRun]:
+    return plan.plan(definition.load(str(FOLDER / name)), **options)
+
+
+def architectures(name: str) -> list:
+    """The net of each run, less what belongs to the recipe."""
+    return [naming.architecture(naming.flatten(run.config.to_dict())) for run in planned(name)]
+
+
+@pytest.mark.parametrize("name", READY)
+def test_every_net_of_a_sweep_can_run(name: str):
+    for run in plan.one_of_each_net(planned(name)):
+        configuration.check(run.config)
+
+
+@pytest.mark.parametrize("name", READY)
+def test_all_nets_come_with_one_seed_before_any_comes_with_the_next(name: str):
+    seeds = [run.config.seed for run in planned(name)]
+    assert seeds == sorted(seeds)
+    first = [plan.net(run) for run in planned(name) if run.config.seed == 0]
+    assert len(first) * len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_docstring_has_the_command_that_launches_the_sweep(name: str):
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    assert f"python -m experiments.sweep --config={FOLDER / name}" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "dataset"),
+    [
+        ("cifar10_figure6.py", "v1 Table 6", "cifar10"),
+        ("cifar10_identity_table1.py", "v2 Table 1", "cifar10"),
+        ("cifar10_identity_table2.py", "v2 Table 2", "cifar10"),
+        ("cifar10_table3.py", "v2 Tables 3–4", "cifar10"),
+        ("cifar100_table4.py", "v2 Tables 3–4", "cifar100"),
+    ],
+)
+def test_every_number_of_the_table_has_its_run(name: str, source: str, dataset: str):
+    have = architectures(name)
+    numbers = [
+        number
+        for number in papers.NUMBERS
+        if (number.source, number.dataset) == (source, dataset) and number.batch_size is None
+    ]
+    assert numbers
+    for number in numbers:
+        axes = {f"model.{axis}": value for axis, value in number.axes.items()}
+        assert naming.architecture({"model.name": number.model, **axes}) in have, number
+
+
+def test_second_paper_warms_every_run_up_for_400_steps_at_a_tenth_of_the_rate():
+    for run in planned("cifar10_identity_table1.py") + planned("cifar10_identity_table2.py"):
+        schedule = run.config.schedule
+        assert (schedule.warmup, schedule.warmup_steps, schedule.warmup_rate) == (
+            "constant",
+            400,
+            0.01,
+        )
+
+
+def test_figure_6_follows_the_first_papers_recipe():
+    by_name = {run.config.model.name: run.config for run in planned("cifar10_figure6.py")}
+    assert {config.num_steps for config in by_name.values()} == {64_000}
+    assert by_name["plain-56"].schedule.warmup == "none"
+    assert by_name["resnet-110"].schedule.warmup == "until_error"
+
+
+def test_sweep_whose_config_is_missing_names_the_file(tmp_path: Path):
+    sweep = tmp_path / "sweep.py"
+    sweep.write_text(
+        'TITLE = "t"\nPAPER = None\nRECIPE = "other"\nCONFIG = "configs/absent.py"\n'
+        "def get_sweep(): return []\n"
+    )
+    with pytest.raises(InputError, match=r"CONFIG='configs/absent.py': no such Python file"):
+        definition.load(str(sweep))

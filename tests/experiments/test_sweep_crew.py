@@ -1,0 +1,123 @@
+"""The crew finishes what can be finished, whatever befalls a worker."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from configs import digits
+from experiments.sweeps import crew
+from experiments.sweeps.board import Board
+from experiments.sweeps.crew import RESTARTS, Crew
+from experiments.sweeps.devices import Slot
+from experiments.sweeps.plan import PlannedRun
+from experiments.sweeps.progress import State
+from resnet_jax import runs
+
+KILLED, BUG, WRONG_INPUT, STOPPED = -9, 1, 2, 75
+
+
+class FakeWorker:
+    """Ends with a given code at the second question, and with 75 when it is asked to stop."""
+
+    def __init__(self, folder: Path, code: int):
+        folder.mkdir(exist_ok=True)
+        (folder / "log.txt").write_text("first line\nlast line\n")
+        if code == 0:
+            runs.write_json(folder / "summary.json", {"format": 1, "status": "completed"})
+        self._code, self._questions, self._stopped = code, 0, False
+
+    def poll(self) -> int | None:
+        self._questions += 1
+        if self._stopped:
+            return STOPPED
+        return self._code if self._questions > 1 else None
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def kill(self) -> None:
+        self._code = KILLED
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(crew, "_POLL_SECONDS", 0.0)
+
+
+def planned(*names: str) -> list[PlannedRun]:
+    return [PlannedRun(name, {}, (), digits.get_config()) for name in names]
+
+
+class Scene:
+    """A crew of one worker whose runs end with the given codes, one a start."""
+
+    def __init__(self, workdir: Path, codes: dict[str, list[int]]):
+        self.workdir = workdir
+        self.started: list[str] = []
+        self.runs = planned(*codes)
+        self._codes: dict[str, Iterator[int]] = {name: iter(codes[name]) for name in codes}
+        self.board = Board(workdir, self.runs, {})
+        self.crew = Crew(workdir, [Slot()], self._start, self.board)
+
+    def _start(self, run: PlannedRun, workdir: Path, slot: Slot) -> FakeWorker:
+        self.started.append(run.name)
+        return FakeWorker(workdir / run.name, next(self._codes[run.name]))
+
+    def work(self, asked=lambda: False) -> dict[str, State]:
+        self.crew.work(self.runs, asked)
+        return self.crew.ended
+
+
+def test_killed_worker_is_replaced_before_other_runs_start(tmp_path: Path):
+    scene = Scene(tmp_path, {"a": [KILLED, STOPPED, 0], "b": [0]})
+    assert scene.work() == {"a": State.DONE, "b": State.DONE}
+    assert scene.started == ["a", "a", "a", "b"]
+
+
+def test_worker_that_is_always_killed_is_given_up(tmp_path: Path, capsys):
+    scene = Scene(tmp_path, {"a": [KILLED] * (RESTARTS + 1), "b": [0]})
+    assert scene.work() == {"a": State.FAILED, "b": State.DONE}
+    assert scene.started.count("a") == RESTARTS + 1
+    assert "killed by SIGKILL" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", [BUG, WRONG_INPUT])
+def test_failed_run_is_not_repeated_and_others_go_on(tmp_path: Path, capsys, code: int):
+    scene = Scene(tmp_path, {"a": [code], "b": [0]})
+    assert scene.work() == {"a": State.FAILED, "b": State.DONE}
+    assert f"a: failed, last line ({tmp_path / 'a' / 'log.txt'})" in capsys.readouterr().out
+
+
+def test_bugs_traceback_is_shown_by_its_last_line(tmp_path: Path, capsys):
+    class Buggy(Scene):
+        def _start(self, run, workdir, slot):
+            worker = super()._start(run, workdir, slot)
+            (workdir / run.name / "error.txt").write_text("Traceback\n  …\nKeyError: 'x'\n")
+            return worker
+
+    Buggy(tmp_path, {"a": [BUG]}).work()
+    assert "a: failed, KeyError: 'x' (" in capsys.readouterr().out
+
+
+def test_claimed_folder_is_waited_for_while_others_run(tmp_path: Path):
+    scene = Scene(tmp_path, {"a": [0], "b": [0]})
+    with contextlib.ExitStack() as claimed:
+        claimed.enter_context(runs.claim(tmp_path / "a"))
+
+        def asked() -> bool:
+            if "b" in scene.crew.ended:
+                claimed.close()
+            return False
+
+        assert scene.work(asked) == {"b": State.DONE, "a": State.DONE}
+    assert scene.started == ["b", "a"]
+
+
+def test_stop_is_passed_on_and_no_run_starts_after_it(tmp_path: Path):
+    scene = Scene(tmp_path, {"a": [0], "b": [0]})
+    answers = iter([False, True])
+    assert scene.work(lambda: next(answers, True)) == {"a": State.STOPPED}
+    assert scene.started == ["a"]
+    assert scene.crew.finished == []

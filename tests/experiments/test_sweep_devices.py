@@ -1,0 +1,70 @@
+"""Workers share the machine: one GPU each, or as many cores each as all others."""
+
+import os
+import sys
+
+import pytest
+
+from experiments.sweeps import devices
+from experiments.sweeps.devices import slots
+from resnet_jax.errors import InputError
+
+pinning = pytest.mark.skipif(sys.platform != "linux", reason="pins processes to cores")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch):
+    def become(platform: str, count: int, cores: int = 8) -> None:
+        monkeypatch.setattr(devices, "_probe", lambda: (platform, count))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    return become
+
+
+@pinning
+@pytest.mark.parametrize(
+    ("num_runs", "workers", "cores"),
+    [
+        (4, None, [(0, 1), (2, 3), (4, 5), (6, 7)]),
+        (100, None, [(core,) for core in range(8)]),
+        (100, 2, [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        (1, None, [tuple(range(8))]),
+        (4, 9, [(core,) for core in (*range(8), 0)]),
+    ],
+)
+def test_cores_are_shared_out_evenly(machine, num_runs: int, workers: int | None, cores: list):
+    machine("cpu", 1)
+    assert [slot.cores for slot in slots(num_runs, workers)] == cores
+
+
+def test_each_gpu_has_a_worker(machine):
+    machine("gpu", 2)
+    seen = [slot.environment for slot in slots(10)]
+    assert seen == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+
+
+def test_only_the_visible_gpus_are_given_out(machine, monkeypatch: pytest.MonkeyPatch):
+    machine("gpu", 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots(10)] == ["5", "7"]
+
+
+def test_workers_that_share_a_gpu_share_its_memory(machine):
+    machine("gpu", 1)
+    assert [slot.environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] for slot in slots(10, 3)] == [
+        "0.300"
+    ] * 3
+
+
+def test_tpu_host_has_one_worker(machine):
+    machine("tpu", 4)
+    assert len(slots(10)) == 1
+    with pytest.raises(InputError, match="one process has all chips"):
+        slots(10, 2)
+
+
+def test_no_worker_is_no_choice(machine):
+    machine("cpu", 1)
+    with pytest.raises(InputError, match="workers=0: must be at least 1"):
+        slots(4, 0)

@@ -1,0 +1,173 @@
+"""A sweep's runs are named, scaled and written down so that nothing is mixed up."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs import arguments, digits
+from experiments.sweeps import manifest, plan
+from experiments.sweeps.definition import Overrides, Sweep
+from resnet_jax.errors import InputError
+
+NETS = ({"model.name": "plain-20", "seed": 0}, {"model.name": "resnet-20", "seed": 0})
+
+
+def sweep(*overrides: Overrides, **fields) -> Sweep:
+    given = {
+        "name": "tiny",
+        "title": "Tiny",
+        "paper": None,
+        "recipe": "other",
+        "config": "configs/digits.py",
+        "common": {},
+        "overrides": overrides or NETS,
+        "get_config": digits.get_config,
+    }
+    return Sweep(**{**given, **fields})
+
+
+def names(planned: list[plan.PlannedRun]) -> list[str]:
+    return [run.name for run in planned]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ({"model.name": "plain-56", "seed": 3}, "plain-56-seed3"),
+        ({"seed": 0, "model.name": "resnet-20", "model.option": "B"}, "resnet-20-option-B-seed0"),
+        ({"model.name": "resnet-20", "model.gate_bias": -6.0}, "resnet-20-gate_bias-6"),
+        ({"model.name": "resnet-20", "schedule.name": "cosine"}, "resnet-20-schedule-cosine"),
+        ({"model.name": "resnet-20", "optimizer.nesterov": True}, "resnet-20-nesterov-True"),
+        ({"model.name": "a/../b", "dataset.train": "train[:50%]"}, "a_.._b-train-train_50"),
+        ({"model.name": "x", "schedule.boundaries": (0.5, 0.75)}, "x-boundaries-0.5_0.75"),
+    ],
+)
+def test_name_tells_what_is_overridden_and_is_safe_as_a_folder(overrides: Overrides, name: str):
+    assert plan.run_name(overrides) == name
+
+
+def test_arguments_of_a_run_give_its_overrides_back():
+    overrides = {
+        "model.name": "resnet-20",
+        "model.option": "B",
+        "model.gate_bias": -6.0,
+        "optimizer.nesterov": True,
+        "seed": 1,
+    }
+    (run,) = plan.plan(sweep(overrides))
+    (argument,) = run.arguments
+    path, _, given = argument.partition(":")
+    assert path == "--config=configs/digits.py"
+    name, fields = arguments.split(given, "none")
+    assert {"model.name": name, **fields} == overrides
+    assert run.config == digits.get_config(given)
+
+
+def test_value_with_a_comma_has_a_flag_of_its_own():
+    (run,) = plan.plan(sweep({"model.name": "plain-20", "schedule.boundaries": (0.2, 0.4)}))
+    assert run.arguments[1:] == ("--config.schedule.boundaries=(0.2, 0.4)",)
+    assert run.config.schedule.boundaries == (0.2, 0.4)
+
+
+def test_what_all_runs_have_in_common_does_not_enter_names():
+    planned = plan.plan(sweep(common={"batch_size": 64}), extra={"dataset.padding": 0})
+    assert names(planned) == ["plain-20-seed0", "resnet-20-seed0"]
+    assert {run.config.batch_size for run in planned} == {64}
+    assert {run.config.dataset.padding for run in planned} == {0}
+
+
+def test_filter_keeps_runs_by_name():
+    assert names(plan.plan(sweep(), pattern="^plain")) == ["plain-20-seed0"]
+
+
+def test_shorter_runs_log_evaluate_save_and_warm_up_in_proportion():
+    common = {"schedule.warmup_steps": 40, "log_every": 1}
+    run, _ = plan.plan(sweep(common=common), num_steps=100)
+    config = run.config
+    assert (config.num_steps, config.log_every) == (100, 1)
+    assert (config.evaluate_every, config.checkpoint_every) == (10, 10)
+    assert config.schedule.warmup_steps == 10
+
+
+def test_longer_runs_keep_their_periods():
+    run, _ = plan.plan(sweep(), num_steps=100_000)
+    default = digits.get_config()
+    assert run.config.evaluate_every == default.evaluate_every
+    assert run.config.schedule.warmup_steps == default.schedule.warmup_steps
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options", "message"),
+    [
+        (NETS, {"pattern": "vgg"}, "matches no run; they are plain-20-seed0, resnet-20-seed0"),
+        (NETS, {"pattern": "("}, "not a regular expression"),
+        (NETS, {"num_steps": 0}, "num_steps=0: must be at least 1"),
+        ((NETS[0], NETS[0]), {}, "two runs are called plain-20-seed0"),
+        (({"seed": 0},), {}, "without model.name"),
+        (({"model.name": "plain-20", "model.optoin": "B"},), {}, "nearest: option"),
+    ],
+)
+def test_mistake_in_a_sweep_is_named(overrides: tuple, options: dict, message: str):
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+        plan.plan(sweep(*overrides), **options)
+
+
+def test_net_that_does_not_exist_is_found_before_anything_runs(tmp_path: Path):
+    planned = plan.plan(sweep({"model.name": "plain-21"}))
+    with pytest.raises(InputError, match="nearest: plain-20"):
+        plan.check(planned, tmp_path)
+
+
+def test_folder_with_a_run_of_another_config_is_refused(tmp_path: Path):
+    run, _ = plan.plan(sweep())
+    config = run.config.to_dict() | {"batch_size": 32}
+    (tmp_path / run.name).mkdir()
+    (tmp_path / run.name / "config.json").write_text(json.dumps({"config": config}, default=str))
+    with pytest.raises(InputError, match=f"{run.name} is a run of another config .*batch_size: 32"):
+        plan.check([run], tmp_path)
+
+
+def written(workdir: Path) -> dict:
+    return json.loads((workdir / "sweep.json").read_text())
+
+
+def test_more_seeds_and_other_filters_of_one_sweep_add_up(tmp_path: Path):
+    both = plan.plan(sweep())
+    manifest.write(tmp_path, sweep(), both[:1], {})
+    manifest.write(tmp_path, sweep(), both[1:], {"dataset.data_dir": "/elsewhere"})
+    assert [run["name"] for run in written(tmp_path)["runs"]] == names(both)
+    assert written(tmp_path)["runs"][0]["overrides"] == {"model.name": "plain-20", "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("other", "command_line", "message"),
+    [
+        ({"name": "depth"}, {}, "name: 'tiny', now 'depth'"),
+        ({"config": "configs/cifar10.py"}, {}, "config: 'configs/digits.py', now"),
+        ({}, {"num_steps": 5}, "num_steps: None, now 5"),
+    ],
+)
+def test_folder_of_another_sweep_is_refused(
+    tmp_path: Path, other: dict, command_line: Overrides, message: str
+):
+    manifest.write(tmp_path, sweep(), plan.plan(sweep()), {})
+    before = written(tmp_path)
+    with pytest.raises(InputError, match=message):
+        manifest.write(tmp_path, sweep(**other), plan.plan(sweep(**other)), command_line)
+    assert written(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("command_line", "recipe"),
+    [
+        ({}, "paper"),
+        ({"dataset.data_dir": "/elsewhere"}, "paper"),
+        ({"num_steps": 100}, "shortened"),
+        ({"batch_size": 64}, "other"),
+    ],
+)
+def test_recipe_is_the_papers_only_if_the_command_line_left_it_so(
+    command_line: Overrides, recipe: str
+):
+    assert manifest.recipe(sweep(recipe="paper"), command_line) == recipe
