@@ -116,7 +116,7 @@ def test_line_torn_by_a_kill_does_not_keep_a_run_from_going_on(finished, tmp_pat
 
 def test_damaged_config_is_named_and_nothing_is_overwritten(tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="config.json: cannot be read"):
+    with pytest.raises(InputError, match=r"config\.json: cannot be read"):
         train.train(tiny(), tmp_path)
     assert (tmp_path / "config.json").read_text() == "{"
 
