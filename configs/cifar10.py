@@ -34,6 +34,7 @@ def recipe(name: str) -> ConfigDict:
     config.model.branch = placeholder(str)
     config.model.shortcut = placeholder(str)
     config.model.option = placeholder(str)
+    config.model.option_a_padding = placeholder(str)
     config.model.order = placeholder(str)
     config.model.norm = placeholder(str)
     config.model.activation = placeholder(str)

@@ -10,10 +10,13 @@ import numpy as np
 from flax import struct
 
 from resnet_jax.data.augment import Windows
-from resnet_jax.errors import check_choice
+from resnet_jax.errors import InputError, check_choice
 
-MEANS = ("pixel", "channel", "none")
-STDS = ("channel", "none")
+CONSTANTS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+"""Mean and standard deviation of red, green and blue, as many published weights want them."""
+
+MEANS = ("pixel", "channel", "none", *CONSTANTS)
+STDS = ("channel", "none", *CONSTANTS)
 
 
 class Normalization(NamedTuple):
@@ -33,26 +36,48 @@ def normalization(images: np.ndarray, mean: str = "pixel", std: str = "none") ->
 
     Args:
       images: of the training split only.
-      mean: "pixel" (v1 §4.2: one image), "channel" (one colour) or "none".
-      std: "channel" or "none" (the papers).
+      mean: "pixel" (v1 §4.2: one image), "channel" (one colour), "none", or a key of `CONSTANTS`.
+      std: "channel", "none" (the papers), or a key of `CONSTANTS`.
+
+    Raises:
+      InputError: no such statistics, or constants of colours for images that have none.
     """
     check_choice("mean", mean, MEANS)
     check_choice("std", std, STDS)
+    channels = images.shape[-1]
+    for field, value in (("mean", mean), ("std", std)):
+        if value in CONSTANTS and channels != 3:
+            raise InputError(f"{field}={value!r}: for 3 colours; images have {channels} channel(s)")
+    return Normalization(
+        _mean(images, mean).astype(np.float32), _deviation(images, std).astype(np.float32)
+    )
+
+
+def _mean(images: np.ndarray, kind: str) -> np.ndarray:
+    """Float64 [height, width, channels]."""
+    if kind in CONSTANTS:
+        return np.broadcast_to(CONSTANTS[kind][0], images.shape[1:])
+    if kind == "none":
+        return np.zeros(images.shape[1:])
     mean_image = images.mean(0, dtype=np.float64) / 255
-    if mean == "channel":
-        mean_image = np.broadcast_to(mean_image.mean((0, 1)), mean_image.shape)
-    elif mean == "none":
-        mean_image = np.zeros_like(mean_image)
+    if kind == "channel":
+        return np.broadcast_to(mean_image.mean((0, 1)), mean_image.shape)
+    return mean_image
+
+
+def _deviation(images: np.ndarray, kind: str) -> np.ndarray:
+    """Float64 [channels]; 1 for a channel that is constant."""
+    if kind in CONSTANTS:
+        return np.array(CONSTANTS[kind][1])
     deviation = np.ones(images.shape[-1])
-    if std == "channel":
+    if kind == "channel":
         # By histogram: a float copy of the images would be eight times their size.
         for channel in range(images.shape[-1]):
             counts = np.bincount(images[..., channel].ravel(), minlength=256)
             values = np.arange(256) / 255
             center = np.average(values, weights=counts)
             deviation[channel] = np.sqrt(np.average((values - center) ** 2, weights=counts))
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    return Normalization(mean_image.astype(np.float32), deviation.astype(np.float32))
+    return np.where(deviation > 0, deviation, 1.0)
 
 
 @struct.dataclass

@@ -28,6 +28,8 @@ OPTIONS = ("A", "B", "C")
 """How a shortcut meets a change of shape (v1 §3.3): A pads with zero channels, B projects where
 shapes change, C projects in every unit (v2's "1×1 convolutional shortcut")."""
 
+OPTION_A_PADDINGS = ("end", "both")
+
 
 class Order(NamedTuple):
     """Where a unit normalises ("norm") and activates ("activation"); v2 Figure 4.
@@ -69,6 +71,9 @@ class Architecture:
       stem: a key of `STEMS`.
       width: channels of the first stage's 3×3 convolutions; each later stage doubles it.
       branch, shortcut, option, order: see this module's tables.
+      option_a_padding: where option A's zero channels stand: "end", after the shortcut's own, or
+        "both", half of them on each side, as in some PyTorch releases. It numbers channels and
+        changes nothing else: either net is the other with its channels renumbered.
       norm: "batch", or "none" (convolutions then have biases).
       group_size: examples that share batch-norm statistics; None for the whole batch.
       activation: "relu", "tanh" or "sigmoid".
@@ -90,6 +95,7 @@ class Architecture:
     branch: str = "basic"
     shortcut: str = "identity"
     option: str = "A"
+    option_a_padding: str = "end"
     order: str = "original"
     norm: str = "batch"
     group_size: int | None = None
@@ -107,6 +113,7 @@ class Architecture:
         check_choice("branch", self.branch, BRANCHES)
         check_choice("shortcut", self.shortcut, SHORTCUTS)
         check_choice("option", self.option, OPTIONS)
+        check_choice("option_a_padding", self.option_a_padding, OPTION_A_PADDINGS)
         check_choice("order", self.order, ORDERS)
         check_choice("norm", self.norm, NORMS)
         check_choice("activation", self.activation, ACTIVATIONS)

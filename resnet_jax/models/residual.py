@@ -127,7 +127,9 @@ class ResidualUnit(Layers):
             steps = [s for s in ORDERS[self.architecture.order].last if s == "norm"]
             return self.sequence(steps, y, train, name="projection_norm")
         y = x[:, :: self.stride, :: self.stride]
-        return jnp.pad(y, ((0, 0), (0, 0), (0, 0), (0, self.channels - x.shape[-1])))
+        zeros = self.channels - x.shape[-1]
+        before = zeros // 2 if self.architecture.option_a_padding == "both" else 0
+        return jnp.pad(y, ((0, 0), (0, 0), (0, 0), (before, zeros - before)))
 
     def gate(self, x) -> jax.Array:
         """g(x) = σ(W x + b), a 1×1 convolution (v2 §3.1)."""

@@ -79,6 +79,20 @@ def test_statistics_are_those_of_the_training_images():
     np.testing.assert_array_equal(std, 1)
 
 
+def test_named_constants_depend_on_no_image():
+    mean, std = resident.normalization(IMAGES, "imagenet", "imagenet")
+    np.testing.assert_allclose(mean, np.broadcast_to([0.485, 0.456, 0.406], (6, 5, 3)), atol=1e-7)
+    np.testing.assert_allclose(std, [0.229, 0.224, 0.225], atol=1e-7)
+    mean, std = resident.normalization(IMAGES, "imagenet", "none")
+    np.testing.assert_array_equal(std, 1)
+
+
+@pytest.mark.parametrize("statistics", [("imagenet", "none"), ("none", "imagenet")])
+def test_constants_of_colours_are_refused_for_grey_images(statistics):
+    with pytest.raises(InputError, match=r"(mean|std)='imagenet'.*images have 1 channel"):
+        resident.normalization(IMAGES[..., :1], *statistics)
+
+
 def test_unknown_statistics_are_refused():
     with pytest.raises(InputError, match=r"mean=.pixels..*nearest: pixel"):
         resident.normalization(IMAGES, "pixels")

@@ -148,9 +148,11 @@ def test_dropout_drops_half_of_the_shortcut_in_training_and_nothing_in_tests():
     np.testing.assert_array_equal(first, second)
 
 
-def test_option_a_strides_and_pads_with_zero_channels():
-    unit, variables = make(channels=16, stride=2, option="A")
-    shortcut = np.concatenate([X[:, ::2, ::2], np.zeros((4, 3, 3, 8), np.float32)], -1)
+@pytest.mark.parametrize(("padding", "zeros"), [("end", (0, 8)), ("both", (4, 4))])
+def test_option_a_strides_and_pads_with_zero_channels(padding, zeros):
+    unit, variables = make(channels=16, stride=2, option="A", option_a_padding=padding)
+    before, after = (np.zeros((4, 3, 3, count), np.float32) for count in zeros)
+    shortcut = np.concatenate([before, X[:, ::2, ::2], after], -1)
     expected = relu(shortcut + branch_of_original(Formula(variables), X, stride=2))
     np.testing.assert_allclose(run(unit, variables), expected, atol=2e-5)
     assert "projection" not in variables["params"]

@@ -1,0 +1,58 @@
+"""Turns a file of weights from elsewhere into a run's folder, and a run's weights into a file.
+
+    python -m experiments.convert --source=resnet20.th --workdir=runs/resnet20
+    python -m experiments.evaluate --workdir=runs/resnet20
+    python -m experiments.convert --workdir=runs/resnet-56 --output=resnet56.safetensors
+
+Sources are state dicts of torchvision's and timm's resnet18 to 152 and of
+akamaster/pytorch_resnet_cifar10, as .safetensors or PyTorch files (which need `pip install torch`).
+Outputs have the same names: torchvision's for ImageNet nets, akamaster's for CIFAR nets.
+
+`--dataset` says on what a source will be evaluated: a data set and fields of `config.dataset`. Its
+images are normalised by ImageNet's colours unless the fields say otherwise:
+
+    --dataset=cifar10,data_dir=/data,mean=pixel,std=none
+    --dataset=image_folder,data_dir=/data/pets,image_size=224
+
+The folder holds a config and a checkpoint at step 0, but no summary, because it is no run. Its
+recipe is not the one that made the weights; the field `converted_from` says so, and for that
+field `experiments.train` refuses to go on there.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import command
+from resnet_jax.errors import InputError
+
+_SOURCE = flags.DEFINE_string("source", None, "file of weights to convert")
+_OUTPUT = flags.DEFINE_string("output", None, "file to write the workdir's weights to")
+_WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
+_DATASET = flags.DEFINE_string(
+    "dataset", None, "for a source, name[,key=value…]; cifar10 or cifar100 by its classes"
+)
+_STEP = flags.DEFINE_integer("step", None, "of the checkpoint to write; the last one if not given")
+
+
+def main(argv: list[str]) -> None:
+    """Prints one line on what was converted."""
+    del argv
+    workdir = Path(_WORKDIR.value)
+    if bool(_SOURCE.value) == bool(_OUTPUT.value):
+        raise InputError("give either --source, to fill the workdir, or --output, to read from it")
+    if _SOURCE.value and _STEP.value is not None:
+        raise InputError(f"step={_STEP.value}: goes with --output; a source has no steps")
+    if _OUTPUT.value and _DATASET.value:
+        raise InputError(f"dataset={_DATASET.value!r}: goes with --source; a run has its own")
+    # Only now, so that wrong flags fail at once.
+    from experiments import conversion
+
+    if _SOURCE.value:
+        print(conversion.fill(workdir, Path(_SOURCE.value), _DATASET.value))
+    else:
+        print(conversion.export(workdir, Path(_OUTPUT.value), _STEP.value))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,238 @@
+"""Weights become a folder that the other commands take, go out again, and lie about nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import arguments, cifar10, digits
+from experiments import conversion, experiment, train
+from resnet_jax import interop, runs, weight_files
+from resnet_jax.errors import InputError
+from resnet_jax.models import zoo
+from resnet_jax.training.checkpoints import Checkpoints
+from resnet_jax.training.weights import load_weights
+
+REPOSITORY = Path(__file__).parents[2]
+SHARED = REPOSITORY.parent / "shared"
+DIGITS = "digits,train=train[:200],test=test[:100],mean=pixel,std=none"
+
+
+def command(module: str, *flags: str) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", f"experiments.{module}", *flags]
+    # One device: eight of them, as the tests have, take longer than they save.
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+    return subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, env=environment)
+
+
+def write(path: Path, name: str = "resnet-8", colours: int = 1, num_classes: int = 10, **axes):
+    """A file with the random weights of a net."""
+    model = zoo.create(name, num_classes, **axes)
+    variables = model.init(jax.random.key(0), np.zeros((1, 8, 8, colours), np.float32))
+    layout = "torchvision" if model.architecture.stem == "imagenet" else "akamaster"
+    weight_files.write(path, interop.to_torch(variables, model.architecture, layout))
+    return path
+
+
+def score(workdir: Path) -> dict[str, float]:
+    """What `experiments.evaluate` prints of the test split."""
+    run = experiment.build(experiment.load_config(workdir))
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        state = checkpoints.restore(run.state_template())
+    return run.make_evaluate()(state.variables, run.splits["test"])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run of a narrow ResNet-8 on digits, whose option A pads at the end."""
+    config = digits.get_config(
+        "resnet-8,batch_size=32,num_steps=2,evaluate_every=2,model.width=4,model.group_size=32,"
+        "dataset.train=train[:200],dataset.test=test[:100]"
+    )
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    assert train.train(config, workdir) == 0
+    return workdir
+
+
+def test_exported_run_scores_the_same_when_it_comes_back(trained, tmp_path):
+    file = tmp_path / "net.safetensors"
+    assert "at step 2," in conversion.export(trained, file, None)
+    assert int(weight_files.read(file)["bn1.num_batches_tracked"]) == 2
+    told = conversion.fill(tmp_path / "back", file, DIGITS)
+    assert "resnet-8" in told
+    assert "option_a_padding=both" in told
+    expected, again = score(trained), score(tmp_path / "back")
+    assert again["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert again["error"] == expected["error"]
+
+
+def test_both_commands_and_evaluate_work_on_the_command_line(tmp_path):
+    source, workdir = write(tmp_path / "net.safetensors"), tmp_path / "run"
+    done = command("convert", f"--source={source}", f"--workdir={workdir}", f"--dataset={DIGITS}")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert "resnet-8" in line
+    assert "10 classes" in line
+    done = command("evaluate", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["model"], figures["step"], figures["examples"]) == ("resnet-8", 0, 100)
+    output = tmp_path / "back.safetensors"
+    done = command("convert", f"--workdir={workdir}", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.strip()
+    before, after = weight_files.read(source), weight_files.read(output)
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+
+
+def test_imagenet_net_goes_in_and_out_for_a_folder_of_pictures(tmp_path):
+    for split in ("train", "test"):
+        for name in ("cat", "dog", "eel"):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            (folder / "0.png").touch()
+    source = write(tmp_path / "net.safetensors", "resnet-18", colours=3, num_classes=3)
+    dataset = f"image_folder,data_dir={tmp_path / 'pictures'},image_size=64"
+    assert "resnet-18, 3 classes" in conversion.fill(tmp_path / "run", source, dataset)
+    conversion.export(tmp_path / "run", tmp_path / "back.safetensors", None)
+    before, after = weight_files.read(source), weight_files.read(tmp_path / "back.safetensors")
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_folder_holds_a_config_and_a_checkpoint_and_no_summary(tmp_path):
+    source = write(tmp_path / "net.safetensors")
+    conversion.fill(tmp_path / "run", source, DIGITS)
+    run = runs.read_run(tmp_path / "run")
+    assert (run.status, run.problems, run.rows) == ("partial", [], [])
+    assert run.config["converted_from"] == "net.safetensors"
+    assert run.config["model"]["option_a_padding"] == "both"
+    saved = load_weights(tmp_path / "run" / "checkpoints")
+    assert saved.step == 0
+
+
+def test_images_are_normalised_as_published_weights_want_them(tmp_path):
+    source = write(tmp_path / "net.safetensors", colours=3)
+    conversion.fill(tmp_path / "run", source, None)
+    dataset = runs.read_run(tmp_path / "run").config["dataset"]
+    assert (dataset["name"], dataset["mean"], dataset["std"]) == ("cifar10", "imagenet", "imagenet")
+
+
+def test_data_set_of_as_many_classes_is_the_default(tmp_path):
+    conversion.fill(tmp_path / "run", write(tmp_path / "a.safetensors", num_classes=100), None)
+    assert runs.read_run(tmp_path / "run").config["dataset"]["name"] == "cifar100"
+    with pytest.raises(InputError, match=r"7 classes apart; name the data set"):
+        conversion.fill(tmp_path / "7", write(tmp_path / "b.safetensors", num_classes=7), None)
+    assert not (tmp_path / "7").exists()
+
+
+def test_training_does_not_go_on_with_converted_weights(tmp_path):
+    conversion.fill(tmp_path / "run", write(tmp_path / "net.safetensors"), None)
+    with pytest.raises(InputError, match=r"converted_from: 'net.safetensors', now None"):
+        train.train(
+            arguments.update(
+                cifar10.recipe("resnet-8"),
+                {
+                    "dataset.mean": "imagenet",
+                    "dataset.std": "imagenet",
+                    "model.option_a_padding": "both",
+                },
+            ),
+            tmp_path / "run",
+        )
+
+
+def test_step_that_was_not_saved_is_refused(trained, tmp_path):
+    with pytest.raises(InputError, match=r"step=9: no such checkpoint; .* has \[2\]"):
+        conversion.export(trained, tmp_path / "net.safetensors", 9)
+
+
+def test_folder_of_a_run_is_not_overwritten(trained, tmp_path):
+    with pytest.raises(InputError, match="holds a run already"):
+        conversion.fill(trained, write(tmp_path / "net.safetensors"), DIGITS)
+
+
+def test_net_without_counterpart_is_not_exported(tmp_path):
+    runs.write_config(tmp_path, digits.get_config("plain-8").to_dict(), devices="none")
+    with pytest.raises(InputError, match="shortcut='none': akamaster's nets have 'identity'"):
+        conversion.export(tmp_path, tmp_path / "net.safetensors", None)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("cifar11", "nearest: cifar10"),
+        ("cifar100", "dataset='cifar100': has 100 classes; the weights tell 10 apart"),
+        ("cifar10,means=pixel", "means"),
+        ("cifar10,mean=median", "dataset.mean='median'"),
+        ("image_folder,image_size=32", "data_dir=None"),
+    ],
+)
+def test_wrong_data_set_is_told_before_anything_is_written(dataset, message, tmp_path):
+    source = write(tmp_path / "net.safetensors")
+    with pytest.raises(InputError, match=message):
+        conversion.fill(tmp_path / "run", source, dataset)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensor_that_does_not_fit_is_named_with_its_file(tmp_path):
+    source = write(tmp_path / "net.safetensors")
+    tensors = weight_files.read(source)
+    del tensors["layer2.0.bn1.bias"]
+    weight_files.write(source, tensors)
+    with pytest.raises(InputError, match=r"net.safetensors: .*missing: layer2.0.bn1.bias"):
+        conversion.fill(tmp_path / "run", source, DIGITS)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--source={file}", "--workdir={dir}/run"), "not a readable safetensors file"),
+        (("--source={dir}/none.pth", "--workdir={dir}/run"), "no such file"),
+        (("--workdir={dir}/run",), "either --source"),
+        (("--workdir={dir}/run", "--source={file}", "--output={file}"), "either --source"),
+        (("--workdir={dir}/run", "--source={file}", "--step=3"), "step=3"),
+        (("--workdir={dir}/run", "--output={file}", "--dataset=digits"), "dataset='digits'"),
+        (("--workdir={dir}/run", "--output={dir}/new.safetensors"), "no run in this folder"),
+        (("--workdir={dir}/run", "--output={dir}/new.onnx"), "unknown kind of file"),
+    ],
+)
+def test_mistake_is_one_line_and_exit_code_2(flags, message, tmp_path):
+    file = tmp_path / "damaged.safetensors"
+    file.write_bytes(b"nothing of the kind")
+    done = command("convert", *(flag.format(dir=tmp_path, file=file) for flag in flags))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_published_resnet_20_makes_its_published_error_on_cifar10(tmp_path):
+    pytest.importorskip("torch")
+    source = SHARED / "data" / "pretrained" / "resnet20-12fca82f.th"
+    unpack = SHARED / "tools" / "unpack_cifar10.py"
+    for needed in (source, unpack, SHARED / "data" / "cifar10"):
+        if not needed.exists():
+            pytest.skip(f"needs {needed}")
+    subprocess.run([sys.executable, unpack, "--bin", str(tmp_path)], check=True)
+    data_dir, workdir = f"--data_dir={tmp_path / 'tfds'}", f"--workdir={tmp_path / 'run'}"
+    for done in (
+        command("prepare_data", "--dataset=cifar10", f"--source={tmp_path}", data_dir),
+        command("convert", f"--source={source}", workdir),
+        command("evaluate", workdir, data_dir),
+    ):
+        assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["examples"] == 10_000
+    assert figures["error"] == pytest.approx(0.0827, abs=2e-4)
