@@ -14,6 +14,8 @@ from resnet_jax.models.architecture import Architecture
 WHERE_NOT_WHAT = ("num_devices", "steps_per_dispatch", "keep_checkpoints", "dataset.data_dir")
 """Fields that say where a run runs, not what it computes: it may continue under other values."""
 
+_OPTIONAL = ("num_devices", "steps_per_dispatch", "dataset.image_size")
+
 DTYPES = ("float32", "bfloat16")
 
 
@@ -24,7 +26,7 @@ def check(config: ConfigDict) -> None:
         *("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
     ):
         _require(config, field, lambda value: value >= 1, "must be at least 1")
-    for field in ("num_devices", "steps_per_dispatch", "dataset.image_size"):
+    for field in _OPTIONAL:
         _require(config, field, lambda value: value is None or value >= 1, "must be at least 1")
     for field in ("seed", "dataset.padding", "optimizer.weight_decay"):
         _require(config, field, lambda value: value >= 0, "must not be negative")
@@ -59,7 +61,9 @@ def model_overrides(config: ConfigDict) -> dict[str, Any]:
 
 
 def group_size(config: ConfigDict) -> int:
-    """Examples that share batch-norm statistics."""
+    """Examples that share batch-norm statistics; 1 if there are none to share."""
+    if architecture(config).norm == "none":
+        return 1
     return config.model.group_size or config.batch_size // config.accumulate
 
 
@@ -113,5 +117,5 @@ def _require(config: ConfigDict, field: str, allowed, message: str) -> None:
     value = config
     for name in field.split("."):
         value = value[name]
-    if not allowed(value):
+    if (value is None and field not in _OPTIONAL) or not allowed(value):
         raise InputError(f"{field}={value!r}: {message}")

@@ -100,6 +100,7 @@ class Experiment:
                 self.schedule,
                 label_smoothing=config.label_smoothing,
                 accumulate=config.accumulate,
+                mesh=self.mesh,
             ),
             self.mesh,
             key=self._keys()[1],

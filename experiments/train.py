@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments import command, configuration
+from experiments.interruption import StopSignals
 from resnet_jax import runs
 from resnet_jax.errors import InputError
 
@@ -40,13 +41,18 @@ def train(config: ConfigDict, workdir: Path) -> int:
     if _is_complete(config, workdir):
         print(f"{workdir}: complete already; nothing to do")
         return 0
-    # Only now, because loading JAX and its libraries takes a second or two.
-    from experiments.experiment import build
+    with StopSignals() as stop:
+        # Only now, because loading JAX and its libraries takes a second or two.
+        from experiments.experiment import build
 
-    experiment = build(config)
-    with runs.claim(workdir), _bugs_recorded(workdir):
-        runs.write_config(workdir, config.to_dict(), devices=_devices(experiment))
-        return _run(experiment, workdir)
+        experiment = build(config)
+        with runs.claim(workdir):
+            # Again, because another process may have trained there in the meantime.
+            if _is_complete(config, workdir):
+                print(f"{workdir}: complete already; nothing to do")
+                return 0
+            with _bugs_recorded(workdir):
+                return _run(experiment, workdir, stop)
 
 
 def _is_complete(config: ConfigDict, workdir: Path) -> bool:
@@ -67,14 +73,12 @@ def _is_complete(config: ConfigDict, workdir: Path) -> bool:
     return run.summary is not None
 
 
-def _run(experiment: "Experiment", workdir: Path) -> int:
+def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
     from experiments.display import Display
-    from experiments.interruption import StopSignals
     from resnet_jax.training.checkpoints import Checkpoints
 
     config = experiment.config
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(StopSignals())
         checkpoints = stack.enter_context(
             Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
         )
@@ -83,6 +87,7 @@ def _run(experiment: "Experiment", workdir: Path) -> int:
         else:
             state = experiment.initial_state()
         step = int(state.step)
+        runs.write_config(workdir, config.to_dict(), devices=_devices(experiment))
         metrics = stack.enter_context(runs.MetricsLog(workdir, step))
         display = stack.enter_context(Display(config.model.name, config.num_steps, step))
 
@@ -103,8 +108,8 @@ def _run(experiment: "Experiment", workdir: Path) -> int:
 
 def _summary(experiment: "Experiment", rows: list[runs.Row], status: str, diverged_at: int) -> dict:
     config, count = experiment.config, experiment.count()
-    evaluated = [row for row in rows if row["split"] == "test" and row["step"] == config.num_steps]
-    test = evaluated[-1] if evaluated else {}
+    last = {row["split"]: row for row in rows if row["step"] == config.num_steps}
+    test, validation = last.get("test", {}), last.get("validation", {})
     return {
         "format": runs.FORMAT,
         "status": status,
@@ -117,6 +122,8 @@ def _summary(experiment: "Experiment", rows: list[runs.Row], status: str, diverg
         **runs.final_training_figures(rows, experiment.steps_per_epoch),
         "test_loss": test.get("loss"),
         "test_error": test.get("error"),
+        "validation_loss": validation.get("loss"),
+        "validation_error": validation.get("error"),
         "wall_seconds": max(row.get("seconds", 0.0) for row in rows),
     }
 
@@ -124,9 +131,17 @@ def _summary(experiment: "Experiment", rows: list[runs.Row], status: str, diverg
 def _verdict(summary: dict) -> str:
     if summary["status"] == "diverged":
         return f"{summary['model']}: diverged at step {summary['diverged_at']}"
+    errors = [
+        f"{split} error {100 * summary[field]:.2f}%"
+        for split, field in (
+            ("training", "train_error"),
+            ("validation", "validation_error"),
+            ("test", "test_error"),
+        )
+        if summary[field] is not None
+    ]
     return (
-        f"{summary['model']}: training error {100 * summary['train_error']:.2f}%, "
-        f"test error {100 * summary['test_error']:.2f}% after {summary['num_steps']} steps "
+        f"{summary['model']}: {', '.join(errors)} after {summary['num_steps']} steps "
         f"({summary['wall_seconds']:.0f} s)"
     )
 

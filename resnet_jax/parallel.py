@@ -68,6 +68,15 @@ def sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
 
+def one_at_a_time(outputs: Any) -> Any:
+    """Returns a computation's outputs; on the CPU, only once it is done.
+
+    XLA:CPU's devices share one pool of threads and wait in it for each other's part of a
+    reduction: with a second computation under way they can wait for ever.
+    """
+    return jax.block_until_ready(outputs) if jax.default_backend() == "cpu" else outputs
+
+
 def scan(body: Callable, carry: Any, xs: Any) -> tuple[Any, None]:
     """`jax.lax.scan` of a body without outputs; on the CPU, the same unrolled.
 

@@ -178,11 +178,15 @@ def _commit() -> str | None:
     """The checkout's commit, "+" appended if files differ from it; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
+        # A copy of the package in somebody else's repository is no checkout of this one.
+        ours = subprocess.run(
+            [*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True
+        )
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
         changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True)
     except FileNotFoundError:  # no git on this machine
         return None
-    return head.stdout.strip() + ("+" if changed.stdout else "") if head.returncode == 0 else None
+    return head.stdout.strip() + ("+" if changed.stdout else "") if ours.returncode == 0 else None
 
 
 def as_json(value: Any) -> Any:
@@ -234,6 +238,7 @@ class MetricsLog:
         self.rows.append(row)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+        os.fsync(self._file.fileno())
         for name, value in row.items():
             if name not in ("step", "split") and value is not None:
                 self._tensorboard.add_scalar(f"{row['split']}/{name}", value, row["step"])

@@ -39,7 +39,7 @@ class TrainJob:
         self._process: subprocess.Popen | None = None
 
     def __call__(self) -> int:
-        """Returns the run's exit code, 0 or `command.STOPPED`; raises for all others."""
+        """Returns the run's exit code: 0, `command.STOPPED` or of a signal; raises for others."""
         signal.signal(signal.SIGTERM, self._stop)
         self.log.parent.mkdir(exist_ok=True)
         with self.log.open("ab") as log:
@@ -50,7 +50,7 @@ class TrainJob:
                 env={**os.environ, **self.slot.environment},
             )
             code = self._process.wait()
-        if code not in (0, command.STOPPED):
+        if code > 0 and code != command.STOPPED:
             raise RuntimeError(f"exit code {code}: see {self.log}")
         return code
 

@@ -55,7 +55,7 @@ def describe(name: str, **overrides: Any) -> Architecture:
         check_choice("override", key, sorted(fields))
     prefix, family, depth = _parse(name)
     if depth in IMAGENET_STAGES and not prefix:
-        axes = _imagenet(depth)
+        axes = _imagenet(name, depth, overrides.get("branch"))
     else:
         axes = _cifar(name, depth, overrides.get("branch"))
     return Architecture(**{**axes, **FAMILIES[family], **overrides})
@@ -97,12 +97,15 @@ def _parse(name: str) -> tuple[str | None, str, int]:
     return match[1], match[2], int(match[3])
 
 
-def _imagenet(depth: int) -> dict[str, Any]:
+def _imagenet(name: str, depth: int, branch: str | None) -> dict[str, Any]:
+    own = "bottleneck" if depth >= 50 else "basic"
+    if branch not in (None, own):
+        raise InputError(f"name={name!r}: the ImageNet net of that depth has branch={own!r} only")
     return {
         "stem": "imagenet",
         "stage_sizes": IMAGENET_STAGES[depth],
         "width": 64,
-        "branch": "bottleneck" if depth >= 50 else "basic",
+        "branch": own,
         "option": "B",
     }
 

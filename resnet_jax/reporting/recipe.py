@@ -17,7 +17,10 @@ CIFAR = {
     "schedule.learning_rate": 0.1,
     "schedule.boundaries": [0.5, 0.75],
     "schedule.factor": 0.1,
+    "model.group_size": 64,
+    "model.dtype": "float32",
     "dataset.train": "train",
+    "dataset.mean": "pixel",
     "dataset.padding": 4,
     "dataset.flip": True,
 }

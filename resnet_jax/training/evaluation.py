@@ -23,23 +23,21 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
     """
     replicated, sharded = parallel.replicated(mesh), parallel.sharded(mesh)
 
-    def evaluate_batch(variables, data, indices, mask):
+    def evaluate_batch(sums, variables, data, indices, mask):
         images, labels = resident.take(data, indices, augment.whole(batch_size))
         logits = model.apply(variables, images, train=False)
-        losses = jnp.where(mask, cross_entropy(logits, labels), 0.0)
-        errors = (logits.argmax(-1) != labels) & mask
-        return losses.sum(), errors.sum()
+        losses, errors = cross_entropy(logits, labels), logits.argmax(-1) != labels
+        return sums + jnp.stack([losses, errors.astype(jnp.float32)]).sum(1, where=mask)
 
     evaluate_batch = jax.jit(
-        evaluate_batch, in_shardings=(replicated, replicated, sharded, sharded)
+        evaluate_batch, in_shardings=(replicated, replicated, replicated, sharded, sharded)
     )
 
     def evaluate(variables, data):
-        sums = [
-            evaluate_batch(variables, data, indices, mask)
-            for indices, mask in resident.evaluation_batches(len(data), batch_size)
-        ]
-        losses, errors = np.asarray(jax.device_get(sums), np.float64).sum(0)
-        return {"loss": float(losses / len(data)), "error": float(errors / len(data))}
+        sums = np.zeros(2, np.float32)  # Counts are exact to 2²⁴.
+        for indices, mask in resident.evaluation_batches(len(data), batch_size):
+            sums = parallel.one_at_a_time(evaluate_batch(sums, variables, data, indices, mask))
+        losses, errors = jax.device_get(sums)
+        return {"loss": float(losses) / len(data), "error": float(errors) / len(data)}
 
     return evaluate

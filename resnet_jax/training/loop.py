@@ -96,7 +96,7 @@ def make_advance(
         indices = [
             resident.batch_indices(seed, step, batch_size, len(data)) for step in range(start, end)
         ]
-        return compiled(state, data, np.stack(indices))
+        return parallel.one_at_a_time(compiled(state, data, np.stack(indices)))
 
     return advance
 
@@ -132,6 +132,8 @@ def fit(
     """
     clock = _Clock(seconds)
     step = int(state.step)
+    if should_stop() and step < calendar.num_steps:
+        return state, "stopped"  # Before the first step, which compiles; all there is, is saved.
     while step < calendar.num_steps:
         end = calendar.chunk_end(step)
         state = advance(state, step, end)

@@ -99,9 +99,10 @@ class Schedule:
         if self.warmup == "linear":
             rate *= jnp.minimum(1.0, (step + 1) / self.warmup_steps)
         elif self.warmup == "constant":
-            rate = jnp.where(step < self.warmup_steps, self.warmup_rate, rate)
+            rate = jnp.where(step < self.warmup_steps, jnp.minimum(self.warmup_rate, rate), rate)
         elif self.warmup == "until_error":
-            rate = jnp.where(state.warming, self.warmup_rate, rate)
+            # The lower one: a net that never gets below the error drops its rate all the same.
+            rate = jnp.where(state.warming, jnp.minimum(self.warmup_rate, rate), rate)
         if self.name == "plateau":
             rate *= state.plateau.scale
         return jnp.asarray(rate, jnp.float32)

@@ -24,7 +24,8 @@ class Window:
       num_steps: int32 [].
       loss, error, gradient_norm: float32 [], sums over the steps.
       learning_rate: float32 [], of the last step.
-      diverged_at: int32 [], the first step whose loss was not finite, or `NOT_DIVERGED`.
+      diverged_at: int32 [], the first step whose loss or gradient was not finite, or
+        `NOT_DIVERGED`.
     """
 
     num_steps: jax.Array
@@ -42,7 +43,8 @@ class Window:
 
     def add(self, step: jax.Array, metrics: dict[str, jax.Array]) -> "Window":
         """Takes in the metrics of step number `step`, counted from 0."""
-        first = (self.diverged_at == NOT_DIVERGED) & ~jnp.isfinite(metrics["loss"])
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+        first = (self.diverged_at == NOT_DIVERGED) & ~finite
         return Window(
             num_steps=self.num_steps + 1,
             loss=self.loss + metrics["loss"],

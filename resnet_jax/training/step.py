@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from resnet_jax import parallel
 from resnet_jax.errors import check_choice
@@ -62,6 +63,7 @@ def make_train_step(
     *,
     label_smoothing: float = 0.0,
     accumulate: int = 1,
+    mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """Makes `train_step(state, (images, labels), key) -> (state, metrics)`.
 
@@ -72,6 +74,7 @@ def make_train_step(
       accumulate: parts in which the batch goes through the network, one after another, to save
         memory. The update is the same as for the whole batch where no batch-norm group is larger
         than a part.
+      mesh: devices that share the parts; without one a part stays where its examples are.
     """
 
     def gradients(state: TrainState, batch: Batch, key: jax.Array):
@@ -97,7 +100,11 @@ def make_train_step(
             grads, loss, error, batch_stats = gradients(state, batch, key)
         else:
             grads, loss, error, batch_stats = _mean_over_parts(
-                lambda part, part_key: gradients(state, part, part_key), batch, key, accumulate
+                lambda part, part_key: gradients(state, part, part_key),
+                batch,
+                key,
+                accumulate,
+                mesh,
             )
         rate = schedule.rate(state.schedule, state.step)
         direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -120,19 +127,27 @@ def make_train_step(
     return train_step
 
 
-def _mean_over_parts(function: Callable, batch: Batch, key: jax.Array, parts: int) -> Any:
+def _mean_over_parts(
+    function: Callable, batch: Batch, key: jax.Array, parts: int, mesh: Mesh | None
+) -> Any:
     """The mean of `function(part, key)` over equal parts of the batch.
 
     Every part starts from the same batch statistics, so their mean is that over all groups.
     """
+
     # Runs of consecutive examples: they keep batch-norm groups whole.
-    split = lambda x: x.reshape(parts, -1, *x.shape[1:])
+    def split(x):
+        x = x.reshape(parts, -1, *x.shape[1:])
+        # Else each part lies on one device, and every device computes every part.
+        return jax.lax.with_sharding_constraint(x, parallel.sharded(mesh, axis=1)) if mesh else x
+
     keys = jax.random.split(key, parts)
-    shapes = jax.eval_shape(function, jax.tree.map(lambda x: split(x)[0], batch), keys[0])
+    split_batch = jax.tree.map(split, batch)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], split_batch), keys[0])
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def body(total, part):
         return jax.tree.map(jnp.add, total, function(*part)), None
 
-    total, _ = parallel.scan(body, zeros, (jax.tree.map(split, batch), keys))
+    total, _ = parallel.scan(body, zeros, (split_batch, keys))
     return jax.tree.map(lambda leaf: leaf / parts, total)

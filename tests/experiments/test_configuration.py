@@ -10,6 +10,7 @@ from experiments import configuration
 from resnet_jax.errors import InputError
 
 WRONG = [
+    ("seed=None", "seed=None: must not be negative"),
     ("batch_size=0", "batch_size=0: must be at least 1"),
     ("num_steps=-5", "num_steps=-5: must be at least 1"),
     ("log_every=0", "log_every=0"),

@@ -183,6 +183,14 @@ def test_bug_is_recorded_as_a_bug_and_not_as_a_result(tmp_path, monkeypatch):
     assert runs.read_run(tmp_path).status == "completed"
 
 
+def test_run_that_keeps_the_test_set_for_later_is_complete_without_it(tmp_path):
+    config = tiny(**{"dataset.validation": "train[200:240]", "dataset.test": ""})
+    assert train.train(config, tmp_path) == 0
+    summary = runs.read_run(tmp_path).summary
+    assert summary["test_error"] is None
+    assert summary["validation_error"] is not None
+
+
 def test_plateau_watches_the_validation_split_and_lowers_the_rate(tmp_path):
     config = tiny(
         **{

@@ -113,6 +113,7 @@ def test_prefix_reaches_the_cifar_net_of_an_imagenet_depth():
         ("resnet-20", {"dropout_rate": 1.0}, r"\[0, 1\)"),
         ("resnet-20", {"output_stride": 8}, "ImageNet stem"),
         ("resnet-50", {"output_stride": 4}, "8, 16, 32"),
+        ("resnet-18", {"branch": "bottleneck"}, "has branch='basic' only"),
         ("resnet-50", {"stride_in": "5x5"}, "1x1, 3x3"),
         ("preact-resnet-20", {"zero_init_last": True}, "original, relu_before_add"),
         ("resnet-20", {"zero_init_last": True, "norm": "none"}, "zero_init_last"),

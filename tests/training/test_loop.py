@@ -120,6 +120,18 @@ def test_finite_losses_are_not_divergence():
     assert int(state.window.diverged_at) == NOT_DIVERGED
 
 
+def test_run_asked_to_stop_before_its_first_step_makes_none():
+    recorder = Recorder(stop_at=0)
+    assert recorder.fit()[1] == "stopped"
+    assert recorder.chunks == []
+
+
+def test_gradient_that_is_not_finite_is_divergence():
+    metrics = dict.fromkeys(("loss", "error", "learning_rate"), jnp.float32(1))
+    window = Window.empty().add(6, {**metrics, "gradient_norm": jnp.float32("inf")})
+    assert int(window.diverged_at) == 7
+
+
 def test_run_asked_to_stop_at_its_last_step_is_complete():
     assert Recorder(stop_at=23).fit()[1] == "completed"
 

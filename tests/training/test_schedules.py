@@ -57,6 +57,12 @@ def test_warmup_by_error_really_ends_and_does_not_come_back():
     np.testing.assert_allclose(seen[199:], 0.1, rtol=1e-6)
 
 
+def test_net_that_never_gets_below_the_error_drops_its_rate_all_the_same():
+    schedule = Schedule("steps", 100, 0.1, (0.5, 0.75), warmup="until_error")
+    seen = train(schedule, [0.9] * 100)
+    np.testing.assert_allclose(seen[[0, 60, 90]], [0.01, 0.01, 0.001], rtol=1e-5)
+
+
 def test_one_lucky_batch_does_not_end_the_warmup():
     schedule = Schedule("constant", 1000, 0.1, warmup="until_error")
     np.testing.assert_allclose(train(schedule, [0.9] * 50 + [0.5] + [0.9] * 50), 0.01, rtol=1e-6)

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from resnet_jax import parallel
 from resnet_jax.models import zoo
 from resnet_jax.training import state, step
 from resnet_jax.training.schedules import Schedule
@@ -91,6 +92,17 @@ def test_accumulated_gradients_make_the_same_update():
     after_parts, metrics_of_parts = parts(start, (IMAGES, LABELS), jax.random.key(0))
     assert_trees_close(after_parts.variables, after_whole.variables, rtol=1e-4, atol=1e-6)
     assert_trees_close(metrics_of_parts, metrics, rtol=1e-4)
+
+
+def test_accumulation_leaves_every_device_its_share_of_the_work():
+    mesh = parallel.make_mesh(8, 4, 2)
+    flops = {}
+    for parts in (1, 2):
+        _, start, train_step = make(accumulate=parts, mesh=mesh)
+        batch = jax.device_put((IMAGES, LABELS), parallel.sharded(mesh))
+        compiled = train_step.lower(start, batch, jax.random.key(0)).compile()
+        flops[parts] = compiled.cost_analysis()["flops"]
+    assert flops[2] == pytest.approx(flops[1], rel=0.2)
 
 
 def test_dropout_shortcut_draws_anew_for_each_key():
