@@ -92,7 +92,7 @@ def recipe(name: str) -> ConfigDict:
 
 
 def _warmup(name: str) -> str:
-    """v1 warms its 110-layer net up by training error; v2 every net for 400 steps."""
+    """By training error from 110 layers on (v1 §4.2); for 400 steps in v2's pre-activation nets."""
     if name.startswith("preact"):
         return "constant"
     return "until_error" if zoo.depth(name) >= 110 else "none"

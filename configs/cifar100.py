@@ -16,4 +16,5 @@ def get_config(argument: str | None = None) -> ConfigDict:
     name, fields = arguments.split(argument, "resnet-20")
     config = cifar10.recipe(name)
     config.dataset.name = "cifar100"
+    config.schedule.warmup = "constant"  # v2, appendix: 400 steps for every net
     return arguments.update(config, fields)
