@@ -38,7 +38,6 @@ class Experiment:
     optimizer: optax.GradientTransformation
     schedule: schedules.Schedule
     splits: dict[str, resident.Resident]
-    class_names: tuple[str, ...]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -151,14 +150,14 @@ def build(config: ConfigDict) -> Experiment:
         config.batch_size // config.accumulate // configuration.group_size(config),
         config.num_devices,
     )
-    splits, class_names = load_splits(config, mesh)
+    splits, num_classes = load_splits(config, mesh)
     optimizer = config.optimizer
     return Experiment(
         config=config,
         mesh=mesh,
         model=zoo.create(
             config.model.name,
-            num_classes=len(class_names),
+            num_classes=num_classes,
             dtype=config.model.dtype,
             **configuration.model_overrides(config),
         ),
@@ -170,14 +169,13 @@ def build(config: ConfigDict) -> Experiment:
         ),
         schedule=schedules.Schedule(num_steps=config.num_steps, **config.schedule),
         splits=splits,
-        class_names=class_names,
     )
 
 
 def load_splits(
     config: ConfigDict, mesh: jax.sharding.Mesh
-) -> tuple[dict[str, resident.Resident], tuple[str, ...]]:
-    """The config's splits on the devices, all normalised as the training split is."""
+) -> tuple[dict[str, resident.Resident], int]:
+    """The config's splits on the devices, normalised as the training split is, and its classes."""
     dataset = config.dataset
     named = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     examples = {
@@ -193,7 +191,7 @@ def load_splits(
         name: jax.device_put(resident.Resident(part.images, part.labels, statistics), place)
         for name, part in examples.items()
     }
-    return splits, examples["train"].class_names
+    return splits, len(examples["train"].class_names)
 
 
 def load_config(workdir: Path) -> ConfigDict:
