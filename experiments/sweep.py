@@ -12,6 +12,8 @@ WORKDIR/<name of the run>/, what it prints in the `log.txt` there.
     --seeds=2 --num_steps=500  fewer seeds, shorter runs. These also log, evaluate and save as
                                often as fits: 50, 10 and 10 times at least
     --override=dataset.data_dir=DIR   sets a field in all runs
+    --max_minutes=50           saves and stops after 50 minutes. The folder may be copied to
+                               another machine, where the same command goes on
     --executor=local           as many runs at once as there are GPUs or CPU cores; or --workers=N
     --executor=slurm           submits a job array through submitit and does not wait; settings of
                                the jobs as in --submitit=slurm_partition=gpu
@@ -19,14 +21,16 @@ WORKDIR/<name of the run>/, what it prints in the `log.txt` there.
     --executor=submitit-local  the same jobs as processes of this machine
     --executor=print           prints a shell line for each run that is not finished
 
-Exit codes: 0 all runs finished (or submitted), 1 some failed, 2 wrong input, 75 stopped by SIGTERM
-or Ctrl-C with everything saved: the same command goes on. A second Ctrl-C kills the runs; they
-lose the steps since their last checkpoint.
+Exit codes: 0 all runs finished (or submitted), 1 some failed, 2 wrong input, 75 stopped by SIGTERM,
+Ctrl-C or --max_minutes with everything saved: the same command goes on. A second Ctrl-C kills the
+runs; they lose the steps since their last checkpoint.
 """
 
 import functools
+import math
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -44,6 +48,7 @@ from resnet_jax import runs
 from resnet_jax.errors import InputError, check_choice
 
 _EXECUTORS = ("local", "slurm", "submitit-local", "print")
+_WAITING_EXECUTORS = ("local", "submitit-local")
 
 _CONFIG = flags.DEFINE_string("config", None, "the sweep's file", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "the sweep's folder", required=True)
@@ -54,13 +59,16 @@ _OVERRIDE = flags.DEFINE_multi_string("override", [], "field=value for all runs"
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "tell what would be run, and run nothing")
 _EXECUTOR = flags.DEFINE_string("executor", "local", ", ".join(_EXECUTORS))
 _WORKERS = flags.DEFINE_integer("workers", None, "runs at once; else one a GPU or CPU core", 1)
+_MAX_MINUTES = flags.DEFINE_float("max_minutes", None, "after which it saves and stops")
 _SUBMITIT = flags.DEFINE_multi_string("submitit", [], "key=value, a setting of submitit's jobs")
 
 
 def main(argv: list[str]) -> int:
     """Runs, submits or prints the sweep's runs; returns the exit code."""
     del argv
+    began = time.monotonic()
     check_choice("executor", _EXECUTOR.value, _EXECUTORS)
+    end = began + 60 * _allowed_minutes()
     workdir = Path(_WORKDIR.value)
     sweep = definition.load(_CONFIG.value, _SEEDS.value)
     extra = _extra_overrides()
@@ -79,8 +87,22 @@ def main(argv: list[str]) -> int:
         elif _EXECUTOR.value == "slurm":
             _submit(left, workdir)
         else:
-            return _work(planned, left, workdir)
+            return _work(planned, left, workdir, end)
     return 0
+
+
+def _allowed_minutes() -> float:
+    minutes = _MAX_MINUTES.value
+    if minutes is None:
+        return math.inf
+    if not minutes > 0:
+        raise InputError(f"max_minutes={minutes:g}: must be above 0")
+    if _EXECUTOR.value not in _WAITING_EXECUTORS:
+        raise InputError(
+            f"max_minutes={minutes:g}: executor={_EXECUTOR.value!r} does not wait for the runs; "
+            "use it with local or submitit-local"
+        )
+    return minutes
 
 
 def _extra_overrides() -> definition.Overrides:
@@ -93,8 +115,13 @@ def _extra_overrides() -> definition.Overrides:
     return extra
 
 
-def _work(planned: Sequence[PlannedRun], left: Sequence[PlannedRun], workdir: Path) -> int:
-    """Runs what is left on this machine, and writes the report; returns the exit code."""
+def _work(
+    planned: Sequence[PlannedRun], left: Sequence[PlannedRun], workdir: Path, end: float
+) -> int:
+    """Runs what is left on this machine, and writes the report; returns the exit code.
+
+    At the instant `end` of the monotonic clock it saves and stops.
+    """
     finished = {run.name: finished_state(workdir / run.name) for run in planned if run not in left}
     if finished:
         print(f"{len(finished)} of {len(planned)} runs are finished already")
@@ -102,10 +129,10 @@ def _work(planned: Sequence[PlannedRun], left: Sequence[PlannedRun], workdir: Pa
     with board.make(workdir, planned, finished) as shown, StopSignals() as stop:
         crew = Crew(workdir, slots, _starter(workdir), shown)
         try:
-            crew.work(left, stop.asked)
+            crew.work(left, lambda: stop.asked() or time.monotonic() >= end)
         except KeyboardInterrupt:
             shown.say("killed the runs at work")
-    if stop.asked() and len(crew.finished) < len(left):
+    if len(crew.finished) < len(left):
         print("stopped; the same command goes on")
         return command.STOPPED
     # Only now, because drawing loads Matplotlib.

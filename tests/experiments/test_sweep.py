@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+
+from resnet_jax.training.weights import load_weights
 
 REPOSITORY = Path(__file__).parents[2]
 TIMES = ("images_per_second", "wall_seconds")
@@ -172,6 +177,32 @@ def test_ctrl_c_saves_the_runs_and_the_same_command_goes_on(sweep_file: Path, tm
     assert max(saved) >= last_step(workdir, NAMES[0])
 
 
+@pytest.mark.slow
+def test_slices_of_a_sweep_in_copied_folders_end_with_the_same_bits(
+    sweep_file: Path, tmp_path: Path
+):
+    undisturbed, first, second = (tmp_path / name for name in ("undisturbed", "first", "second"))
+    # One run at a time: with other numbers a run has other cores, and rounds otherwise.
+    same = ("--workers=1", "--override=num_steps=3000")
+    code, _, errors = sweep(sweep_file, undisturbed, *same)
+    assert code == 0, errors
+
+    code, output, errors = sweep(sweep_file, first, *same, "--max_minutes=0.2")
+    assert code == 75, errors
+    assert output.splitlines()[-1] == "stopped; the same command goes on"
+    assert not (first / NAMES[1] / "summary.json").exists()
+    shutil.copytree(first, second)
+    shutil.rmtree(first)
+    code, _, errors = sweep(sweep_file, second, *same, "--max_minutes=10")
+    assert code == 0, errors
+    assert results(second) == results(undisturbed)
+    for name in NAMES:
+        ours, theirs = (
+            load_weights(folder / name / "checkpoints") for folder in (second, undisturbed)
+        )
+        jax.tree.map(np.testing.assert_array_equal, ours.variables, theirs.variables)
+
+
 def test_second_sweep_on_a_folder_is_turned_away(sweep_file: Path, tmp_path: Path):
     from resnet_jax import runs
 
@@ -223,6 +254,8 @@ def test_dry_run_tells_sizes_and_time_and_leaves_no_trace(sweep_file: Path, tmp_
         (("--num_steps=0",), "num_steps=0: must be at least 1"),
         (("--workers=0",), "workers=0"),
         (("--executor=lokal",), "nearest: local"),
+        (("--max_minutes=0",), "max_minutes=0: must be above 0"),
+        (("--max_minutes=5", "--executor=print"), "does not wait for the runs"),
         (("--override=model.optoin=B",), "nearest: option"),
         (("--override=nothing",), "expected field=value"),
         (("--workdir=/dev/null/runs",), "cannot be written"),
