@@ -6,19 +6,43 @@ About 6 hours for ResNet-20 on two CPU cores. A shorter run keeps the shape of t
 
     python -m experiments.train --config=configs/cifar10.py:resnet-20,num_steps=2000 \
         --workdir=runs/short
+
+`split=45k/5k` trains on 45,000 images and validates on the other 5,000, as the paper did to find
+its schedule; `split=50k`, the default, trains on all:
+
+    python -m experiments.train --config=configs/cifar10.py:resnet-20,split=45k/5k \
+        --workdir=runs/validated
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from configs import arguments
+from resnet_jax.errors import check_choice
 from resnet_jax.models import zoo
+
+SPLITS = {
+    "50k": {"train": "train", "validation": None},
+    "45k/5k": {"train": "train[:45000]", "validation": "train[45000:]"},
+}
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
-    """The config of "model-name[,key=value…]"; None stands for resnet-20."""
+    """The config of "model-name[,split=45k/5k][,key=value…]"; None stands for resnet-20."""
+    config, fields = begin(argument)
+    return arguments.update(config, fields)
+
+
+def begin(argument: str | None) -> tuple[ConfigDict, dict[str, Any]]:
+    """The recipe for the argument's net, with the split that it names, and its other fields."""
     name, fields = arguments.split(argument, "resnet-20")
-    return arguments.update(recipe(name), fields)
+    split = fields.pop("split", "50k")
+    check_choice("split", split, SPLITS)
+    config = recipe(name)
+    config.dataset.update(SPLITS[split])
+    return config, fields
 
 
 def recipe(name: str) -> ConfigDict:
@@ -51,7 +75,7 @@ def recipe(name: str) -> ConfigDict:
     config.dataset.data_dir = placeholder(str)  # None: where TFDS keeps its data sets
     config.dataset.image_size = placeholder(int)  # of an image folder
     config.dataset.train = "train"
-    config.dataset.validation = placeholder(str)  # "train[45000:]", with "train[:45000]" above
+    config.dataset.validation = placeholder(str)
     config.dataset.test = "test"
     config.dataset.mean = "pixel"
     config.dataset.std = "none"

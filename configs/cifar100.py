@@ -12,9 +12,8 @@ from configs import arguments, cifar10
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
-    """The config of "model-name[,key=value…]"; None stands for resnet-20."""
-    name, fields = arguments.split(argument, "resnet-20")
-    config = cifar10.recipe(name)
+    """The config of "model-name[,split=45k/5k][,key=value…]"; None stands for resnet-20."""
+    config, fields = cifar10.begin(argument)
     config.dataset.name = "cifar100"
     config.schedule.warmup = "constant"  # v2, appendix: 400 steps for every net
     return arguments.update(config, fields)

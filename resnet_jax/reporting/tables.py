@@ -82,9 +82,9 @@ def _beside_paper(
 ) -> list[str]:
     if number is None:
         return [NOTHING, NOTHING]
+    paper = f"{in_paper(number)}, {number.source}"
     if number.error is None:
-        return [f"fails, > 20 ({number.source})", NOTHING]
-    paper = f"{_in_paper(number)}, {number.source}"
+        return [paper, NOTHING]
     test = summarize(percent(group.values("test_error")))
     ours = test.median if number.statistic == "median" else test.mean
     if math.isnan(ours):
@@ -98,7 +98,10 @@ def _beside_paper(
     return [paper, f"{signed(ours - number.error)}{MARK if reasons else ''}"]
 
 
-def _in_paper(number: Number) -> str:
+def in_paper(number: Number) -> str:
+    """The paper's error and, where it was several runs, their spread."""
+    if number.error is None:
+        return f"> {number.above:g}"
     if number.std is None:
         return f"{number.error:.2f}"
     over_runs = spread(number.mean, number.std)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from configs import cifar10, digits
+from configs import cifar10, cifar100, digits
 from experiments import configuration
 from resnet_jax.errors import InputError
 
@@ -53,6 +53,15 @@ def test_impossible_value_is_one_line_that_names_the_field(argument, message):
         check(argument)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("get_config", [cifar10.get_config, cifar100.get_config])
+def test_split_by_name_holds_5000_images_back(get_config):
+    dataset = get_config("resnet-20,split=45k/5k,seed=3").dataset
+    assert (dataset.train, dataset.validation) == ("train[:45000]", "train[45000:]")
+    assert get_config("resnet-20,split=50k").to_dict() == get_config("resnet-20").to_dict()
+    with pytest.raises(InputError, match="split='45k': allowed are 50k, 45k/5k"):
+        get_config("resnet-20,split=45k")
 
 
 @pytest.mark.parametrize(

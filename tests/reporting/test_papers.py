@@ -47,6 +47,8 @@ def test_one_net_has_one_number_under_either_of_its_names():
 
 def test_shortcuts_that_fail_in_the_paper_have_no_error():
     assert number("resnet-110", shortcut="dropout").error is None
+    assert number("resnet-110", shortcut="dropout").above == 20
+    assert number("plain-110").above == 60
     assert number("resnet-110", option="C").error == 12.22
 
 
