@@ -1,31 +1,84 @@
 """Writes a report of runs: what was found, the figure and the tables on one page.
 
-python -m experiments.report --workdir=runs/degradation
+    python -m experiments.report --workdir=runs/degradation
 
 Reads run folders only, so it needs no accelerator and may run while the runs still go on. Several
 `--workdir`s, each the folder of a run or of a sweep, are shown together.
+
+    python -m experiments.report --workdir=runs/figure6 --archive=results/figure6
+    python -m experiments.report --results=RESULTS.md
+
+The first also keeps the finished runs in a few KB each, to be committed; the second writes the
+papers' tables with our numbers, from all that was so kept in the folder results/ beside the file.
 """
 
+import shlex
 from pathlib import Path
 
 from absl import flags
 
 from experiments.command import run
-from resnet_jax.reporting import write_report
+from experiments.sweeps import definition, plan
+from resnet_jax import runs
+from resnet_jax.errors import InputError
+from resnet_jax.reporting import PaperTable, archive, write_record, write_report
 
-WORKDIR = flags.DEFINE_multi_string(
-    "workdir", None, "Folder of a run or of a sweep; may be given several times.", required=True
+_WORKDIR = flags.DEFINE_multi_string(
+    "workdir", [], "Folder of a run or of a sweep; may be given several times."
 )
-OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default WORKDIR/report.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the report; default WORKDIR/report.")
+_ARCHIVE = flags.DEFINE_string("archive", None, "Folder that keeps the finished runs, made small.")
+_RESULTS = flags.DEFINE_string("results", None, "File with the papers' tables and our numbers.")
+
+PAPERS_SWEEPS = (
+    "configs/sweeps/cifar10_figure6.py",
+    "configs/sweeps/cifar10_identity_table1.py",
+    "configs/sweeps/cifar10_identity_table2.py",
+    "configs/sweeps/cifar10_table3.py",
+    "configs/sweeps/cifar100_table4.py",
+)
+"""The tables of RESULTS.md."""
 
 
 def main(_: list[str]) -> None:
-    workdirs = [Path(workdir) for workdir in WORKDIR.value]
-    output = Path(OUTPUT.value) if OUTPUT.value else workdirs[0] / "report"
+    workdirs = [Path(workdir) for workdir in _WORKDIR.value]
+    if _ARCHIVE.value and len(workdirs) != 1:
+        raise InputError(f"archive={_ARCHIVE.value!r}: give the one --workdir to keep there")
+    if not workdirs and not _RESULTS.value:
+        raise InputError("give --workdir=FOLDER of runs to report on, or --results=RESULTS.md")
+    if workdirs:
+        _report(workdirs)
+    if _RESULTS.value:
+        output = Path(_RESULTS.value)
+        tables = [paper_table(path) for path in PAPERS_SWEEPS]
+        write_record(tables, output.parent / "results", output)
+        print(output)
+
+
+def _report(workdirs: list[Path]) -> None:
+    output = Path(_OUTPUT.value) if _OUTPUT.value else workdirs[0] / "report"
     report = write_report(workdirs, output)
     for path in report.paths:
         print(path)
     print(report.finding)
+    if _ARCHIVE.value:
+        kept = archive(workdirs[0], Path(_ARCHIVE.value))
+        print(f"{_ARCHIVE.value}: {len(kept)} finished runs")
+
+
+def paper_table(path: str) -> PaperTable:
+    """A table of a paper, as the sweep in that file would repeat it."""
+    sweep = definition.load(path, seeds=1)
+    command = ["python", "-m", "experiments.sweep", f"--config={path}"]
+    return PaperTable(
+        title=sweep.title,
+        source=sweep.paper,
+        command=shlex.join([*command, f"--workdir=runs/{sweep.name}"]),
+        configs={
+            planned.name.removesuffix("-seed0"): runs.as_json(planned.config.to_dict())
+            for planned in plan.plan(sweep)
+        },
+    )
 
 
 if __name__ == "__main__":

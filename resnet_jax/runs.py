@@ -163,10 +163,20 @@ def write_config(workdir: Path, config: dict[str, Any], *, devices: str) -> None
         "config": config,
         "versions": versions,
         "devices": devices,
+        "processor": _processor(),
         "command": shlex.join(["python", "-m", *_module_and_arguments()]),
         "commit": _commit(),
     }
     write_json(workdir / "config.json", record)
+
+
+def _processor() -> str:
+    """The machine's processor and its number of cores, e.g. "Apple M3, 8 cores"."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def _module_and_arguments() -> list[str]:

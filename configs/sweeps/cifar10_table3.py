@@ -23,6 +23,7 @@ NETS = (
         for depth in (110, 164, 1001)
         for family in ("resnet", "preact-resnet")
     ),
+    {"model.name": "preact-resnet-1001", "batch_size": 64},
 )
 
 

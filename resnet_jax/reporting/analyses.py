@@ -10,8 +10,9 @@ from resnet_jax.reporting.collect import Collection
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """`paragraphs` are plain text; `picture` is a data URL or None."""
+    """`folder` holds it; `paragraphs` are plain text; `picture` is a data URL or None."""
 
+    folder: Path
     name: str
     paragraphs: list[str]
     picture: str | None
@@ -31,7 +32,8 @@ def read_analyses(collection: Collection) -> list[Analysis]:
 
 def _read(path: Path, name: str) -> Analysis:
     text = path.read_text(encoding="utf-8", errors="replace")
-    return Analysis(name[:1].upper() + name[1:], list(_paragraphs(text)), _picture(path.parent))
+    name = name[:1].upper() + name[1:]
+    return Analysis(path.parent, name, list(_paragraphs(text)), _picture(path.parent))
 
 
 def _paragraphs(text: str) -> Iterable[str]:

@@ -1,6 +1,7 @@
 """The report command, as a user runs it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,29 @@ def test_folder_without_runs_is_one_line_and_exit_code_2(tmp_path: Path):
     assert result.stderr.splitlines() == [
         f"error: workdir='{tmp_path}': no runs found in this folder"
     ]
+
+
+def test_results_page_is_what_the_kept_runs_say(tmp_path: Path):
+    shutil.copytree(REPOSITORY / "results", tmp_path / "results")
+    result = report(f"--results={tmp_path}/RESULTS.md")
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert page == (REPOSITORY / "RESULTS.md").read_text(), (
+        "RESULTS.md is written by python -m experiments.report --results=RESULTS.md"
+    )
+    # A row for every net of the CIFAR tables of both papers.
+    for row in ("resnet-1202 | 7.93", "plain-110 | &gt; 60", "| 22.71 (22.68 ± 0.22) |"):
+        assert row in page
+
+
+def test_archive_keeps_one_folder(tmp_path: Path):
+    write_run(tmp_path / "a" / "plain-20", "plain-20", 0.01)
+    result = report(f"--workdir={tmp_path}/a", f"--archive={tmp_path}/kept")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "kept" / "plain-20" / "summary.json").exists()
+    result = report(f"--archive={tmp_path}/kept")
+    assert result.returncode == 2
+    assert "--workdir" in result.stderr
 
 
 def test_missing_flag_is_one_line_and_exit_code_2():

@@ -1,0 +1,122 @@
+"""Keeps finished runs in a few KB each: folders of the same layout, small enough to commit."""
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_jax import runs
+from resnet_jax.errors import InputError
+from resnet_jax.reporting.results import FINISHED
+from resnet_jax.runs import Row, Run
+
+MOST_ROWS = 40  # of each split
+DIGITS = 5
+
+KEPT = ("loss", "error", "gradient_norm", "learning_rate", "seconds")
+"""Fields of a curve's rows, beside "step" and "split"."""
+
+
+def archive(workdir: Path, destination: Path) -> list[str]:
+    """Copies what a report needs of the finished runs in `workdir`, and the findings of analyses.
+
+    Curves are thinned, checkpoints stay behind, and the places of the machine (work and data
+    folders) are left out. Runs that `destination` has already are replaced, others stay.
+
+    Returns:
+      Names of the runs that were copied.
+
+    Raises:
+      InputError: there is no finished run in `workdir`, or `destination` cannot be written.
+    """
+    finished = [run for run in runs.find_runs(workdir) if run.status in FINISHED]
+    if not finished:
+        raise InputError(f"workdir={str(workdir)!r}: no finished run to archive in this folder")
+    try:
+        for run in finished:
+            _copy_run(run, destination / run.path.resolve().name, destination.name)
+        _copy_sweep(workdir, destination, {run.name for run in finished})
+        for path in {workdir, *(run.path for run in finished)}:
+            _copy_analyses(path, destination / path.relative_to(workdir))
+    except OSError as error:
+        raise InputError(
+            f"archive={str(destination)!r}: cannot be written ({error.strerror})"
+        ) from error
+    return [run.name for run in finished]
+
+
+def _copy_run(run: Run, folder: Path, name: str) -> None:
+    info = {"format": runs.FORMAT, "config": _without_places(run.config), **run.info}
+    if info.get("command"):
+        info["command"] = _placeless(info["command"], f"runs/{name}/{folder.name}")
+    lines = [json.dumps(row) + "\n" for row in thinned(run.rows)]
+    runs.write_json(folder / "config.json", info)
+    runs.write_text(folder / "metrics.jsonl", "".join(lines))
+    runs.write_json(folder / "summary.json", run.summary)
+
+
+def _copy_sweep(workdir: Path, destination: Path, finished: set[str]) -> None:
+    path = workdir / "sweep.json"
+    if not path.exists():
+        return
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["common"] = _without_places_flat(record.get("common") or {})
+    record["command"] = _placeless(record.get("command") or "", f"runs/{destination.name}")
+    record["runs"] = [
+        {"name": run["name"], "overrides": _without_places_flat(run["overrides"])}
+        for run in record["runs"]
+        if run["name"] in finished
+    ]
+    runs.write_json(destination / "sweep.json", record)
+
+
+def _copy_analyses(source: Path, destination: Path) -> None:
+    for finding in sorted(source.glob("analysis/*/finding.md")):
+        folder = destination / "analysis" / finding.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("finding.md", "figure.svg"):
+            if (finding.parent / name).is_file():
+                shutil.copyfile(finding.parent / name, folder / name)
+
+
+def thinned(rows: Sequence[Row]) -> list[Row]:
+    """At most `MOST_ROWS` rows of each split, evenly spaced, the last among them."""
+    kept = []
+    for split in dict.fromkeys(row["split"] for row in rows):
+        of_split = [row for row in rows if row["split"] == split]
+        stride = -(-len(of_split) // MOST_ROWS)
+        kept += of_split[::-1][::stride]
+    return [_rounded(row) for row in sorted(kept, key=lambda row: row["step"])]
+
+
+def _rounded(row: Row) -> Row:
+    figures = {name: row[name] for name in KEPT if name in row}
+    return {
+        "step": row["step"],
+        "split": row["split"],
+        **{name: v if v is None else float(f"{v:.{DIGITS}g}") for name, v in figures.items()},
+    }
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    return {**config, "dataset": {**config.get("dataset", {}), "data_dir": None}}
+
+
+def _without_places_flat(overrides: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in overrides.items() if key != "dataset.data_dir"}
+
+
+def _placeless(command: str, workdir: str) -> str:
+    """The command as one would give it in the project's own folder."""
+    return shlex.join(_placeless_arguments(shlex.split(command), workdir))
+
+
+def _placeless_arguments(arguments: Sequence[str], workdir: str) -> Iterator[str]:
+    for argument in arguments:
+        if argument.startswith("--workdir="):
+            yield f"--workdir={workdir}"
+        elif not re.match(r"--(override=|config\.)dataset\.data_dir=", argument):
+            yield re.sub(r",dataset\.data_dir=[^,]*", "", argument)

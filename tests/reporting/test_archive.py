@@ -1,0 +1,98 @@
+"""Archived runs say in a few KB what the whole runs say."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from resnet_jax.errors import InputError
+from resnet_jax.reporting import archive, write_report
+from resnet_jax.runs import read_run
+
+
+def test_report_of_archived_runs_has_the_same_numbers(tmp_path: Path, write_run):
+    runs, kept = tmp_path / "runs", tmp_path / "results" / "depth"
+    for model, error in (("plain-20", 0.1), ("plain-56", 0.5)):
+        write_run(runs, model, train_error=error)
+    assert archive(runs, kept) == ["plain-20-seed0", "plain-56-seed0"]
+    before, after = (
+        write_report([runs], tmp_path / "before"),
+        write_report([kept], tmp_path / "after"),
+    )
+    assert after.finding == before.finding
+    assert after.results_csv.read_text() == before.results_csv.read_text()
+
+
+def test_archived_run_is_a_few_kilobytes_and_keeps_the_ends_of_its_curves(
+    tmp_path: Path, write_run
+):
+    path = write_run(tmp_path / "runs")
+    rows = [
+        {"step": step, "split": split, "error": 1 / (3 * step), "images_per_second": 123.4567}
+        for step in range(100, 64_001, 100)
+        for split in ("train", "test")
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    archive(tmp_path / "runs", tmp_path / "kept")
+    kept = read_run(tmp_path / "kept" / path.name)
+    assert kept.problems == []
+    for split in ("train", "test"):
+        steps = [row["step"] for row in kept.rows if row["split"] == split]
+        assert len(steps) == 40
+        assert steps[-1] == 64_000
+        assert len({b - a for a, b in itertools.pairwise(steps)}) == 1
+    assert kept.rows[-1]["error"] == float(f"{1 / 192_000:.5g}")
+    assert sum(file.stat().st_size for file in kept.path.iterdir()) < 10_000
+
+
+def test_places_of_the_machine_stay_behind(tmp_path: Path, write_run, write_sweep):
+    runs = tmp_path / "secret"
+    path = write_run(runs)
+    info = json.loads((path / "config.json").read_text())
+    info["config"]["dataset"]["data_dir"] = "/secret/data"
+    info["command"] = (
+        "python -m experiments.train --config=configs/cifar10.py:plain-20,"
+        f"dataset.data_dir=/secret/data,seed=0 --config.seed=0 --workdir={path}"
+    )
+    (path / "config.json").write_text(json.dumps(info))
+    common = {"dataset.data_dir": "/secret/data", "num_steps": 300}
+    command = "python -m experiments.sweep --override=dataset.data_dir=/secret/data --seeds=1"
+    names = {"plain-20-seed0": {"model.name": "plain-20", **common}, "plain-20-seed1": common}
+    write_sweep(runs, names, common=common, command=f"{command} --workdir={runs}")
+
+    archive(runs, tmp_path / "results" / "depth")
+    kept = tmp_path / "results" / "depth"
+    texts = [file.read_text() for file in kept.rglob("*") if file.is_file()]
+    assert not [text for text in texts if "secret" in text]
+    told = json.loads((kept / "plain-20-seed0" / "config.json").read_text())
+    assert told["command"] == (
+        "python -m experiments.train --config=configs/cifar10.py:plain-20,seed=0 --config.seed=0 "
+        "--workdir=runs/depth/plain-20-seed0"
+    )
+    sweep = json.loads((kept / "sweep.json").read_text())
+    assert sweep["command"] == "python -m experiments.sweep --seeds=1 --workdir=runs/depth"
+    assert sweep["common"] == {"num_steps": 300}
+    # A run that has not finished is not awaited in the archive.
+    assert [run["name"] for run in sweep["runs"]] == ["plain-20-seed0"]
+
+
+def test_findings_of_analyses_are_kept(tmp_path: Path, write_run):
+    runs = tmp_path / "runs"
+    path = write_run(runs)
+    for folder in (runs, path):
+        (folder / "analysis" / "responses").mkdir(parents=True)
+        (folder / "analysis" / "responses" / "finding.md").write_text("Smaller.\n")
+        (folder / "analysis" / "responses" / "figure.svg").write_text("<svg/>")
+        (folder / "analysis" / "responses" / "figure.png").write_bytes(b"large")
+    archive(runs, tmp_path / "kept")
+    kept = sorted(p.relative_to(tmp_path / "kept") for p in (tmp_path / "kept").rglob("f*.*"))
+    folders = (Path("analysis/responses"), Path(path.name, "analysis/responses"))
+    assert kept == sorted(f / name for f in folders for name in ("finding.md", "figure.svg"))
+
+
+def test_folder_without_a_finished_run_is_refused(tmp_path: Path, write_run):
+    write_run(tmp_path / "runs", status=None)
+    with pytest.raises(InputError, match="no finished run to archive"):
+        archive(tmp_path / "runs", tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()

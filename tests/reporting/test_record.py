@@ -1,0 +1,105 @@
+"""RESULTS.md puts a run into a paper's row if and only if it is that row's experiment."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from resnet_jax.errors import InputError
+from resnet_jax.reporting import PaperTable, archive, write_record
+from resnet_jax.runs import read_run
+
+
+def cells(page: str, net: str) -> list[list[str]]:
+    lines = [line for line in page.splitlines() if line.startswith(f"| {net} ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.fixture
+def table(tmp_path: Path, write_run) -> PaperTable:
+    """A paper's table of two nets, planned as `write_run` writes them."""
+    names = ("plain-20", "resnet-20")
+    runs = {name: write_run(tmp_path / "plan", name, dataset="cifar10") for name in names}
+    configs = {name: read_run(path).config for name, path in runs.items()}
+    return PaperTable("Depth", "v1 Figure 6", "python -m experiments.sweep --config=x", configs)
+
+
+def record(tmp_path: Path, *tables: PaperTable) -> str:
+    (tmp_path / "results").mkdir(exist_ok=True)
+    write_record(tables, tmp_path / "results", tmp_path / "RESULTS.md")
+    return (tmp_path / "RESULTS.md").read_text()
+
+
+def test_row_gives_the_papers_number_and_ours_over_seeds(
+    tmp_path: Path, table: PaperTable, write_run
+):
+    for seed, error in enumerate((0.08, 0.09, 0.10)):
+        path = write_run(tmp_path / "runs", "resnet-20", seed, test_error=error, dataset="cifar10")
+        info = json.loads((path / "config.json").read_text())
+        info["commit"] = "0123456789abcdef"
+        info["processor"] = "A processor, 2 cores"
+        (path / "config.json").write_text(json.dumps(info))
+    archive(tmp_path / "runs", tmp_path / "results" / "depth")
+    page = record(tmp_path, table)
+    (row,) = [row for row in cells(page, "resnet-20") if row[-1] == "resnet-20"]
+    assert row[1:-1] == [
+        *("8.75", "9.00 ± 1.00", "9.00", "3", "1.00 ± 0.00"),
+        *("2 x cpu, A processor, 2 cores", "1 min 15 s", "0123456"),
+    ]
+    (row,) = [row for row in cells(page, "plain-20") if row[-1] == "plain-20"]
+    assert row[1:3] == ["–", "not measured"]
+
+
+def test_run_of_another_recipe_stands_under_its_own_heading_only(
+    tmp_path: Path, table: PaperTable, write_run, write_sweep
+):
+    write_run(tmp_path / "runs", "resnet-20", dataset="cifar10", steps=100)
+    write_sweep(
+        tmp_path / "runs",
+        {"resnet-20-seed0": {}},
+        title="In short",
+        command="python -m experiments.sweep --num_steps=100",
+    )
+    archive(tmp_path / "runs", tmp_path / "results" / "short")
+    (tmp_path / "results" / "short" / "notes.md").write_text(
+        "# Shortened\n\nA *note*.\n\n## More\n"
+    )
+    page = record(tmp_path, table)
+    (row,) = [row for row in cells(page, "resnet-20") if row[-1] == "resnet-20"]
+    assert row[2] == "not measured"
+    own = page[page.index("## Shortened") :]
+    assert "A *note*.\n\n### More" in own
+    assert "2.00" in cells(own, "resnet-20")[0]
+    assert "    python -m experiments.sweep --num_steps=100 \\\n" not in own
+    assert "    python -m experiments.sweep --num_steps=100\n" in own
+    assert (tmp_path / "results" / "short" / "figure.svg").is_file()
+    assert "(results/short/figure.svg)" in own
+
+
+def test_one_net_is_one_row_however_it_is_written_down(
+    tmp_path: Path, table: PaperTable, write_run
+):
+    write_run(tmp_path / "runs", "resnet-20", dataset="cifar10", order="original", option="A")
+    write_run(tmp_path / "runs", "resnet-20", seed=1, dataset="cifar10", order="bn_after_add")
+    archive(tmp_path / "runs", tmp_path / "results" / "orders")
+    (row,) = [row for row in cells(record(tmp_path, table), "resnet-20") if row[-1] == "resnet-20"]
+    assert row[4] == "1"
+
+
+def test_diverged_runs_are_told_and_not_averaged_in(tmp_path: Path, table: PaperTable, write_run):
+    write_run(tmp_path / "runs", "resnet-20", dataset="cifar10", test_error=0.08)
+    write_run(tmp_path / "runs", "resnet-20", seed=1, dataset="cifar10", status="diverged")
+    archive(tmp_path / "runs", tmp_path / "results" / "depth")
+    (row,) = [row for row in cells(record(tmp_path, table), "resnet-20") if row[-1] == "resnet-20"]
+    assert row[2] == "8.00 (1 diverged)"
+
+
+def test_note_alone_is_a_section(tmp_path: Path):
+    (tmp_path / "results" / "drill").mkdir(parents=True)
+    (tmp_path / "results" / "drill" / "notes.md").write_text("# Killed runs\n\nNone was lost.\n")
+    assert record(tmp_path).endswith("## Killed runs\n\nNone was lost.\n")
+
+
+def test_missing_folder_is_named(tmp_path: Path):
+    with pytest.raises(InputError, match=r"no folder .*results"):
+        write_record([], tmp_path / "results", tmp_path / "RESULTS.md")
