@@ -22,7 +22,7 @@ from resnet_jax.reporting.collect import Collection, collect
 from resnet_jax.reporting.comparisons import percent
 from resnet_jax.reporting.findings import find
 from resnet_jax.reporting.numerals import NOTHING, duration, fixed, spread
-from resnet_jax.reporting.results import Group, Result, group, interpret
+from resnet_jax.reporting.results import Group, Result, interpret
 from resnet_jax.reporting.statistics import summarize
 from resnet_jax.reporting.tables import Table, comparisons_table, in_paper, results_table
 from resnet_jax.runs import Run, write_text
@@ -80,40 +80,29 @@ def write_record(tables: Sequence[PaperTable], folder: Path, output: Path) -> No
 
 
 def _paper_table(table: PaperTable, results: Sequence[Result]) -> list[str]:
-    planned = [
-        interpret(Run(Path(name), config, {}, [], None, [], "missing"), name)
-        for name, config in table.configs.items()
-    ]
-    # A group a row: alone, a planned run tells what distinguishes it from the others.
-    rows = {row.results[0].name: row for row in group(planned)}
-    columns = (
-        *("Net", "Paper", "Ours", "Median", "Seeds", "Training"),
-        *("Hardware", "Time", "Commit", "NAME"),
-    )
-    cells = [(*_paper_row(rows[name], results), name) for name in table.configs]
-    words = frozenset({"Net", "Hardware", "Commit", "NAME"})
-    body = exports.to_markdown(Table(table.title, columns, frozenset(columns) - words, cells))
+    columns = ("Net", "Paper", "Ours", "Median", "Seeds", "Training", "Hardware", "Time", "Commit")
+    rows = [(name, *_paper_row(config, results)) for name, config in table.configs.items()]
+    words = frozenset({"Net", "Hardware", "Commit"})
     return [
         f"### {table.source}: {exports.escape_markdown(table.title)}",
-        body,
-        "The command, for a single row with its name as in `--filter='^NAME-seed'`:",
+        exports.to_markdown(Table(table.title, columns, frozenset(columns) - words, rows)),
+        "The command; for one row, with `--filter='^NET-seed'`:",
         f"    {_wrapped(table.command)}",
     ]
 
 
-def _paper_row(row: Group, results: Sequence[Result]) -> tuple[str, ...]:
+def _paper_row(config: dict[str, Any], results: Sequence[Result]) -> tuple[str, ...]:
+    row = interpret(Run(Path(), config, {}, [], None, [], "missing"), "")
     number = papers.lookup(row.settings)
     paper = in_paper(number) if number else NOTHING
-    ours = dataclasses.replace(
-        row, results=tuple(r for r in results if same_experiment(r.settings, row.settings))
-    )
-    if not ours.results:
-        return (row.label, paper, NOT_MEASURED, *[NOTHING] * 6)
+    members = tuple(r for r in results if same_experiment(r.settings, row.settings))
+    if not members:
+        return (paper, NOT_MEASURED, *[NOTHING] * 6)
+    ours = Group(row.dataset, row.model, row.family, row.depth, "", row.settings, members)
     test = summarize(percent(ours.values("test_error")))
     train = summarize(percent(ours.values("train_error")))
     failed = f" ({len(ours.diverged)} diverged)" if ours.diverged else ""
     return (
-        row.label,
         paper,
         spread(test.mean, test.std) + failed,
         fixed(test.median, 2),
