@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from experiments import configuration
-from resnet_jax import parallel
+from resnet_jax import cluster, parallel
 from resnet_jax.data import resident, sources
 from resnet_jax.errors import InputError
 from resnet_jax.models import counting, zoo
@@ -53,7 +53,7 @@ class Experiment:
     def initial_state(self) -> state.TrainState:
         key, _ = self._keys()
         fresh = state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
-        return jax.device_put(fresh, parallel.replicated(self.mesh))
+        return parallel.place(fresh, parallel.replicated(self.mesh))
 
     def state_template(self) -> Any:
         """Shapes, types and places of a state; nothing is computed."""
@@ -117,7 +117,7 @@ class Experiment:
                 if name == "validation":
                     seen = self.schedule.after_validation(current.schedule, figures["error"])
                     current = current.replace(
-                        schedule=jax.device_put(seen, parallel.replicated(self.mesh))
+                        schedule=parallel.place(seen, parallel.replicated(self.mesh))
                     )
             return current
 
@@ -185,13 +185,18 @@ def load_splits(
         for name, split in named.items()
         if split
     }
+    cluster.same_everywhere("dataset", lambda: _bytes(examples))
     statistics = resident.normalization(examples["train"].images, dataset.mean, dataset.std)
     place = parallel.replicated(mesh)
     splits = {
-        name: jax.device_put(resident.Resident(part.images, part.labels, statistics), place)
+        name: parallel.place(resident.Resident(part.images, part.labels, statistics), place)
         for name, part in examples.items()
     }
     return splits, len(examples["train"].class_names)
+
+
+def _bytes(splits: dict[str, sources.Examples]) -> bytes:
+    return b"".join(part.images.tobytes() + part.labels.tobytes() for part in splits.values())
 
 
 def load_config(workdir: Path) -> ConfigDict:

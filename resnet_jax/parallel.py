@@ -1,10 +1,12 @@
 """Over which devices a run is spread: data parallelism over one mesh axis."""
 
+import collections
 import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from resnet_jax.errors import InputError
@@ -35,27 +37,34 @@ def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) 
     Args:
       batch_size: examples a batch.
       num_groups: batch-norm statistics groups a batch.
-      num_devices: how many devices; None for all accelerators, or for as many CPU cores as can
-        share the groups, so that no statistics need communication.
+      num_devices: how many devices, the same number from each process; None for all accelerators,
+        or for as many CPU cores as can share the groups, so that no statistics need communication.
 
     Raises:
       InputError: there are not that many devices, or they cannot share a batch evenly.
     """
-    available = jax.devices()
+    available, processes = jax.devices(), jax.process_count()
     if num_devices is None:
         num_devices = len(available)
         if available[0].platform == "cpu":
-            num_devices = max(d for d in range(1, num_devices + 1) if num_groups % d == 0)
+            shares = range(processes, num_devices + 1, processes)
+            num_devices = max((d for d in shares if num_groups % d == 0), default=num_devices)
     if not 1 <= num_devices <= len(available):
         raise InputError(f"num_devices={num_devices}: JAX sees {len(available)}")
+    if num_devices % processes:
+        raise InputError(
+            f"num_devices={num_devices}: {processes} processes need the same number each"
+        )
     if batch_size % num_devices:
         raise InputError(
             f"batch_size={batch_size}: {num_devices} devices cannot share it evenly; give a "
             f"multiple of {num_devices}, or fewer devices with num_devices"
         )
-    return jax.make_mesh(
-        (num_devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:num_devices]
-    )
+    share, by_process = num_devices // processes, collections.defaultdict(list)
+    for device in available:
+        by_process[device.process_index].append(device)
+    devices = [device for owned in by_process.values() for device in owned[:share]]
+    return jax.make_mesh((num_devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -66,6 +75,22 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
     """Array axis number `axis`, the batch, spread over the devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def place(tree: Any, sharding: NamedSharding) -> Any:
+    """Puts arrays of this process on a mesh's devices.
+
+    Where the mesh has devices of other processes, all of them call this with the same arrays, and
+    each puts what is its devices' part: nothing is sent.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(leaf):
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__)
+
+    return jax.tree.map(put, tree)
 
 
 def one_at_a_time(outputs: Any) -> Any:

@@ -71,7 +71,7 @@ def make_advance(
       batch_size: examples a step.
       padding, flip: see `augment.crop_and_flip`.
     """
-    replicated = parallel.replicated(mesh)
+    replicated, batches = parallel.replicated(mesh), parallel.sharded(mesh, axis=1)
 
     def one_step(state: TrainState, data: resident.Resident, indices: jax.Array) -> TrainState:
         window_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
@@ -87,7 +87,7 @@ def make_advance(
 
     compiled = jax.jit(
         chunk,
-        in_shardings=(replicated, replicated, parallel.sharded(mesh, axis=1)),
+        in_shardings=(replicated, replicated, batches),
         out_shardings=replicated,
         donate_argnums=0,
     )
@@ -96,7 +96,8 @@ def make_advance(
         indices = [
             resident.batch_indices(seed, step, batch_size, len(data)) for step in range(start, end)
         ]
-        return parallel.one_at_a_time(compiled(state, data, np.stack(indices)))
+        placed = parallel.place(np.stack(indices), batches)
+        return parallel.one_at_a_time(compiled(state, data, placed))
 
     return advance
 
@@ -148,7 +149,7 @@ def fit(
             log({"step": step, "split": "train", **_means(window), **clock.read()})
             if window.diverged_at != NOT_DIVERGED:
                 return state, "diverged"
-            state = state.replace(window=jax.device_put(Window.empty(), state.step.sharding))
+            state = state.replace(window=parallel.place(Window.empty(), state.step.sharding))
         if calendar.is_due(calendar.evaluate_every, step):
             state = evaluate(state, step)
         if stopping or calendar.is_due(calendar.checkpoint_every, step):
