@@ -22,6 +22,9 @@ from resnet_jax.training.checkpoints import Checkpoints
 
 STEPS_PER_DISPATCH = 100  # on accelerators
 
+ADDED = {"parallel": "jit"}
+"""Fields that configs of earlier versions lack, and what stood for them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -71,6 +74,28 @@ class Experiment:
     def make_evaluate(self) -> evaluation.Evaluate:
         return evaluation.make_evaluate(self.model, self.mesh, self.config.batch_size)
 
+    def make_advance(self) -> Callable[..., state.TrainState]:
+        """`advance(state, train_split, start, end)`, see `loop.make_advance`."""
+        config = self.config
+        return loop.make_advance(
+            step.make_train_step(
+                self.model,
+                self.optimizer,
+                self.schedule,
+                label_smoothing=config.label_smoothing,
+                accumulate=config.accumulate,
+                mesh=self.mesh if config.parallel == "jit" else None,
+                axis_name=parallel.axis_name(config.parallel),
+            ),
+            self.mesh,
+            key=self._keys()[1],
+            seed=config.seed,
+            batch_size=config.batch_size,
+            padding=config.dataset.padding,
+            flip=config.dataset.flip,
+            engine=config.parallel,
+        )
+
     def calendar(self) -> loop.Calendar:
         config = self.config
         chunk = 1 if jax.default_backend() == "cpu" else STEPS_PER_DISPATCH
@@ -91,23 +116,7 @@ class Experiment:
         seconds: float,
     ) -> tuple[state.TrainState, str]:
         """Trains from `start`; see `loop.fit`."""
-        config, splits = self.config, self.splits
-        advance = loop.make_advance(
-            step.make_train_step(
-                self.model,
-                self.optimizer,
-                self.schedule,
-                label_smoothing=config.label_smoothing,
-                accumulate=config.accumulate,
-                mesh=self.mesh,
-            ),
-            self.mesh,
-            key=self._keys()[1],
-            seed=config.seed,
-            batch_size=config.batch_size,
-            padding=config.dataset.padding,
-            flip=config.dataset.flip,
-        )
+        splits, advance = self.splits, self.make_advance()
         evaluate_split = self.make_evaluate()
 
         def evaluate(current: state.TrainState, at: int) -> state.TrainState:
@@ -129,7 +138,7 @@ class Experiment:
             save=checkpoints.save,
             log=log,
             should_stop=should_stop,
-            batch_size=config.batch_size,
+            batch_size=self.config.batch_size,
             seconds=seconds,
         )
 
@@ -145,11 +154,12 @@ def build(config: ConfigDict) -> Experiment:
       InputError: the data cannot be had, or do not suit the config or the devices.
     """
     parallel.use_cores_as_devices()
-    mesh = parallel.make_mesh(
-        config.batch_size // config.accumulate,
-        config.batch_size // config.accumulate // configuration.group_size(config),
-        config.num_devices,
-    )
+    part = config.batch_size // config.accumulate
+    num_groups = part // configuration.group_size(config)
+    mesh = parallel.make_mesh(part, num_groups, config.num_devices)
+    if config.parallel == "pmap":
+        dropout = configuration.architecture(config).shortcut == "dropout"
+        parallel.check_pmap(mesh, num_groups=num_groups, dropout=dropout)
     splits, num_classes = load_splits(config, mesh)
     optimizer = config.optimizer
     return Experiment(
@@ -210,4 +220,4 @@ def load_config(workdir: Path) -> ConfigDict:
     run = read_run(workdir)
     if not run.config:
         raise InputError(f"workdir={str(workdir)!r}: no run in this folder (no config.json)")
-    return ConfigDict(run.config)
+    return ConfigDict({**ADDED, **run.config})

@@ -93,6 +93,85 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(put, tree)
 
 
+def axis_name(engine: str) -> str | None:
+    """The axis over which a step takes its means itself; None where the compiler does."""
+    return AXIS if engine == "pmap" else None
+
+
+def own_part(batch: Any, axis: str | None) -> Any:
+    """A device's part of arrays [batch, …], where each device runs its own copy of a function."""
+    if axis is None:
+        return batch
+    number, size = jax.lax.axis_index(axis), jax.lax.axis_size(axis)
+    return jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:])[number], batch)
+
+
+def _jit(function: Callable, mesh: Mesh) -> Callable:
+    whole, shared = replicated(mesh), sharded(mesh, axis=1)
+    compiled = jax.jit(
+        function, in_shardings=(whole, whole, shared), out_shardings=whole, donate_argnums=0
+    )
+
+    def run(state, data, indices):
+        return one_at_a_time(compiled(state, data, place(indices, shared)))
+
+    run.lower = lambda state, data, indices: compiled.lower(state, data, place(indices, shared))
+    return run
+
+
+def _pmap(function: Callable, mesh: Mesh) -> Callable:
+    devices = list(mesh.devices.flat)
+    mapped = jax.pmap(
+        function, AXIS, in_axes=(None, None, 0), out_axes=None, devices=devices, donate_argnums=0
+    )
+    own = [device.process_index == jax.process_index() for device in devices]
+
+    def split(indices):
+        """[steps, batch] -> [devices of this process, steps, batch / devices]."""
+        return np.stack(np.split(indices, len(devices), axis=1))[own]
+
+    def whole(leaf):
+        """What several processes hold alike is one array again: `pmap` gives each its own."""
+        buffers = [shard.data for shard in leaf.addressable_shards]
+        place = replicated(mesh)
+        return jax.make_array_from_single_device_arrays(leaf.shape, place, buffers)
+
+    def run(state, data, indices):
+        state = one_at_a_time(mapped(state, data, split(indices)))
+        return state if all(own) else jax.tree.map(whole, state)
+
+    run.lower = lambda state, data, indices: mapped.lower(state, data, split(indices))
+    return run
+
+
+ENGINES = {"jit": _jit, "pmap": _pmap}
+"""How a step is spread over devices: the compiler divides it, or each device runs its own copy."""
+
+
+def spread(function: Callable, mesh: Mesh, engine: str) -> Callable:
+    """Compiles `function(state, data, indices) -> state` for a mesh.
+
+    State and data are whole on every device, indices [steps, batch] are shared along the batch;
+    under "pmap" the function sees its device's part of them. The state is donated.
+    """
+    return ENGINES[engine](function, mesh)
+
+
+def check_pmap(mesh: Mesh, *, num_groups: int, dropout: bool) -> None:
+    """Raises `InputError` for what `pmap` cannot do with the same numbers as `jit`."""
+    if num_groups % mesh.size:
+        raise InputError(
+            f"parallel='pmap': {mesh.size} devices cannot share {num_groups} batch-norm group(s) "
+            "without dividing one; give a smaller model.group_size, fewer devices with "
+            "num_devices, or parallel='jit'"
+        )
+    if dropout and mesh.size > 1:
+        raise InputError(
+            "parallel='pmap': a dropout shortcut draws one mask for the whole batch; give "
+            "num_devices=1 or parallel='jit'"
+        )
+
+
 def one_at_a_time(outputs: Any) -> Any:
     """Returns a computation's outputs; on the CPU, only once it is done.
 

@@ -15,6 +15,7 @@ FINISHED = ("completed", "diverged")
 NOT_WHAT = frozenset(
     {
         "num_devices",
+        "parallel",
         "steps_per_dispatch",
         "dataset.data_dir",
         "log_every",
