@@ -89,6 +89,7 @@ def recipe(name: str) -> ConfigDict:
     config.num_devices = placeholder(int)
     config.steps_per_dispatch = placeholder(int)
     config.parallel = "jit"  # or "pmap"
+    config.deterministic = True  # on GPUs: the same bits at every start, but slower
     return config
 
 

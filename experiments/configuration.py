@@ -12,7 +12,8 @@ from resnet_jax.models import zoo
 from resnet_jax.models.architecture import Architecture
 
 WHERE_NOT_WHAT = (
-    *("num_devices", "parallel", "steps_per_dispatch", "keep_checkpoints", "dataset.data_dir"),
+    *("num_devices", "parallel", "steps_per_dispatch", "deterministic"),
+    *("keep_checkpoints", "dataset.data_dir"),
 )
 """Fields that say where a run runs, not what it computes: it may continue under other values."""
 

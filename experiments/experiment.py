@@ -22,7 +22,7 @@ from resnet_jax.training.checkpoints import Checkpoints
 
 STEPS_PER_DISPATCH = 100  # on accelerators
 
-ADDED = {"parallel": "jit"}
+ADDED = {"parallel": "jit", "deterministic": False}
 """Fields that configs of earlier versions lack, and what stood for them."""
 
 
@@ -154,12 +154,18 @@ def build(config: ConfigDict) -> Experiment:
       InputError: the data cannot be had, or do not suit the config or the devices.
     """
     parallel.use_cores_as_devices()
-    part = config.batch_size // config.accumulate
+    if config.deterministic:
+        parallel.use_deterministic_ops()
+    net, part = configuration.architecture(config), config.batch_size // config.accumulate
     num_groups = part // configuration.group_size(config)
     mesh = parallel.make_mesh(part, num_groups, config.num_devices)
     if config.parallel == "pmap":
-        dropout = configuration.architecture(config).shortcut == "dropout"
-        parallel.check_pmap(mesh, num_groups=num_groups, dropout=dropout)
+        parallel.check_pmap(mesh, num_groups=num_groups, dropout=net.shortcut == "dropout")
+    if config.deterministic and jax.default_backend() == "gpu" and net.stem == "imagenet":
+        raise InputError(
+            "deterministic=True: on GPUs XLA knows no such gradient of the ImageNet stem's max "
+            "pooling; give deterministic=False"
+        )
     splits, num_classes = load_splits(config, mesh)
     optimizer = config.optimizer
     return Experiment(

@@ -1,10 +1,13 @@
 """Is this process one of several? Answered from flags and the environment, without loading JAX."""
 
+import contextlib
 import os
+import sys
 from collections.abc import Mapping
 
 from absl import flags
 
+from resnet_jax import cluster
 from resnet_jax.errors import InputError
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several")
@@ -14,8 +17,11 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "this one's number, from 0")
 
 
-def join() -> None:
+def join(*, deterministic: bool = False) -> None:
     """Joins the other processes if there are any.
+
+    Args:
+      deterministic: see `parallel.use_deterministic_ops`.
 
     Raises:
       InputError: the flags contradict each other, or the others cannot be reached.
@@ -36,10 +42,24 @@ def join() -> None:
         )
     if number is not None and count is not None and not 0 <= number < count:
         raise InputError(f"process_id={number}: must be from 0 to {count - 1}")
-    from resnet_jax import cluster, parallel
+    from resnet_jax import parallel  # Only now, because it loads JAX.
 
     parallel.use_cores_as_devices()
+    if deterministic:
+        parallel.use_deterministic_ops()
     cluster.join(coordinator, count, number)
+
+
+def tell_others(mistake: str) -> None:
+    """Lets the processes that wait for this one know of a mistake in its flags."""
+    # Those that follow the wrong one have not been read.
+    names = tuple(f"--{flag.name}=" for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID))
+    with contextlib.suppress(flags.Error):
+        flags.FLAGS([sys.argv[0], *[word for word in sys.argv if word.startswith(names)]])
+    flags.FLAGS.mark_as_parsed()
+    with contextlib.suppress(InputError):
+        join()
+        cluster.report(mistake)
 
 
 def scheduled(environment: Mapping[str, str]) -> bool:

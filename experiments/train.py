@@ -33,9 +33,10 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(argv: list[str]) -> int:
     """Trains and returns the exit code."""
     del argv
-    launch.join()
+    config = _CONFIG.value
+    launch.join(deterministic=config.deterministic)
     with cluster.sharing_mistakes():
-        return train(_CONFIG.value, Path(_WORKDIR.value))
+        return train(config, Path(_WORKDIR.value))
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
@@ -192,4 +193,4 @@ def _bugs_recorded(workdir: Path):
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, launch.tell_others)

@@ -112,8 +112,13 @@ def sharing_mistakes() -> Iterator[None]:
     except SharedMistake:
         raise
     except InputError as error:
-        meet(f"{_MISTAKE}{error}")
+        report(str(error))
         raise
+
+
+def report(mistake: str) -> None:
+    """Raises `SharedMistake` in all processes when they next meet; of one alone, does nothing."""
+    meet(f"{_MISTAKE}{mistake}")
 
 
 class StopTogether:

@@ -1,6 +1,7 @@
 """Over which devices a run is spread: data parallelism over one mesh axis."""
 
 import collections
+import importlib.metadata
 import os
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,19 @@ def use_cores_as_devices() -> None:
     """
     if jax.config.jax_num_cpu_devices < 1:
         jax.config.update("jax_num_cpu_devices", _num_cores())
+
+
+def use_deterministic_ops() -> None:
+    """On GPUs, makes XLA compute the same bits at every start; call it before JAX first computes.
+
+    XLA then chooses no kernel by timing it, and no operation adds in the order of arrival: slower,
+    by how much has not been measured here. A value that is set already in XLA_FLAGS is kept.
+    """
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    gpus = any(plugin.name.startswith(("xla_cuda", "xla_rocm")) for plugin in plugins)
+    xla_flags = os.environ.get("XLA_FLAGS", "")
+    if gpus and "xla_gpu_deterministic_ops" not in xla_flags:
+        os.environ["XLA_FLAGS"] = f"{xla_flags} --xla_gpu_deterministic_ops=true".strip()
 
 
 def _num_cores() -> int:

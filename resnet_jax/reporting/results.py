@@ -16,6 +16,7 @@ NOT_WHAT = frozenset(
     {
         "num_devices",
         "parallel",
+        "deterministic",
         "steps_per_dispatch",
         "dataset.data_dir",
         "log_every",
