@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     del argv
     config = _CONFIG.value
     launch.join(deterministic=config.deterministic)
-    with cluster.sharing_mistakes():
+    with cluster.ending_together():
         return train(config, Path(_WORKDIR.value))
 
 

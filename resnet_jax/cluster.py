@@ -5,7 +5,10 @@ For a process on its own every function here does nothing or the obvious, and lo
 
 import contextlib
 import hashlib
+import os
 import signal
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -101,8 +104,8 @@ def same_everywhere(field: str, value: Callable[[], bytes]) -> None:
 
 
 @contextlib.contextmanager
-def sharing_mistakes() -> Iterator[None]:
-    """A mistake that one process finds within ends all of them, when they next meet.
+def ending_together() -> Iterator[None]:
+    """A mistake that one process finds within ends all of them, when they next meet; so does a bug.
 
     Raises:
       SharedMistake: in every process.
@@ -114,6 +117,13 @@ def sharing_mistakes() -> Iterator[None]:
     except InputError as error:
         report(str(error))
         raise
+    except Exception:
+        if _size == 1:
+            raise
+        # At once: Python's orderly way out waits for the others, and they for this process.
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def report(mistake: str) -> None:
