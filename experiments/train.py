@@ -188,7 +188,9 @@ def _bugs_recorded(workdir: Path):
     except InputError:
         raise
     except Exception:
-        runs.write_text(workdir / "error.txt", traceback.format_exc())
+        # The first of several processes knows the reason; the others, that they have lost it.
+        if not (workdir / "error.txt").exists():
+            runs.write_text(workdir / "error.txt", traceback.format_exc())
         raise
 
 
