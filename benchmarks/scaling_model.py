@@ -47,6 +47,8 @@ WORK = (
 
 DEVICES = (8, 64, 512, 4096)
 
+BACKWARD = 2 / 3  # of the operations of a step
+
 
 @functools.cache
 def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str, int]:
@@ -75,14 +77,16 @@ def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str,
     return collectives.sent(advance.lower(start, data, 0, 1).compile().as_text())
 
 
-def efficiency(compute: float, reduced: int, devices: int, machine: Machine) -> float:
-    """Part of a step's time in which devices compute, if they then wait for a ring to reduce.
+def efficiency(compute: float, reduced: int, devices: int, machine: Machine) -> tuple[float, float]:
+    """Part of a step's time in which devices compute: without overlap, and with all there can be.
 
-    A ring moves 2 (n − 1) / n of the bytes through each link. Latency is that of a tree, which
-    libraries use where messages are small. Overlap with the backward pass is left out.
+    A ring moves 2 (n − 1) / n of the bytes through each link, at best during the backward pass.
+    Latency is that of a tree, which libraries use where messages are small.
     """
     ring = 2 * (devices - 1) / devices * reduced / machine.bandwidth
-    return compute / (compute + ring + 2 * math.log2(devices) * machine.latency)
+    latency = 2 * math.log2(devices) * machine.latency
+    seen = ring, max(0.0, ring - BACKWARD * compute)
+    return tuple(compute / (compute + waiting + latency) for waiting in seen)
 
 
 def main() -> None:
@@ -97,9 +101,8 @@ def main() -> None:
         for title, machine in MACHINES.items():
             # A multiply-add is two operations; the backward pass costs two forward passes.
             compute = 6 * count.multiply_adds * examples / machine.flops
-            figures = [
-                f"{efficiency(compute, sent['all-reduce'], n, machine):.1%}" for n in DEVICES
-            ]
+            bounds = [efficiency(compute, sent["all-reduce"], n, machine) for n in DEVICES]
+            figures = [f"{100 * low:.0f}–{100 * high:.0f}%" for low, high in bounds]
             megabytes, milliseconds = sent["all-reduce"] / 1e6, compute * 1e3
             print(
                 f"| {name}, {examples} a device | {title} | {megabytes:.2f} MB "

@@ -10,7 +10,9 @@ from absl import flags
 from resnet_jax import cluster
 from resnet_jax.errors import InputError
 
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0 of several; auto: JAX finds out, as on TPU VMs"
+)
 _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "how many train together; 1: this one alone, whatever the scheduler says"
 )
@@ -27,27 +29,30 @@ def join(*, deterministic: bool = False) -> None:
       InputError: the flags contradict each other, or the others cannot be reached.
     """
     coordinator, count, number = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-    if count is None and coordinator is None and number is None and not scheduled(os.environ):
+    detected = coordinator == "auto" or scheduled(os.environ)
+    if count == 1 or (not detected and (coordinator, count, number) == (None, None, None)):
         return
-    if count == 1:
-        return
+    _check(coordinator, count, number, detected)
+    from resnet_jax import parallel  # Only now, because it loads JAX.
+
+    parallel.use_cores_as_devices()
+    if deterministic:
+        parallel.use_deterministic_ops()
+    cluster.join(None if coordinator == "auto" else coordinator, count, number)
+
+
+def _check(coordinator: str | None, count: int | None, number: int | None, detected: bool) -> None:
     if count is not None and count < 1:
         raise InputError(f"num_processes={count}: must be at least 1")
-    if coordinator is not None and ":" not in coordinator:
-        raise InputError(f"coordinator={coordinator!r}: expected host:port")
-    if not scheduled(os.environ) and None in (coordinator, count, number):
+    if coordinator not in (None, "auto") and ":" not in coordinator:
+        raise InputError(f"coordinator={coordinator!r}: expected host:port, or auto")
+    if not detected and None in (coordinator, count, number):
         raise InputError(
             f"coordinator={coordinator!r}, num_processes={count}, process_id={number}: no "
             "scheduler says which processes there are, so all three are needed"
         )
     if number is not None and count is not None and not 0 <= number < count:
         raise InputError(f"process_id={number}: must be from 0 to {count - 1}")
-    from resnet_jax import parallel  # Only now, because it loads JAX.
-
-    parallel.use_cores_as_devices()
-    if deterministic:
-        parallel.use_deterministic_ops()
-    cluster.join(coordinator, count, number)
 
 
 def tell_others(mistake: str) -> None:
