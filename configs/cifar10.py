@@ -112,6 +112,8 @@ def recipe(name: str) -> ConfigDict:
     # Where it runs, not what: a run may be continued with other values of these.
     config.num_devices = placeholder(int)
     config.steps_per_dispatch = placeholder(int)
+    config.parallel = "jit"  # or "pmap"
+    config.deterministic = True  # on GPUs: the same bits at every start, but slower
     return config
 
 

@@ -15,10 +15,26 @@ WRONG_INPUT = 2
 STOPPED = 75  # Asked to stop and saved: the same command goes on. (EX_TEMPFAIL of sysexits.h.)
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
-    """Parses flags and runs `main`; a user's mistake is one line on stderr and exit code 2."""
+def run(
+    main: Callable[[list[str]], int | None], wrong_flags: Callable[[str], None] | None = None
+) -> None:
+    """Parses flags and runs `main`; a user's mistake is one line on stderr and exit code 2.
+
+    Args:
+      main: takes the positional arguments, and returns the exit code.
+      wrong_flags: is told of a mistake in the flags, before the process ends.
+    """
     logging.set_verbosity(logging.WARNING)  # Orbax tells much.
-    app.run(_without_traceback(main), flags_parser=_parse_flags)
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            return _parse_flags(argv)
+        except InputError as error:
+            if wrong_flags:
+                wrong_flags(str(error))
+            _fail(error)
+
+    app.run(_without_traceback(main), flags_parser=parse)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -28,9 +44,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
             hasattr(value, "items")  # A config file that is missing shows only when it is used.
     # ml_collections reports misspelt fields and wrong values with these.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        _fail(_mistake(error))
+        raise InputError(_mistake(error)) from error
     if len(positional) > 1:
-        _fail(f"unexpected argument {positional[1]!r}; values are given as --flag=value")
+        raise InputError(f"unexpected argument {positional[1]!r}; values are given as --flag=value")
     return positional
 
 

@@ -11,7 +11,10 @@ from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import Architecture
 
-WHERE_NOT_WHAT = ("num_devices", "steps_per_dispatch", "keep_checkpoints", "dataset.data_dir")
+WHERE_NOT_WHAT = (
+    *("num_devices", "parallel", "steps_per_dispatch", "deterministic"),
+    *("keep_checkpoints", "dataset.data_dir"),
+)
 """Fields that say where a run runs, not what it computes: it may continue under other values."""
 
 _OPTIONAL = ("num_devices", "steps_per_dispatch", "dataset.image_size")
@@ -37,9 +40,11 @@ def check(config: ConfigDict) -> None:
         _check_groups(config, architecture(config))
     _check_dataset(config)
     # From here on JAX is loaded, which takes most of a second.
+    from resnet_jax import parallel
     from resnet_jax.data import resident
     from resnet_jax.training import schedules, step
 
+    check_choice("parallel", config.parallel, parallel.ENGINES)
     with section("dataset"):
         check_choice("mean", config.dataset.mean, resident.MEANS)
         check_choice("std", config.dataset.std, resident.STDS)

@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from experiments import configuration
-from resnet_jax import parallel
+from resnet_jax import cluster, parallel
 from resnet_jax.data import resident, sources
 from resnet_jax.errors import InputError
 from resnet_jax.models import counting, zoo
@@ -21,6 +21,9 @@ from resnet_jax.training import evaluation, loop, schedules, state, step
 from resnet_jax.training.checkpoints import Checkpoints
 
 STEPS_PER_DISPATCH = 100  # on accelerators
+
+ADDED = {"parallel": "jit", "deterministic": False}
+"""Fields that configs of earlier versions lack, and what stood for them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Experiment:
     def initial_state(self) -> state.TrainState:
         key, _ = self._keys()
         fresh = state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
-        return jax.device_put(fresh, parallel.replicated(self.mesh))
+        return parallel.place(fresh, parallel.replicated(self.mesh))
 
     def state_template(self) -> Any:
         """Shapes, types and places of a state; nothing is computed."""
@@ -70,6 +73,28 @@ class Experiment:
 
     def make_evaluate(self) -> evaluation.Evaluate:
         return evaluation.make_evaluate(self.model, self.mesh, self.config.batch_size)
+
+    def make_advance(self) -> Callable[..., state.TrainState]:
+        """`advance(state, train_split, start, end)`, see `loop.make_advance`."""
+        config = self.config
+        return loop.make_advance(
+            step.make_train_step(
+                self.model,
+                self.optimizer,
+                self.schedule,
+                label_smoothing=config.label_smoothing,
+                accumulate=config.accumulate,
+                mesh=self.mesh if config.parallel == "jit" else None,
+                axis_name=parallel.axis_name(config.parallel),
+            ),
+            self.mesh,
+            key=self._keys()[1],
+            seed=config.seed,
+            batch_size=config.batch_size,
+            padding=config.dataset.padding,
+            flip=config.dataset.flip,
+            engine=config.parallel,
+        )
 
     def calendar(self) -> loop.Calendar:
         config = self.config
@@ -91,23 +116,7 @@ class Experiment:
         seconds: float,
     ) -> tuple[state.TrainState, str]:
         """Trains from `start`; see `loop.fit`."""
-        config, splits = self.config, self.splits
-        advance = loop.make_advance(
-            step.make_train_step(
-                self.model,
-                self.optimizer,
-                self.schedule,
-                label_smoothing=config.label_smoothing,
-                accumulate=config.accumulate,
-                mesh=self.mesh,
-            ),
-            self.mesh,
-            key=self._keys()[1],
-            seed=config.seed,
-            batch_size=config.batch_size,
-            padding=config.dataset.padding,
-            flip=config.dataset.flip,
-        )
+        splits, advance = self.splits, self.make_advance()
         evaluate_split = self.make_evaluate()
 
         def evaluate(current: state.TrainState, at: int) -> state.TrainState:
@@ -117,7 +126,7 @@ class Experiment:
                 if name == "validation":
                     seen = self.schedule.after_validation(current.schedule, figures["error"])
                     current = current.replace(
-                        schedule=jax.device_put(seen, parallel.replicated(self.mesh))
+                        schedule=parallel.place(seen, parallel.replicated(self.mesh))
                     )
             return current
 
@@ -129,7 +138,7 @@ class Experiment:
             save=checkpoints.save,
             log=log,
             should_stop=should_stop,
-            batch_size=config.batch_size,
+            batch_size=self.config.batch_size,
             seconds=seconds,
         )
 
@@ -145,11 +154,18 @@ def build(config: ConfigDict) -> Experiment:
       InputError: the data cannot be had, or do not suit the config or the devices.
     """
     parallel.use_cores_as_devices()
-    mesh = parallel.make_mesh(
-        config.batch_size // config.accumulate,
-        config.batch_size // config.accumulate // configuration.group_size(config),
-        config.num_devices,
-    )
+    if config.deterministic:
+        parallel.use_deterministic_ops()
+    net, part = configuration.architecture(config), config.batch_size // config.accumulate
+    num_groups = part // configuration.group_size(config)
+    mesh = parallel.make_mesh(part, num_groups, config.num_devices)
+    if config.parallel == "pmap":
+        parallel.check_pmap(mesh, num_groups=num_groups, dropout=net.shortcut == "dropout")
+    if config.deterministic and jax.default_backend() == "gpu" and net.stem == "imagenet":
+        raise InputError(
+            "deterministic=True: on GPUs XLA knows no such gradient of the ImageNet stem's max "
+            "pooling; give deterministic=False"
+        )
     splits, num_classes = load_splits(config, mesh)
     optimizer = config.optimizer
     return Experiment(
@@ -185,13 +201,18 @@ def load_splits(
         for name, split in named.items()
         if split
     }
+    cluster.same_everywhere("dataset", lambda: _bytes(examples))
     statistics = resident.normalization(examples["train"].images, dataset.mean, dataset.std)
     place = parallel.replicated(mesh)
     splits = {
-        name: jax.device_put(resident.Resident(part.images, part.labels, statistics), place)
+        name: parallel.place(resident.Resident(part.images, part.labels, statistics), place)
         for name, part in examples.items()
     }
     return splits, len(examples["train"].class_names)
+
+
+def _bytes(splits: dict[str, sources.Examples]) -> bytes:
+    return b"".join(part.images.tobytes() + part.labels.tobytes() for part in splits.values())
 
 
 def load_config(workdir: Path) -> ConfigDict:
@@ -205,4 +226,4 @@ def load_config(workdir: Path) -> ConfigDict:
     run = read_run(workdir)
     if not run.config:
         raise InputError(f"workdir={str(workdir)!r}: no run in this folder (no config.json)")
-    return ConfigDict(run.config)
+    return ConfigDict({**ADDED, **run.config})

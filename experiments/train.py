@@ -10,15 +10,16 @@ stopped by SIGTERM or Ctrl-C with everything saved: the same command goes on.
 
 import contextlib
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import command, configuration
+from experiments import command, configuration, launch
 from experiments.interruption import StopSignals
-from resnet_jax import runs
+from resnet_jax import cluster, runs
 from resnet_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,31 +33,51 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(argv: list[str]) -> int:
     """Trains and returns the exit code."""
     del argv
-    return train(_CONFIG.value, Path(_WORKDIR.value))
+    config = _CONFIG.value
+    launch.join(deterministic=config.deterministic)
+    with cluster.ending_together():
+        return train(config, Path(_WORKDIR.value))
 
 
 def train(config: ConfigDict, workdir: Path) -> int:
     """Runs a config in a folder, from its last checkpoint if there is one; returns an exit code."""
     configuration.check(config)
+    cluster.same_everywhere("config", config.to_json_best_effort().encode)
     if _is_complete(config, workdir):
-        print(f"{workdir}: complete already; nothing to do")
         return 0
-    with StopSignals() as stop:
+    with StopSignals() if cluster.size() == 1 else cluster.StopTogether() as stop:
         # Only now, because loading JAX and its libraries takes a second or two.
         from experiments.experiment import build
 
         experiment = build(config)
-        with runs.claim(workdir):
+        with _claimed(workdir):
             # Again, because another process may have trained there in the meantime.
             if _is_complete(config, workdir):
-                print(f"{workdir}: complete already; nothing to do")
                 return 0
             with _bugs_recorded(workdir):
                 return _run(experiment, workdir, stop)
 
 
+@contextlib.contextmanager
+def _claimed(workdir: Path):
+    """The first process claims the folder; the others make sure that theirs is the same one."""
+    with contextlib.ExitStack() as stack:
+        mark = cluster.from_first(lambda: stack.enter_context(runs.claim(workdir)))
+        if not cluster.is_first():
+            runs.check_claim(workdir, mark)
+        cluster.meet()
+        yield
+
+
 def _is_complete(config: ConfigDict, workdir: Path) -> bool:
-    """Whether the folder holds this very run, finished."""
+    """Whether the folder holds this very run, finished; the first process looks, and says so."""
+    complete = cluster.from_first(lambda: str(_holds_finished_run(config, workdir)))
+    if complete == str(True) and cluster.is_first():
+        print(f"{workdir}: complete already; nothing to do")
+    return complete == str(True)
+
+
+def _holds_finished_run(config: ConfigDict, workdir: Path) -> bool:
     run = runs.read_run(workdir)
     if run.status == "missing":
         return False
@@ -87,20 +108,26 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
         else:
             state = experiment.initial_state()
         step = int(state.step)
-        runs.write_config(workdir, config.to_dict(), devices=_devices(experiment))
-        metrics = stack.enter_context(runs.MetricsLog(workdir, step))
-        display = stack.enter_context(Display(config.model.name, config.num_steps, step))
+        rows: list[runs.Row] = []
+        outlets: list[Callable[[runs.Row], None]] = []
+        if cluster.is_first():
+            runs.write_config(workdir, config.to_dict(), devices=_devices(experiment))
+            metrics = stack.enter_context(runs.MetricsLog(workdir, step))
+            display = stack.enter_context(Display(config.model.name, config.num_steps, step))
+            rows, outlets = metrics.rows, [metrics.append, display.show]
 
         def log(row: runs.Row) -> None:
-            metrics.append(row)
-            display.show(row)
+            for outlet in outlets:
+                outlet(row)
 
-        seconds = max((row.get("seconds", 0.0) for row in metrics.rows), default=0.0)
+        seconds = max((row.get("seconds", 0.0) for row in rows), default=0.0)
         state, status = experiment.train(state, checkpoints, log, stop.asked, seconds)
+    if not cluster.is_first():
+        return command.STOPPED if status == "stopped" else 0
     if status == "stopped":
         print(f"stopped at step {int(state.step)}, saved; the same command goes on")
         return command.STOPPED
-    summary = _summary(experiment, metrics.rows, status, int(state.window.diverged_at))
+    summary = _summary(experiment, rows, status, int(state.window.diverged_at))
     runs.write_json(workdir / "summary.json", summary)
     print(_verdict(summary))
     return 0
@@ -154,15 +181,18 @@ def _devices(experiment: "Experiment") -> str:
 @contextlib.contextmanager
 def _bugs_recorded(workdir: Path):
     """A bug's traceback stays in the folder, so that it is never taken for a result."""
-    (workdir / "error.txt").unlink(missing_ok=True)
+    if cluster.is_first():
+        (workdir / "error.txt").unlink(missing_ok=True)
     try:
         yield
     except InputError:
         raise
     except Exception:
-        runs.write_text(workdir / "error.txt", traceback.format_exc())
+        # The first of several processes knows the reason; the others, that they have lost it.
+        if not (workdir / "error.txt").exists():
+            runs.write_text(workdir / "error.txt", traceback.format_exc())
         raise
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, launch.tell_others)

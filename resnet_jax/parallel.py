@@ -1,10 +1,13 @@
 """Over which devices a run is spread: data parallelism over one mesh axis."""
 
+import collections
+import importlib.metadata
 import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from resnet_jax.errors import InputError
@@ -23,6 +26,19 @@ def use_cores_as_devices() -> None:
         jax.config.update("jax_num_cpu_devices", _num_cores())
 
 
+def use_deterministic_ops() -> None:
+    """On GPUs, makes XLA compute the same bits at every start; call it before JAX first computes.
+
+    XLA then chooses no kernel by timing it, and no operation adds in the order of arrival: slower,
+    by how much has not been measured here. A value that is set already in XLA_FLAGS is kept.
+    """
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    gpus = any(plugin.name.startswith(("xla_cuda", "xla_rocm")) for plugin in plugins)
+    xla_flags = os.environ.get("XLA_FLAGS", "")
+    if gpus and "xla_gpu_deterministic_ops" not in xla_flags:
+        os.environ["XLA_FLAGS"] = f"{xla_flags} --xla_gpu_deterministic_ops=true".strip()
+
+
 def _num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -35,27 +51,34 @@ def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) 
     Args:
       batch_size: examples a batch.
       num_groups: batch-norm statistics groups a batch.
-      num_devices: how many devices; None for all accelerators, or for as many CPU cores as can
-        share the groups, so that no statistics need communication.
+      num_devices: how many devices, the same number from each process; None for all accelerators,
+        or for as many CPU cores as can share the groups, so that no statistics need communication.
 
     Raises:
       InputError: there are not that many devices, or they cannot share a batch evenly.
     """
-    available = jax.devices()
+    available, processes = jax.devices(), jax.process_count()
     if num_devices is None:
         num_devices = len(available)
         if available[0].platform == "cpu":
-            num_devices = max(d for d in range(1, num_devices + 1) if num_groups % d == 0)
+            shares = range(processes, num_devices + 1, processes)
+            num_devices = max((d for d in shares if num_groups % d == 0), default=num_devices)
     if not 1 <= num_devices <= len(available):
         raise InputError(f"num_devices={num_devices}: JAX sees {len(available)}")
+    if num_devices % processes:
+        raise InputError(
+            f"num_devices={num_devices}: {processes} processes need the same number each"
+        )
     if batch_size % num_devices:
         raise InputError(
             f"batch_size={batch_size}: {num_devices} devices cannot share it evenly; give a "
             f"multiple of {num_devices}, or fewer devices with num_devices"
         )
-    return jax.make_mesh(
-        (num_devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:num_devices]
-    )
+    share, by_process = num_devices // processes, collections.defaultdict(list)
+    for device in available:
+        by_process[device.process_index].append(device)
+    devices = [device for owned in by_process.values() for device in owned[:share]]
+    return jax.make_mesh((num_devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -66,6 +89,101 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
     """Array axis number `axis`, the batch, spread over the devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def place(tree: Any, sharding: NamedSharding) -> Any:
+    """Puts arrays of this process on a mesh's devices.
+
+    Where the mesh has devices of other processes, all of them call this with the same arrays, and
+    each puts what is its devices' part: nothing is sent.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(leaf):
+        leaf = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__)
+
+    return jax.tree.map(put, tree)
+
+
+def axis_name(engine: str) -> str | None:
+    """The axis over which a step takes its means itself; None where the compiler does."""
+    return AXIS if engine == "pmap" else None
+
+
+def own_part(batch: Any, axis: str | None) -> Any:
+    """A device's part of arrays [batch, …], where each device runs its own copy of a function."""
+    if axis is None:
+        return batch
+    number, size = jax.lax.axis_index(axis), jax.lax.axis_size(axis)
+    return jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:])[number], batch)
+
+
+def _jit(function: Callable, mesh: Mesh) -> Callable:
+    whole, shared = replicated(mesh), sharded(mesh, axis=1)
+    compiled = jax.jit(
+        function, in_shardings=(whole, whole, shared), out_shardings=whole, donate_argnums=0
+    )
+
+    def run(state, data, indices):
+        return one_at_a_time(compiled(state, data, place(indices, shared)))
+
+    run.lower = lambda state, data, indices: compiled.lower(state, data, place(indices, shared))
+    return run
+
+
+def _pmap(function: Callable, mesh: Mesh) -> Callable:
+    devices = list(mesh.devices.flat)
+    mapped = jax.pmap(
+        function, AXIS, in_axes=(None, None, 0), out_axes=None, devices=devices, donate_argnums=0
+    )
+    own = [device.process_index == jax.process_index() for device in devices]
+
+    def split(indices):
+        """[steps, batch] -> [devices of this process, steps, batch / devices]."""
+        return np.stack(np.split(indices, len(devices), axis=1))[own]
+
+    def whole(leaf):
+        """What several processes hold alike is one array again: `pmap` gives each its own."""
+        buffers = [shard.data for shard in leaf.addressable_shards]
+        place = replicated(mesh)
+        return jax.make_array_from_single_device_arrays(leaf.shape, place, buffers)
+
+    def run(state, data, indices):
+        state = one_at_a_time(mapped(state, data, split(indices)))
+        return state if all(own) else jax.tree.map(whole, state)
+
+    run.lower = lambda state, data, indices: mapped.lower(state, data, split(indices))
+    return run
+
+
+ENGINES = {"jit": _jit, "pmap": _pmap}
+"""How a step is spread over devices: the compiler divides it, or each device runs its own copy."""
+
+
+def spread(function: Callable, mesh: Mesh, engine: str) -> Callable:
+    """Compiles `function(state, data, indices) -> state` for a mesh.
+
+    State and data are whole on every device, indices [steps, batch] are shared along the batch;
+    under "pmap" the function sees its device's part of them. The state is donated.
+    """
+    return ENGINES[engine](function, mesh)
+
+
+def check_pmap(mesh: Mesh, *, num_groups: int, dropout: bool) -> None:
+    """Raises `InputError` for what `pmap` cannot do with the same numbers as `jit`."""
+    if num_groups % mesh.size:
+        raise InputError(
+            f"parallel='pmap': {mesh.size} devices cannot share {num_groups} batch-norm group(s) "
+            "without dividing one; give a smaller model.group_size, fewer devices with "
+            "num_devices, or parallel='jit'"
+        )
+    if dropout and mesh.size > 1:
+        raise InputError(
+            "parallel='pmap': a dropout shortcut draws one mask for the whole batch; give "
+            "num_devices=1 or parallel='jit'"
+        )
 
 
 def one_at_a_time(outputs: Any) -> Any:

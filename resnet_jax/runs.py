@@ -20,11 +20,13 @@ import json
 import math
 import os
 import platform
+import secrets
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,17 +94,18 @@ def _is_run(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def claim(workdir: Path) -> Iterator[None]:
-    """Keeps other processes from writing to the same run's folder.
+def claim(workdir: Path) -> Iterator[str]:
+    """Keeps other processes from writing to the same run's folder; yields this claim's mark.
 
-    The operating system lets go of the claim when the process ends, however it ends.
+    The operating system lets go of the claim when the process ends, however it ends. By the mark
+    those who train together with the claimant know the folder, see `check_claim`.
 
     Raises:
       InputError: another process has claimed the folder, or it cannot be written.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
+        lock = (workdir / ".lock").open("a")
     except OSError as error:
         raise InputError(
             f"workdir={str(workdir)!r}: cannot be written ({error.strerror})"
@@ -114,7 +117,32 @@ def claim(workdir: Path) -> Iterator[None]:
             raise InputError(
                 f"workdir={str(workdir)!r}: another process is training there"
             ) from error
-        yield
+        mark = secrets.token_hex(8)
+        lock.truncate(0)
+        lock.write(mark)
+        lock.flush()
+        yield mark
+
+
+def check_claim(workdir: Path, mark: str, patience: float = 10.0) -> None:
+    """Raises `InputError` if this folder is not the one that was claimed with a mark.
+
+    Args:
+      workdir: the folder under the name that it has here.
+      mark: of the claim.
+      patience: seconds that a network's file system may take to show what another host has written.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        with contextlib.suppress(OSError):
+            if (workdir / ".lock").read_text(encoding="utf-8") == mark:
+                return
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"workdir={str(workdir)!r}: not the folder in which process 0 trains; all "
+                "processes need a folder that their hosts share, under the same name"
+            )
+        time.sleep(0.1)
 
 
 def is_claimed(workdir: Path) -> bool:

@@ -15,6 +15,8 @@ FINISHED = ("completed", "diverged")
 NOT_WHAT = frozenset(
     {
         "num_devices",
+        "parallel",
+        "deterministic",
         "steps_per_dispatch",
         "dataset.data_dir",
         "log_every",

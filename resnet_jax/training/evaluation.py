@@ -30,12 +30,15 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
         return sums + jnp.stack([losses, errors.astype(jnp.float32)]).sum(1, where=mask)
 
     evaluate_batch = jax.jit(
-        evaluate_batch, in_shardings=(replicated, replicated, replicated, sharded, sharded)
+        evaluate_batch,
+        in_shardings=(replicated, replicated, replicated, sharded, sharded),
+        out_shardings=replicated,
     )
 
     def evaluate(variables, data):
         sums = np.zeros(2, np.float32)  # Counts are exact to 2²⁴.
-        for indices, mask in resident.evaluation_batches(len(data), batch_size):
+        for batch in resident.evaluation_batches(len(data), batch_size):
+            indices, mask = parallel.place(batch, sharded)
             sums = parallel.one_at_a_time(evaluate_batch(sums, variables, data, indices, mask))
         losses, errors = jax.device_get(sums)
         return {"loss": float(losses) / len(data), "error": float(errors) / len(data)}

@@ -58,25 +58,28 @@ def make_advance(
     batch_size: int,
     padding: int,
     flip: bool,
+    engine: str = "jit",
 ) -> Callable[[TrainState, resident.Resident, int, int], TrainState]:
     """Makes `advance(state, data, start, end) -> state`: the steps from `start` up to `end`.
 
-    They are one dispatch. `state` is donated: it must not be used again.
+    They are one dispatch. `state` is donated: it must not be used again. As with functions of
+    `jax.jit`, `advance.lower` with the same arguments gives the program.
 
     Args:
-      train_step: of `make_train_step`.
+      train_step: of `make_train_step`, with the engine's `parallel.axis_name`.
       mesh: the devices.
       key: of the augmentation and of dropout; every step folds its number in.
       seed: of the order of the examples.
       batch_size: examples a step.
       padding, flip: see `augment.crop_and_flip`.
+      engine: "jit" or "pmap", see `parallel.spread`.
     """
-    replicated = parallel.replicated(mesh)
+    axis = parallel.axis_name(engine)
 
     def one_step(state: TrainState, data: resident.Resident, indices: jax.Array) -> TrainState:
         window_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
         windows = augment.crop_and_flip(window_key, batch_size, padding=padding, flip=flip)
-        batch = resident.take(data, indices, windows)
+        batch = resident.take(data, indices, parallel.own_part(windows, axis))
         step = state.step
         state, metrics = train_step(state, batch, dropout_key)
         return state.replace(window=state.window.add(step, metrics))
@@ -85,19 +88,18 @@ def make_advance(
         body = lambda state, indices: (one_step(state, data, indices), None)
         return parallel.scan(body, state, indices)[0]
 
-    compiled = jax.jit(
-        chunk,
-        in_shardings=(replicated, replicated, parallel.sharded(mesh, axis=1)),
-        out_shardings=replicated,
-        donate_argnums=0,
-    )
+    run = parallel.spread(chunk, mesh, engine)
+
+    def indices_of(data, start, end):
+        steps = range(start, end)
+        return np.stack([resident.batch_indices(seed, s, batch_size, len(data)) for s in steps])
 
     def advance(state, data, start, end):
-        indices = [
-            resident.batch_indices(seed, step, batch_size, len(data)) for step in range(start, end)
-        ]
-        return parallel.one_at_a_time(compiled(state, data, np.stack(indices)))
+        return run(state, data, indices_of(data, start, end))
 
+    advance.lower = lambda state, data, start, end: run.lower(
+        state, data, indices_of(data, start, end)
+    )
     return advance
 
 
@@ -148,7 +150,7 @@ def fit(
             log({"step": step, "split": "train", **_means(window), **clock.read()})
             if window.diverged_at != NOT_DIVERGED:
                 return state, "diverged"
-            state = state.replace(window=jax.device_put(Window.empty(), state.step.sharding))
+            state = state.replace(window=parallel.place(Window.empty(), state.step.sharding))
         if calendar.is_due(calendar.evaluate_every, step):
             state = evaluate(state, step)
         if stopping or calendar.is_due(calendar.checkpoint_every, step):

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from resnet_jax import parallel
 from resnet_jax.errors import check_choice
+from resnet_jax.models.architecture import Architecture
 from resnet_jax.training.schedules import Schedule
 from resnet_jax.training.state import TrainState
 
@@ -64,6 +65,7 @@ def make_train_step(
     label_smoothing: float = 0.0,
     accumulate: int = 1,
     mesh: Mesh | None = None,
+    axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
     """Makes `train_step(state, (images, labels), key) -> (state, metrics)`.
 
@@ -75,6 +77,8 @@ def make_train_step(
         memory. The update is the same as for the whole batch where no batch-norm group is larger
         than a part.
       mesh: devices that share the parts; without one a part stays where its examples are.
+      axis_name: of `jax.pmap`, whose devices' means make the update: the batch is then a device's
+        part. None where `jax.jit` divides the whole batch.
     """
 
     def gradients(state: TrainState, batch: Batch, key: jax.Array):
@@ -97,15 +101,16 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         if accumulate == 1:
-            grads, loss, error, batch_stats = gradients(state, batch, key)
+            means = gradients(state, batch, key)
         else:
-            grads, loss, error, batch_stats = _mean_over_parts(
+            means = _mean_over_parts(
                 lambda part, part_key: gradients(state, part, part_key),
-                batch,
-                key,
-                accumulate,
-                mesh,
+                _parts(batch, accumulate, model.architecture, mesh),
+                jax.random.split(key, accumulate),
             )
+        if axis_name is not None:
+            means = jax.lax.pmean(means, axis_name)
+        grads, loss, error, batch_stats = means
         rate = schedule.rate(state.schedule, state.step)
         direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda w, v: w - rate * v, state.params, direction)
@@ -127,27 +132,33 @@ def make_train_step(
     return train_step
 
 
-def _mean_over_parts(
-    function: Callable, batch: Batch, key: jax.Array, parts: int, mesh: Mesh | None
-) -> Any:
-    """The mean of `function(part, key)` over equal parts of the batch.
+def _parts(batch: Batch, parts: int, net: Architecture, mesh: Mesh | None) -> Batch:
+    """[batch, …] -> [parts, batch / parts, …].
+
+    Batch-norm groups are dealt out whole and in turn: each part takes some from every device, and
+    no example changes its device.
+    """
+
+    def deal(x):
+        group = 1 if net.norm == "none" else net.group_size or len(x) // parts
+        x = x.reshape(-1, parts, group, *x.shape[1:]).swapaxes(0, 1)
+        x = x.reshape(parts, -1, *x.shape[3:])
+        # Else a part of few groups lies on few devices, and every device computes every part.
+        return jax.lax.with_sharding_constraint(x, parallel.sharded(mesh, axis=1)) if mesh else x
+
+    return jax.tree.map(deal, batch)
+
+
+def _mean_over_parts(function: Callable, batch: Batch, keys: jax.Array) -> Any:
+    """The mean of `function(part, key)` over the parts of the batch, [parts, batch / parts, …].
 
     Every part starts from the same batch statistics, so their mean is that over all groups.
     """
-
-    # Runs of consecutive examples: they keep batch-norm groups whole.
-    def split(x):
-        x = x.reshape(parts, -1, *x.shape[1:])
-        # Else each part lies on one device, and every device computes every part.
-        return jax.lax.with_sharding_constraint(x, parallel.sharded(mesh, axis=1)) if mesh else x
-
-    keys = jax.random.split(key, parts)
-    split_batch = jax.tree.map(split, batch)
-    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], split_batch), keys[0])
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], batch), keys[0])
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     def body(total, part):
         return jax.tree.map(jnp.add, total, function(*part)), None
 
-    total, _ = parallel.scan(body, zeros, (split_batch, keys))
-    return jax.tree.map(lambda leaf: leaf / parts, total)
+    total, _ = parallel.scan(body, zeros, (batch, keys))
+    return jax.tree.map(lambda leaf: leaf / len(keys), total)

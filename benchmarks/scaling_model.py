@@ -1,0 +1,114 @@
+"""Predicts how well data parallelism scales: the table of docs/scaling.md.
+
+    python -m benchmarks.scaling_model
+
+The bytes that devices reduce in a step are read from the step as compiled for eight (CPU) devices.
+The speed of devices and links is assumed: see `MACHINES`.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from resnet_jax import collectives, parallel
+from resnet_jax.data import resident
+from resnet_jax.models import counting, zoo
+from resnet_jax.training import loop, schedules, state, step
+
+
+class Machine(NamedTuple):
+    """Assumed, not measured.
+
+    Attributes:
+      flops: floating-point operations a second that a device sustains in training.
+      bandwidth: bytes a second that a device sends (and receives) in an all-reduce.
+      latency: seconds of one hop.
+    """
+
+    flops: float
+    bandwidth: float
+    latency: float
+
+
+MACHINES = {
+    "H100, 400 Gb/s a GPU": Machine(flops=0.1 * 989e12, bandwidth=50e9, latency=5e-6),
+    "H100, 25 Gb/s a GPU": Machine(flops=0.1 * 989e12, bandwidth=3.1e9, latency=20e-6),
+    "TPU v5e, its own links": Machine(flops=0.2 * 197e12, bandwidth=45e9, latency=2e-6),
+}
+WORK = (
+    ("resnet-50", (224, 224, 3), 1000, 32),
+    ("resnet-50", (224, 224, 3), 1000, 128),
+    ("resnet-110", (32, 32, 3), 10, 64),
+)
+"""Network, images, classes, and examples a device."""
+
+DEVICES = (8, 64, 512, 4096)
+
+BACKWARD = 2 / 3  # of the operations of a step
+
+
+@functools.cache
+def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str, int]:
+    """What a device sends in a step, by kind, from the program for eight devices."""
+    mesh = parallel.make_mesh(8, 8, 8)
+    model = zoo.create(name, num_classes, group_size=1)
+    schedule, optimizer = schedules.Schedule("constant", 1, 0.1), step.sgd()
+    shape = (32, 32, 3)  # Neither parameters nor statistics depend on the images' size.
+    start = jax.eval_shape(
+        lambda key: state.create(key, model, shape, optimizer, schedule), jax.random.key(0)
+    )
+    normalization = resident.Normalization(jnp.zeros(shape), jnp.ones(3))
+    data = resident.Resident(jnp.zeros((8, *shape), jnp.uint8), jnp.zeros(8, int), normalization)
+    advance = loop.make_advance(
+        step.make_train_step(
+            model, optimizer, schedule, mesh=mesh, axis_name=parallel.axis_name(engine)
+        ),
+        mesh,
+        key=jax.random.key(0),
+        seed=0,
+        batch_size=8,
+        padding=0,
+        flip=False,
+        engine=engine,
+    )
+    return collectives.sent(advance.lower(start, data, 0, 1).compile().as_text())
+
+
+def efficiency(compute: float, reduced: int, devices: int, machine: Machine) -> tuple[float, float]:
+    """Part of a step's time in which devices compute: without overlap, and with all there can be.
+
+    A ring moves 2 (n − 1) / n of the bytes through each link, at best during the backward pass.
+    Latency is that of a tree, which libraries use where messages are small.
+    """
+    ring = 2 * (devices - 1) / devices * reduced / machine.bandwidth
+    latency = 2 * math.log2(devices) * machine.latency
+    seen = ring, max(0.0, ring - BACKWARD * compute)
+    return tuple(compute / (compute + waiting + latency) for waiting in seen)
+
+
+def main() -> None:
+    """Prints the table as Markdown."""
+    jax.config.update("jax_num_cpu_devices", 8)
+    header = ["network", "machine", "reduced", "compute", *map(str, DEVICES)]
+    print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for name, shape, num_classes, examples in WORK:
+        sent = bytes_reduced(name, num_classes)
+        assert set(sent) == {"all-reduce"}, sent
+        count = counting.count(zoo.create(name, num_classes), shape)
+        for title, machine in MACHINES.items():
+            # A multiply-add is two operations; the backward pass costs two forward passes.
+            compute = 6 * count.multiply_adds * examples / machine.flops
+            bounds = [efficiency(compute, sent["all-reduce"], n, machine) for n in DEVICES]
+            figures = [f"{100 * low:.0f}–{100 * high:.0f}%" for low, high in bounds]
+            megabytes, milliseconds = sent["all-reduce"] / 1e6, compute * 1e3
+            print(
+                f"| {name}, {examples} a device | {title} | {megabytes:.2f} MB "
+                f"| {milliseconds:.2f} ms | {' | '.join(figures)} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Several processes are joined where a scheduler started several, and nowhere else."""
+
+import subprocess
+import sys
+
+import pytest
+
+from experiments import command, launch
+
+ALLOCATION = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "several"),
+    [
+        ({}, False),
+        (ALLOCATION, False),  # a batch script
+        ({**ALLOCATION, "SLURM_STEP_NODELIST": "a", "SLURM_STEP_NUM_TASKS": "1"}, False),  # a shell
+        ({**ALLOCATION, "SLURM_STEP_NODELIST": "a", "SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "t-0,t-1"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "t-0", "MEGASCALE_NUM_SLICES": "2"}, True),
+    ],
+)
+def test_what_counts_is_the_processes_of_this_very_start(environment, several):
+    assert launch.scheduled(environment) == several
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--process_id=1"], "all three are needed"),
+        (["--num_processes=0"], "num_processes=0: must be at least 1"),
+        (
+            ["--coordinator=here", "--num_processes=2", "--process_id=0"],
+            "coordinator='here': expected host:port",
+        ),
+        (
+            ["--coordinator=here:1", "--num_processes=2", "--process_id=2"],
+            "process_id=2: must be from 0 to 1",
+        ),
+    ],
+)
+def test_flags_that_make_no_cluster_end_in_one_line(flags, message, tmp_path):
+    argv = [sys.executable, "-m", "experiments.train", "--config=configs/digits.py"]
+    result = subprocess.run(
+        [*argv, f"--workdir={tmp_path}", *flags], capture_output=True, text=True
+    )
+    assert result.returncode == command.WRONG_INPUT
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_process_on_its_own_loads_no_jax_to_find_that_out():
+    code = (
+        "import sys; from absl import flags; from experiments import launch, train;"
+        "flags.FLAGS(['x', '--config=configs/digits.py', '--workdir=x']); launch.join();"
+        "print('jax' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "False\n", result.stderr

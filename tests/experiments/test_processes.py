@@ -1,0 +1,175 @@
+"""Several real processes train one run as one does, stop together, and refuse together."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import arguments, digits
+from experiments import command, train
+from experiments.experiment import build, load_config
+from resnet_jax import runs
+from resnet_jax.training.checkpoints import Checkpoints
+
+# Tanh has no kink: a ReLU may be flipped by the last bit of a sum in another order.
+TINY = (
+    "resnet-8,batch_size=16,num_steps=12,log_every=4,evaluate_every=6,checkpoint_every=6,"
+    "model.width=4,model.group_size=4,model.activation=tanh,dataset.train=train[:200],"
+    "dataset.test=test[:50]"
+)
+slow = pytest.mark.slow
+COMMAND = [sys.executable, "-m", "experiments.train"]
+
+
+class Processes:
+    """Two processes of `experiments.train`, two CPU devices each.
+
+    Args:
+      workdirs: of each.
+      flags: of both.
+      last: of the second alone.
+    """
+
+    def __init__(self, workdirs, *flags, last=()):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        flags = [f"--config=configs/digits.py:{TINY}", f"--coordinator={address}", *flags]
+        self.processes = []
+        for number, workdir in enumerate(workdirs):
+            own = [f"--workdir={workdir}", f"--process_id={number}", *(last if number else ())]
+            self.processes.append(
+                subprocess.Popen(
+                    [*COMMAND, *flags, "--num_processes=2", *own],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env={**os.environ, "JAX_NUM_CPU_DEVICES": "2", "PYTHONUNBUFFERED": "1"},
+                )
+            )
+
+    def wait(self):
+        """(exit code, standard output, error lines) of each."""
+        ends = []
+        try:
+            for process in self.processes:
+                output, errors = process.communicate(timeout=300)
+                wrong = [line for line in errors.splitlines() if line.startswith("error:")]
+                lines = [line for line in output.splitlines() if not line.startswith("[Gloo]")]
+                ends.append((process.returncode, lines, wrong))
+        finally:
+            for process in self.processes:
+                process.kill()
+        return ends
+
+
+def trained_here(workdir, **fields):
+    assert train.train(arguments.update(digits.get_config(TINY), fields), workdir) == 0
+    return workdir
+
+
+def final_state(workdir):
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return checkpoints.restore(build(load_config(workdir)).state_template())
+
+
+def assert_same_training(a, b, **tolerances):
+    """The same figures and parameters."""
+    first, second = runs.read_run(a), runs.read_run(b)
+    assert first.status == second.status == "completed"
+    for name in ("step", "split", "error"):
+        assert [row[name] for row in first.rows] == [row[name] for row in second.rows]
+    losses = [[row["loss"] for row in run.rows] for run in (first, second)]
+    np.testing.assert_allclose(*losses, **tolerances)
+    states = final_state(a), final_state(b)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, **tolerances),
+        *[(state.variables, state.opt_state) for state in states],
+    )
+
+
+@pytest.fixture(scope="module")
+def one_devices(tmp_path_factory):
+    return trained_here(tmp_path_factory.mktemp("one") / "run", num_devices=1)
+
+
+@pytest.fixture(scope="module")
+def four_devices(tmp_path_factory):
+    return trained_here(tmp_path_factory.mktemp("four") / "run", num_devices=4)
+
+
+@pytest.mark.parametrize(
+    ("engine", "devices"),
+    [("jit", "four"), *(pytest.param(engine, "one", marks=slow) for engine in ("jit", "pmap"))],
+)
+def test_two_processes_train_as_one_does(engine, devices, request, tmp_path):
+    alone = request.getfixturevalue(f"{devices}_devices")
+    processes = Processes([tmp_path, tmp_path], f"--config.parallel={engine}")
+    (code, printed, _), (other_code, other_printed, _) = processes.wait()
+    assert (code, other_code) == (0, 0)
+    assert "resnet-8: training error" in printed[-1]
+    assert other_printed == []  # One writes and prints.
+    assert runs.read_run(tmp_path).info["devices"].startswith("4 x")
+    assert_same_training(tmp_path, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ("--config.seed=3", "config: process 1 has another one than process 0"),
+        pytest.param("--config.batch_size=0", "batch_size=0: must be at least 1", marks=slow),
+        pytest.param("--config.sede=3", "no config field 'sede'", marks=slow),
+    ],
+)
+def test_mistake_of_one_process_ends_both(wrong, line, tmp_path):
+    ends = Processes([tmp_path / "run"] * 2, last=[wrong]).wait()
+    assert [code for code, *_ in ends] == [command.WRONG_INPUT] * 2
+    assert all(len(errors) == 1 and line in errors[0] for *_, errors in ends)
+    assert not (tmp_path / "run").exists()
+
+
+@slow
+def test_folders_that_are_not_the_same_one_are_refused_by_both(tmp_path):
+    ends = Processes([tmp_path / "a", tmp_path / "b"]).wait()
+    assert [code for code, *_ in ends] == [command.WRONG_INPUT] * 2
+    line = f"process 1: workdir='{tmp_path / 'b'}': not the folder in which process 0 trains"
+    assert all(len(errors) == 1 and line in errors[0] for *_, errors in ends)
+    assert not (tmp_path / "a" / "config.json").exists()
+
+
+@slow
+@pytest.mark.parametrize(("asked", "number"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
+def test_one_stopped_process_stops_both_and_one_goes_on_alone(asked, number, tmp_path):
+    length = "--config.num_steps=400"
+    both = Processes([tmp_path, tmp_path], length)
+    while not next(both.processes[0].stdout).startswith("step"):
+        pass
+    both.processes[number].send_signal(asked)
+    (code, printed, _), (other_code, *_) = both.wait()
+    assert (code, other_code) == (command.STOPPED, command.STOPPED)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        saved = checkpoints.steps[-1]
+    assert 0 < saved < 400
+    assert printed[-1] == f"stopped at step {saved}, saved; the same command goes on"
+    trained_here(tmp_path, num_steps=400, num_devices=2)
+    whole = trained_here(tmp_path / "whole", num_steps=400, num_devices=4)
+    rows = [runs.read_run(path).rows for path in (tmp_path, whole)]
+    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
+    losses = [[row["loss"] for row in of_run if row["step"] <= saved] for of_run in rows]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+@slow
+def test_process_that_is_killed_takes_the_other_with_it(tmp_path):
+    both = Processes([tmp_path, tmp_path], "--config.num_steps=4000")
+    while not next(both.processes[0].stdout).startswith("step"):
+        pass
+    both.processes[1].kill()
+    (code, *_), _ = both.wait()
+    assert code == 1
+    assert runs.read_run(tmp_path).status == "failed"
