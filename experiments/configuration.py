@@ -10,12 +10,7 @@ from resnet_jax.data import sources
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import Architecture
-
-WHERE_NOT_WHAT = (
-    *("num_devices", "parallel", "steps_per_dispatch", "deterministic"),
-    *("keep_checkpoints", "dataset.data_dir"),
-)
-"""Fields that say where a run runs, not what it computes: it may continue under other values."""
+from resnet_jax.runs import WHERE_NOT_WHAT
 
 _OPTIONAL = ("num_devices", "steps_per_dispatch", "dataset.image_size")
 

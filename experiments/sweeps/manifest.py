@@ -60,7 +60,7 @@ def write(
 
 def recipe(sweep: Sweep, command_line: Overrides) -> str:
     """The sweep's recipe, after what the command line did to it."""
-    changed = {path for path in command_line if path not in configuration.WHERE_NOT_WHAT}
+    changed = {path for path in command_line if path not in runs.WHERE_NOT_WHAT}
     if not changed:
         return sweep.recipe
     return "shortened" if changed == {"num_steps"} and sweep.recipe == "paper" else "other"

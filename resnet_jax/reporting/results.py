@@ -8,23 +8,11 @@ from typing import Any
 import numpy as np
 
 from resnet_jax.reporting import naming
-from resnet_jax.runs import Run
+from resnet_jax.runs import WHERE_NOT_WHAT, Run
 
 FINISHED = ("completed", "diverged")
 
-NOT_WHAT = frozenset(
-    {
-        "num_devices",
-        "parallel",
-        "deterministic",
-        "steps_per_dispatch",
-        "dataset.data_dir",
-        "log_every",
-        "evaluate_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-    }
-)
+NOT_WHAT = frozenset({*WHERE_NOT_WHAT, "log_every", "evaluate_every", "checkpoint_every"})
 """Fields of the config that say where a run runs and how often it looks, not what it is."""
 
 
