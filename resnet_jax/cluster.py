@@ -55,6 +55,25 @@ def join(
     counts = [sum(d.process_index == p for d in jax.devices()) for p in range(_size)]
     if len(set(counts)) > 1:
         raise SharedMistake(f"devices of the processes: {counts}; each needs as many as the others")
+    _connect_devices()
+
+
+def _connect_devices() -> None:
+    """Makes the connections over which processes meet and train, while all are here.
+
+    Gloo, which serves CPUs, waits half a minute for a first connection; later, processes that load
+    data or compile may be further apart than that.
+    """
+    import jax
+
+    from resnet_jax import parallel
+
+    meet()
+    num_devices = jax.device_count()
+    mesh = parallel.make_mesh(num_devices, num_devices, num_devices)
+    ones = parallel.place(np.ones(num_devices), parallel.sharded(mesh))
+    total = jax.jit(lambda x: x.sum(), out_shardings=parallel.replicated(mesh))(ones)
+    jax.block_until_ready(total)
 
 
 def size() -> int:
