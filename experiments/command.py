@@ -3,12 +3,13 @@
 import difflib
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
 
-from resnet_jax.errors import InputError
+from resnet_jax.errors import InputError, storage_failure
 
 # Exit codes, beside 0 and Python's 1 for a bug.
 WRONG_INPUT = 2
@@ -19,6 +20,8 @@ def run(
     main: Callable[[list[str]], int | None], wrong_flags: Callable[[str], None] | None = None
 ) -> None:
     """Parses flags and runs `main`; a user's mistake is one line on stderr and exit code 2.
+
+    So is a disk that is full or cannot be written: the user must act there, too.
 
     Args:
       main: takes the positional arguments, and returns the exit code.
@@ -45,6 +48,11 @@ def _parse_flags(argv: list[str]) -> list[str]:
     # ml_collections reports misspelt fields and wrong values with these.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise InputError(_mistake(error)) from error
+    except Exception as error:  # of the config's Python
+        raise InputError(mistake_in_file(error)) from error
+    workdirs = flags.FLAGS["workdir"].value if "workdir" in flags.FLAGS else None
+    if workdirs is not None and not all(workdirs if isinstance(workdirs, list) else [workdirs]):
+        raise InputError("workdir='': expected a folder")
     if len(positional) > 1:
         raise InputError(f"unexpected argument {positional[1]!r}; values are given as --flag=value")
     return positional
@@ -68,6 +76,14 @@ def _mistake(error: BaseException) -> str:
     return str(error)
 
 
+def mistake_in_file(error: Exception) -> str:
+    """Where in a user's Python file an error was raised, and what it says."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}, line {last.lineno}: {type(error).__name__}: {error}"
+
+
 def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
@@ -80,6 +96,10 @@ def _without_traceback(
             return main(argv)
         except InputError as error:
             _fail(error)
+        except Exception as error:
+            if failure := storage_failure(error):
+                _fail(failure)
+            raise
 
     return wrapped
 

@@ -1,6 +1,7 @@
 """Is this config one that can run? Answered before anything slow begins."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ DTYPES = ("float32", "bfloat16")
 
 def check(config: ConfigDict) -> None:
     """Raises `InputError` with one line on the first thing that cannot work."""
+    _check_finite(config)
     for field in (
         *("batch_size", "num_steps", "accumulate"),
         *("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
@@ -88,6 +90,14 @@ def section(name: str) -> Iterator[None]:
         raise InputError(f"{name}.{error}") from error
 
 
+def _check_finite(config: ConfigDict, prefix: str = "") -> None:
+    for field, value in config.items():
+        if isinstance(value, ConfigDict):
+            _check_finite(value, f"{prefix}{field}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{prefix}{field}={value!r}: must be finite")
+
+
 def _check_groups(config: ConfigDict, net: Architecture) -> None:
     if config.batch_size % config.accumulate:
         raise InputError(
@@ -103,6 +113,8 @@ def _check_groups(config: ConfigDict, net: Architecture) -> None:
 
 def _check_dataset(config: ConfigDict) -> None:
     dataset = config.dataset
+    if not dataset.train:
+        raise InputError(f"dataset.train={dataset.train!r}: a run needs a training split")
     splits = [split for split in (dataset.train, dataset.validation, dataset.test) if split]
     sources.check(dataset.name, splits, data_dir=dataset.data_dir, image_size=dataset.image_size)
     if config.schedule.name == "plateau" and not dataset.validation:

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
         config.dataset.data_dir = _DATA_DIR.value
     run = experiment.build(config)
     check_choice("split", _SPLIT.value, run.splits)
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         state = checkpoints.restore(run.state_template(), _STEP.value)
     data = run.splits[_SPLIT.value]
     figures = run.make_evaluate()(state.variables, data)

@@ -22,6 +22,8 @@ from resnet_jax.training.checkpoints import Checkpoints
 
 STEPS_PER_DISPATCH = 100  # on accelerators
 
+_SECTIONS = ("model", "dataset", "optimizer", "schedule")
+
 ADDED = {"parallel": "jit", "deterministic": False}
 """Fields that configs of earlier versions lack, and what stood for them."""
 
@@ -159,6 +161,7 @@ def build(config: ConfigDict) -> Experiment:
     net, part = configuration.architecture(config), config.batch_size // config.accumulate
     num_groups = part // configuration.group_size(config)
     mesh = parallel.make_mesh(part, num_groups, config.num_devices)
+    parallel.introduce(mesh)
     if config.parallel == "pmap":
         parallel.check_pmap(mesh, num_groups=num_groups, dropout=net.shortcut == "dropout")
     if config.deterministic and jax.default_backend() == "gpu" and net.stem == "imagenet":
@@ -219,11 +222,17 @@ def load_config(workdir: Path) -> ConfigDict:
     """The config of an existing run.
 
     Raises:
-      InputError: there is none.
+      InputError: there is none, or its config is damaged.
     """
     from resnet_jax.runs import read_run
 
     run = read_run(workdir)
+    damaged = [problem for problem in run.problems if problem.startswith("config.json")]
+    if damaged and run.status != "missing":
+        raise InputError(f"workdir={str(workdir)!r}: {damaged[0]}")
     if not run.config:
         raise InputError(f"workdir={str(workdir)!r}: no run in this folder (no config.json)")
+    missing = [name for name in _SECTIONS if not isinstance(run.config.get(name), dict)]
+    if missing:
+        raise InputError(f"{workdir / 'config.json'}: has no section {missing[0]!r}")
     return ConfigDict({**ADDED, **run.config})

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments import command, configuration, launch
 from experiments.interruption import StopSignals
 from resnet_jax import cluster, runs
-from resnet_jax.errors import InputError
+from resnet_jax.errors import InputError, storage_failure
 
 if TYPE_CHECKING:
     from experiments.experiment import Experiment
@@ -187,9 +187,10 @@ def _bugs_recorded(workdir: Path):
         yield
     except InputError:
         raise
-    except Exception:
-        # The first of several processes knows the reason; the others, that they have lost it.
-        if not (workdir / "error.txt").exists():
+    except Exception as error:
+        # A full disk is no bug and has no room to tell of one. The first of several processes
+        # knows the reason; the others, that they have lost it.
+        if not storage_failure(error) and not (workdir / "error.txt").exists():
             runs.write_text(workdir / "error.txt", traceback.format_exc())
         raise
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from resnet_jax.errors import InputError
+from resnet_jax.errors import InputError, storage_failure
 
 _LINE = 2048  # bytes that a process can say when they meet
 _MISTAKE = "mistake: "
@@ -124,7 +124,10 @@ def same_everywhere(field: str, value: Callable[[], bytes]) -> None:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """A mistake that one process finds within ends all of them, when they next meet; so does a bug.
+    """A mistake that one process finds within ends all of them, when they next meet.
+
+    A bug or a full disk, of which the others know nothing, ends this process at once, and theirs
+    end when they miss it.
 
     Raises:
       SharedMistake: in every process.
@@ -136,13 +139,16 @@ def ending_together() -> Iterator[None]:
     except InputError as error:
         report(str(error))
         raise
-    except Exception:
+    except Exception as error:
         if _size == 1:
             raise
         # At once: Python's orderly way out waits for the others, and they for this process.
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
+        failure = storage_failure(error)
+        sys.stdout.flush()
+        print(
+            f"error: {failure}" if failure else traceback.format_exc(), file=sys.stderr, flush=True
+        )
+        os._exit(2 if failure else 1)
 
 
 def report(mistake: str) -> None:

@@ -1,6 +1,9 @@
 """Mistakes that a user can mend, told in one line."""
 
 import difflib
+import errno
+import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,3 +24,28 @@ def check_choice(field: str, value: Any, allowed: Iterable[Any]) -> None:
     nearest = difflib.get_close_matches(str(value), map(str, allowed), n=1)
     hint = f"; nearest: {nearest[0]}" if nearest else ""
     raise InputError(f"{field}={value!r}: allowed are {', '.join(map(str, allowed))}{hint}")
+
+
+_STORAGE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ESTALE),
+}
+
+
+def storage_failure(error: BaseException | None) -> str | None:
+    """One line on a disk that is full, read-only or broken, if that is behind an error; else None.
+
+    Mending that is the user's, whatever the code did just then. TensorStore, which writes the
+    checkpoints, says it in the text of errors of other types.
+    """
+    while error is not None:
+        text = str(error)
+        told = re.search(r"\[OS error (\d+)", text)
+        number = error.errno if isinstance(error, OSError) else told and int(told[1])
+        if number in _STORAGE:
+            file = error.filename2 or error.filename if isinstance(error, OSError) else None
+            named = re.search(r'local file "([^"]+)"', text)
+            where = os.fsdecode(file) if file else named[1] if named else "a file"
+            return f"{where}: {os.strerror(number)}; once that is mended the same command goes on"
+        error = error.__cause__ or error.__context__
+    return None

@@ -250,7 +250,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file, _named(path):
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -258,6 +258,16 @@ def write_text(path: Path, text: str) -> None:
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Puts the file's name into an error of writing to it (a full disk), which lacks one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
         raise
 
 
@@ -269,24 +279,23 @@ class MetricsLog:
     """
 
     def __init__(self, workdir: Path, step: int = 0):
-        from tensorboardX import SummaryWriter  # Here, because readers need not have it.
+        from resnet_jax.tensorboard import Events  # Here, because readers need no tensorboardX.
 
         path = workdir / "metrics.jsonl"
         self.rows = [row for row in _read_rows(path, []) if row.get("step", math.inf) <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._tensorboard = Events(workdir / "tensorboard", step + 1)
 
     def append(self, row: Row) -> None:
         """Adds one row; it is on disk when this returns."""
         row = _finite(row)
         self.rows.append(row)
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        for name, value in row.items():
-            if name not in ("step", "split") and value is not None:
-                self._tensorboard.add_scalar(f"{row['split']}/{name}", value, row["step"])
+        with _named(Path(self._file.name)):
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._tensorboard.add(row)
 
     def close(self) -> None:
         self._file.close()

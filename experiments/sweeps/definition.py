@@ -27,6 +27,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.command import mistake_in_file
 from resnet_jax.errors import InputError, check_choice
 
 Overrides = dict[str, Any]
@@ -93,7 +94,12 @@ def _load_module(field: str, path: Path) -> ModuleType:
         raise InputError(f"{field}={str(path)!r}: {_no_such_file(path)}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(mistake_in_file(error)) from error
     return module
 
 

@@ -1,33 +1,57 @@
-"""Training states on disk, by Orbax: asynchronous, atomic, the last few kept."""
+"""Training states on disk, by Orbax: asynchronous, atomic, the last few kept, and proved whole."""
 
+import hashlib
+import itertools
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 
+from resnet_jax import cluster
 from resnet_jax.errors import InputError
+from resnet_jax.training import orbax_noise
 from resnet_jax.training.state import TrainState
+
+FORMAT = 1
 
 
 class Checkpoints:
     """The checkpoints of one run, by step.
 
     A checkpoint is written in the background under another name and renamed when it is whole:
-    a run killed at any instant finds the one before.
+    a run killed at any instant finds the one before. With it goes a digest of its values, because
+    files that a failing disk changed may still be readable.
+
+    Args:
+      directory: of the checkpoints, one folder each, named after its step.
+      keep: the last so many are kept.
+      read_only: nothing in the directory is made or changed, and nothing can be saved.
     """
 
-    def __init__(self, directory: str | os.PathLike, keep: int = 2):
+    def __init__(self, directory: str | os.PathLike, keep: int = 2, *, read_only: bool = False):
         self._directory = Path(directory).absolute()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            create=True,
-            # Made in the background, a folder that cannot be made (a full disk) leaves threads
-            # that keep the failed process alive.
-            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+        self._read_only = read_only
+        # Made in the background, a folder that cannot be made (a full disk) leaves threads that
+        # keep the failed process alive.
+        in_this_thread = ocp.AsyncOptions(create_directories_asynchronously=False)
+        options = (
+            ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+            if read_only
+            else ocp.CheckpointManagerOptions(max_to_keep=keep, async_options=in_this_thread)
         )
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        if self._directory.exists() and not self._directory.is_dir():
+            raise InputError(f"{self._directory}: not a folder; checkpoints go there")
+        orbax_noise.silence()
+        # With the handler given, Orbax does not guess from a folder, perhaps an empty one, how the
+        # others are laid out.
+        self._manager = ocp.CheckpointManager(
+            self._directory, options=options, item_handlers=ocp.StandardCheckpointHandler()
+        )
 
     @property
     def steps(self) -> list[int]:
@@ -37,31 +61,81 @@ class Checkpoints:
         """Starts saving `state`; does nothing if its step is saved already."""
         step = int(state.step)
         if step not in self.steps:
-            self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+            self._manager.save(
+                step,
+                args=ocp.args.StandardSave(state),
+                custom_metadata={"format": FORMAT, "digest": _digest(state)},
+                force=True,
+            )
 
-    def restore(self, template: Any, step: int | None = None) -> Any:
-        """The state saved at `step`, or the last one.
+    def restore(self, template: Any = None, step: int | None = None) -> Any:
+        """The state saved at `step`, or the last one that is whole.
+
+        A damaged one is passed over for the one before with a warning, and, unless this is
+        read-only, renamed to "<step>.damaged": Orbax takes no notice of such a name.
 
         Args:
-          template: a tree of arrays (or their shapes) with the shapes and shardings wanted.
+          template: a tree of arrays (or their shapes) with the shapes and shardings wanted; None
+            for nested dicts of what was saved, on one device.
           step: None for the last one.
 
         Raises:
-          InputError: there is no such checkpoint, or it is one of another model.
+          InputError: there is no such checkpoint, it is one of another model or of a newer
+            format, or none is whole; nothing is renamed then.
         """
+        self._manager.wait_until_finished()  # What is being saved is no damage.
         if not self.steps:
             raise InputError(f"{self._directory}: no checkpoint in this folder")
-        step = self.steps[-1] if step is None else step
-        if step not in self.steps:
+        if step is not None and step not in self.steps:
             raise InputError(f"step={step}: no such checkpoint; {self._directory} has {self.steps}")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+        damaged: dict[int, str] = {}
+        for candidate in self.steps[::-1] if step is None else [step]:
+            state, damage = self._read(candidate, template)
+            # Of several processes all go on from the same step, or none.
+            damage = max(cluster.meet(damage))
+            if not damage:
+                break
+            damaged[candidate] = damage
+        if damage:
+            first = next(iter(damaged))
+            message = f"{self._directory / str(first)}: damaged ({damaged[first]})"
+            if step is None:
+                message += f"; no checkpoint is whole, delete {self._directory} to start over"
+            raise InputError(message)
+        self._set_aside(damaged, candidate)
+        return state
+
+    def _read(self, step: int, template: Any) -> tuple[Any, str]:
+        """What was saved at `step`, and "" or how it is damaged."""
+        folder = self._directory / str(step)
         try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
-        except ValueError as error:  # So Orbax says that names or shapes differ.
-            raise InputError(
-                f"{self._directory / str(step)}: not a checkpoint of this network and recipe "
-                f"({str(error).strip().splitlines()[0]})"
-            ) from error
+            record = _record(folder)
+            if record.get("format", FORMAT) > FORMAT:
+                raise InputError(
+                    f"{folder}: format {record['format']} is newer than this version reads"
+                )
+            wanted = _on_one_device(_saved(folder)) if template is None else template
+            wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
+            state = self._manager.restore(step, args=ocp.args.StandardRestore(wanted))
+        except (InputError, MemoryError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as error:  # Of broken files Orbax and TensorStore raise many kinds.
+            if template is not None:
+                _check_tree(folder, template, error)
+            return None, _first_line(error)
+        # Checkpoints of earlier versions have no digest.
+        whole = record.get("digest") in (None, _digest(state))
+        return state, "" if whole else "it holds other values than were saved"
+
+    def _set_aside(self, damaged: dict[int, str], instead: int) -> None:
+        if damaged and cluster.is_first():
+            for step, damage in damaged.items():
+                folder = self._directory / str(step)
+                to = "" if self._read_only else f", now {_rename(folder).name},"
+                logging.warning("%s%s is damaged (%s): using step %d", folder, to, damage, instead)
+        if damaged:
+            cluster.meet()
+            self._manager.reload()
 
     def close(self) -> None:
         """Waits until what was saved is on disk."""
@@ -75,3 +149,66 @@ class Checkpoints:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def _digest(state: Any) -> str:
+    """Of the values and their names; whether a tree is of dataclasses or dicts does not matter."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(ocp.tree.to_flat_dict(state, sep=".").items()):
+        if value is not None:  # so Orbax shows empty branches
+            value = np.asarray(jax.device_get(value))
+            digest.update(f"{name} {value.dtype} {value.shape}".encode())
+            digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What `save` put beside the state."""
+    text = (folder / "_CHECKPOINT_METADATA").read_text(encoding="utf-8")
+    return json.loads(text)["custom_metadata"] or {}
+
+
+def _saved(folder: Path) -> Any:
+    """Shapes, as nested dicts, of what a checkpoint holds."""
+    return ocp.StandardCheckpointHandler().metadata(folder / "default").tree
+
+
+def _on_one_device(saved: Any) -> Any:
+    # Without this, Orbax wants the very devices from which the arrays were saved.
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), saved
+    )
+
+
+def _check_tree(folder: Path, template: Any, error: Exception) -> None:
+    """Raises `InputError` if the checkpoint was readable, and is one of another network."""
+    try:
+        saved = _shapes(_saved(folder))
+    except Exception:  # Then it is the checkpoint that is damaged.
+        return
+    wanted = _shapes(template)
+    different = sorted(name for name in {*saved, *wanted} if saved.get(name) != wanted.get(name))
+    if different:
+        name = different[0]
+        raise InputError(
+            f"{folder}: not a checkpoint of this network and recipe ({name}: saved "
+            f"{saved.get(name, 'nothing')}, wanted {wanted.get(name, 'nothing')})"
+        ) from error
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = ocp.tree.to_flat_dict(tree, sep=".")
+    return {name: leaf.shape for name, leaf in leaves.items() if leaf is not None}
+
+
+def _rename(folder: Path) -> Path:
+    for number in itertools.count(1):
+        aside = folder.with_name(f"{folder.name}.damaged" + (f"-{number}" if number > 1 else ""))
+        if not aside.exists():
+            return folder.rename(aside)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__

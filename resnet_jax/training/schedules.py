@@ -78,13 +78,23 @@ class Schedule:
             raise InputError(
                 f"warmup_steps={self.warmup_steps}: must be at least 1 with warmup={self.warmup!r}"
             )
+        if self.warmup_error > 1:
+            raise InputError(f"warmup_error={self.warmup_error!r}: a fraction, at most 1")
+        self._check_boundaries()
+
+    def _check_boundaries(self) -> None:
+        steps = []
         for boundary in self.boundaries:
-            allowed = 0 < boundary < 1 if isinstance(boundary, float) else boundary > 0
-            if not allowed:
+            fraction = isinstance(boundary, float)
+            number = fraction or isinstance(boundary, int)
+            if not (number and boundary > 0 and (boundary < 1 or not fraction)):
                 raise InputError(
                     f"boundaries={tuple(self.boundaries)}: {boundary!r} is neither a "
                     "step (a whole number above 0) nor a fraction of num_steps (between 0 and 1)"
                 )
+            steps.append(boundary * self.num_steps if fraction else boundary)
+        if steps != sorted(steps):
+            raise InputError(f"boundaries={tuple(self.boundaries)}: must be in ascending order")
 
     def init(self) -> ScheduleState:
         return ScheduleState(

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -121,13 +122,22 @@ def test_damaged_config_is_named_and_nothing_is_overwritten(tmp_path):
     assert (tmp_path / "config.json").read_text() == "{"
 
 
-def test_failed_save_ends_the_run_as_a_bug(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/checkpoints").write_text("a file in the way")
-    process = run_command(tmp_path / "run", stderr=subprocess.PIPE, text=True)
+def test_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(tmp_path):
+    long = ["--config.num_steps=200", "--config.checkpoint_every=20"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes["env"] = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}  # A file like others.
+    process = run_command(tmp_path / "a", *long, **pipes)
+    next(process.stdout)
+    # From now on no file can grow, as if a quota were used up.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     _, errors = process.communicate(timeout=120)
-    assert process.returncode in (1, command.WRONG_INPUT)
-    assert "checkpoints" in errors
+    assert process.returncode == command.WRONG_INPUT
+    assert errors.count("\n") == 1, errors
+    assert "File too large; once that is mended the same command goes on" in errors
+    assert runs.read_run(tmp_path / "a").status == "partial"
+    for name in ("a", "b"):
+        assert run_command(tmp_path / name, *long).wait() == 0
+    assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
 def test_finished_run_is_left_alone(finished, capsys):
