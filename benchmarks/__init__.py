@@ -1,0 +1,1 @@
+"""Programs that measure the product from outside; they are no part of it."""

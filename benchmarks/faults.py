@@ -1,0 +1,221 @@
+"""What can go wrong with a run, and what the run promises to do about it.
+
+A fault that stops the run takes its processes while they train; one that damages takes its folder
+while they are down. Each says what the processes did that they should not have, or "".
+"""
+
+import contextlib
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.trainers import Trainers
+
+GRACE = 5.0
+"""Seconds that a scheduler leaves the other processes when one of them has ended."""
+
+PATIENCE = 240.0
+"""Seconds after which a start, or an end, counts as hanging."""
+
+WRONG_INPUT, STOPPED = 2, 75  # exit codes of experiments.train
+
+
+def kill_one(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
+    trainers.signal(chance.randrange(trainers.count), signal.SIGKILL)
+    trainers.end(PATIENCE, GRACE)
+    return ""
+
+
+def kill_all(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
+    trainers.kill()
+    return ""
+
+
+def terminate_one(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
+    trainers.signal(chance.randrange(trainers.count), signal.SIGTERM)
+    trainers.end(PATIENCE, PATIENCE)
+    reached = max(trainers.printed_steps(), default=0)
+    return _expect(trainers, STOPPED) or (
+        f"step {reached} was not saved" if reached not in trainers.checkpoint_steps() else ""
+    )
+
+
+def fill_disk(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
+    with disk.full(trainers):
+        trainers.end(PATIENCE, GRACE)
+    return _refusal(trainers)
+
+
+def read_only(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
+    with disk.read_only(trainers.workdir):
+        trainers.end(PATIENCE, GRACE)
+    return _refusal(trainers)
+
+
+def not_a_number(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
+    """A parameter becomes NaN, in the newest checkpoint, as by a fault of memory before a save.
+
+    The run must record that it diverged. Then what whoever notices it would do: the summary and
+    the poisoned checkpoint are removed, and the run goes on from the one before.
+    """
+    from benchmarks import states
+
+    trainers.kill()
+    poisoned = states.poison(trainers.workdir)
+    trainers.start()
+    trainers.end(PATIENCE, PATIENCE)
+    complaint = _expect(trainers, 0)
+    if not complaint and f"diverged at step {poisoned + 1}" not in trainers.told():
+        complaint = "the loss was not finite, and the run does not say so"
+    (trainers.workdir / "summary.json").unlink(missing_ok=True)
+    shutil.rmtree(trainers.workdir / "checkpoints" / str(poisoned))
+    return complaint
+
+
+STOPS: dict[str, Callable[[Trainers, "Disk", random.Random], str]] = {
+    "SIGKILL to one process": kill_one,
+    "SIGKILL to all": kill_all,
+    "SIGTERM to one process": terminate_one,
+    "disk full": fill_disk,
+    "workdir read-only": read_only,
+    "NaN in the parameters": not_a_number,
+}
+
+
+def truncate(file: Path, chance: random.Random) -> None:
+    os.truncate(file, chance.randrange(file.stat().st_size) if file.stat().st_size else 0)
+
+
+def flip_bit(file: Path, chance: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    if content:
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    file.write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
+    "checkpoint file truncated": truncate,
+    "checkpoint file deleted": lambda file, chance: file.unlink(),
+    "checkpoint file zeroed": lambda file, chance: file.write_bytes(bytes(file.stat().st_size)),
+    "checkpoint bit flipped": flip_bit,
+}
+
+
+WEIGHTS = {
+    **{"SIGKILL to one process": 12, "SIGKILL to all": 10, "SIGTERM to one process": 9},
+    **{"disk full": 7, "workdir read-only": 7, "NaN in the parameters": 4},
+    **{"checkpoint file truncated": 16, "checkpoint file deleted": 15},
+    **{"checkpoint file zeroed": 10, "checkpoint bit flipped": 10},
+}
+"""How often each kind comes, relative to the others."""
+
+
+def deal(count: int, chance: random.Random) -> list[str]:
+    """So many faults in random order: one of each kind, and others by their weights."""
+    more = chance.choices(list(WEIGHTS), WEIGHTS.values(), k=count - len(WEIGHTS))
+    deck = [*WEIGHTS, *more]
+    chance.shuffle(deck)
+    return deck
+
+
+def damage(kind: str, checkpoint: Path, chance: random.Random) -> str:
+    """Damages one file of a checkpoint, the larger ones more often; returns its name."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    (file,) = chance.choices(files, [file.stat().st_size + 200 for file in files])
+    DAMAGES[kind](file, chance)
+    return str(file.relative_to(checkpoint))
+
+
+def _expect(trainers: Trainers, code: int) -> str:
+    wrong = any(found != code for found in trainers.codes)
+    return f"exit codes {trainers.codes}, not {code}: {_errors(trainers)}" if wrong else ""
+
+
+def _refusal(trainers: Trainers) -> str:
+    """What is wrong with how the processes ended that could not save."""
+    for number, code in enumerate(trainers.codes):
+        told = trainers.told(number)
+        if code == WRONG_INPUT and told.count("error: ") == 1 and "Traceback" not in told:
+            return ""  # The first to notice says so; the others are ended by its end.
+    return f"exit codes {trainers.codes}: {_errors(trainers)}"
+
+
+def _errors(trainers: Trainers) -> str:
+    lines = [line for line in trainers.told().splitlines() if not line.startswith("step ")]
+    return " | ".join(lines[-3:])[:300]
+
+
+class Disk:
+    """Where the runs lie: a small tmpfs if this is root, who can fill it and make it read-only.
+
+    Anyone else's disk is "full" by a limit on the size of files, and read-only by permissions.
+    """
+
+    def __init__(self, folder: Path, megabytes: int = 64):
+        self.folder, self._mounted = folder, os.geteuid() == 0
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._mounted:
+            size = f"size={megabytes}m"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], check=True)
+
+    @property
+    def means(self) -> str:
+        """How it is filled and made read-only, for people."""
+        if self._mounted:
+            return "a tmpfs filled up; a read-only bind mount over the workdir"
+        return "RLIMIT_FSIZE on the processes; the workdir's permissions"
+
+    @contextlib.contextmanager
+    def full(self, trainers: Trainers) -> Iterator[None]:
+        if not self._mounted:
+            for pid in trainers.pids:
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+            yield
+            return
+        ballast = self.folder / "ballast"
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        try:
+            yield
+        finally:
+            ballast.unlink()
+
+    @contextlib.contextmanager
+    def read_only(self, workdir: Path) -> Iterator[None]:
+        """Root ignores permissions, and a file system in use cannot be remounted: so a bind."""
+        if self._mounted:
+            subprocess.run(["mount", "--bind", workdir, workdir], check=True)
+            subprocess.run(["mount", "-o", "remount,bind,ro", workdir], check=True)
+        else:
+            _chmod(workdir, 0o555)
+        try:
+            yield
+        finally:
+            if self._mounted:
+                _unmount(workdir)
+            else:
+                _chmod(workdir, 0o755)
+
+    def close(self) -> None:
+        if self._mounted:
+            _unmount(self.folder)
+
+
+def _chmod(workdir: Path, mode: int) -> None:
+    for folder in (workdir, workdir / "checkpoints"):
+        folder.chmod(mode)
+
+
+def _unmount(folder: Path) -> None:
+    for _ in range(50):
+        if subprocess.run(["umount", folder], capture_output=True).returncode == 0:
+            return
+        time.sleep(0.1)
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -1,0 +1,157 @@
+"""The processes that train one run together, started and watched from outside."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[1]
+CONFIG = (
+    "configs/digits.py:resnet-8,batch_size=16,num_steps={steps},log_every=1,evaluate_every=20,"
+    "checkpoint_every=4,model.width=4,model.group_size=4,"
+    "dataset.train=train[:200],dataset.test=test[:50]"
+)
+TIMES = ("seconds", "images_per_second", "wall_seconds")
+
+
+class Trainers:
+    """`experiments.train` in several processes, on a folder that may have to be started often.
+
+    Attributes:
+      workdir: the run's folder.
+      codes: exit codes of the last start, by process.
+    """
+
+    def __init__(self, workdir: Path, logs: Path, *, processes: int, devices: int, steps: int):
+        self.workdir, self.steps = workdir, steps
+        self._logs, self._count, self._devices = logs, processes, devices
+        self._processes: list[subprocess.Popen] = []
+        self.codes: list[int | None] = []
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "experiments.train"]
+        command += [f"--config={CONFIG.format(steps=self.steps)}", f"--workdir={self.workdir}"]
+        together = [f"--coordinator=localhost:{_free_port()}", f"--num_processes={self._count}"]
+        self._processes = []
+        for number in range(self._count):
+            flags = [*together, f"--process_id={number}"] if self._count > 1 else []
+            with self._log(number).open("wb") as log:
+                process = subprocess.Popen(
+                    command + flags,
+                    cwd=REPOSITORY,
+                    env={**os.environ, "JAX_NUM_CPU_DEVICES": str(self._devices)},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            self._processes.append(process)
+
+    @property
+    def count(self) -> int:
+        return self._count
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes if process.poll() is None]
+
+    def printed_steps(self) -> list[int]:
+        """The steps of which this start has printed a row."""
+        return [int(step) for step in re.findall(r"^step +(\d+)  train", self.told(), re.M)]
+
+    def told(self, number: int = 0) -> str:
+        """What a process has printed since its start."""
+        return self._log(number).read_text(errors="replace")
+
+    def signal(self, which: int, number: int) -> None:
+        if self._processes[which].poll() is None:
+            self._processes[which].send_signal(number)
+
+    def kill(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        self.codes = [process.returncode for process in self._processes]
+
+    def running(self) -> bool:
+        """Whether none has ended."""
+        return all(process.poll() is None for process in self._processes)
+
+    def wait_for(self, rows: int, timeout: float) -> None:
+        """Returns when this start has printed so many rows, or has ended.
+
+        Raises:
+          TimeoutError: it did neither.
+        """
+        deadline = time.monotonic() + timeout
+        while self.running() and len(self.printed_steps()) < rows:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{rows} rows: {self.told()[-500:]}")
+            time.sleep(0.02)
+
+    def end(self, timeout: float, grace: float) -> int:
+        """Waits until one process has ended, gives the others a grace period and kills them then.
+
+        Returns:
+          How many had to be killed.
+
+        Raises:
+          TimeoutError: none ended; they are killed.
+        """
+        try:
+            self._wait(lambda: not self.running(), timeout)
+        except TimeoutError:
+            self.kill()
+            raise TimeoutError(f"no process ended: {self.told()[-500:]}") from None
+        late = 0
+        try:
+            self._wait(lambda: all(p.poll() is not None for p in self._processes), grace)
+        except TimeoutError:
+            late = sum(process.poll() is None for process in self._processes)
+        self.kill()
+        return late
+
+    @staticmethod
+    def _wait(condition, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            time.sleep(0.02)
+
+    def _log(self, number: int) -> Path:
+        return self._logs / f"process-{number}.txt"
+
+    def checkpoint_steps(self) -> list[int]:
+        """The steps of the checkpoints that lie there, sorted."""
+        folder = self.workdir / "checkpoints"
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The log's whole lines, without times."""
+        path = self.workdir / "metrics.jsonl"
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        rows = []
+        for line in lines:
+            try:
+                rows.append(timeless(json.loads(line)))
+            except ValueError:  # torn by a kill
+                continue
+        return rows
+
+
+def timeless(record: dict[str, Any]) -> dict[str, Any]:
+    """A record less what differs between two runs of the same bits."""
+    return {key: value for key, value in record.items() if key not in TIMES}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
