@@ -82,17 +82,10 @@ class Experiment:
             chunk=config.steps_per_dispatch or chunk,
         )
 
-    def train(
-        self,
-        start: state.TrainState,
-        checkpoints: Checkpoints,
-        log: Callable[[Row], None],
-        should_stop: Callable[[], bool],
-        seconds: float,
-    ) -> tuple[state.TrainState, str]:
-        """Trains from `start`; see `loop.fit`."""
-        config, splits = self.config, self.splits
-        advance = loop.make_advance(
+    def make_advance(self) -> loop.Advance:
+        """See `loop.make_advance`."""
+        config = self.config
+        return loop.make_advance(
             step.make_train_step(
                 self.model,
                 self.optimizer,
@@ -108,6 +101,18 @@ class Experiment:
             padding=config.dataset.padding,
             flip=config.dataset.flip,
         )
+
+    def train(
+        self,
+        start: state.TrainState,
+        checkpoints: Checkpoints,
+        log: Callable[[Row], None],
+        should_stop: Callable[[], bool],
+        seconds: float,
+    ) -> tuple[state.TrainState, str]:
+        """Trains from `start`; see `loop.fit`."""
+        config, splits = self.config, self.splits
+        advance = self.make_advance()
         evaluate_split = self.make_evaluate()
 
         def evaluate(current: state.TrainState, at: int) -> state.TrainState:
@@ -135,7 +140,12 @@ class Experiment:
 
     def _keys(self) -> tuple[jax.Array, jax.Array]:
         """Keys of the initial weights and of the steps."""
-        return tuple(jax.random.split(jax.random.key(self.config.seed)))
+        return keys(self.config.seed)
+
+
+def keys(seed: int) -> tuple[jax.Array, jax.Array]:
+    """Keys of a seed's initial weights and of its steps."""
+    return tuple(jax.random.split(jax.random.key(seed)))
 
 
 def build(config: ConfigDict) -> Experiment:

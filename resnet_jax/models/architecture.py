@@ -140,7 +140,7 @@ class Architecture:
             self.norm != "none" or self.shortcut == "none" or self.branch == "single"
         ):
             raise InputError(
-                "initialization='fixup': for branches of two or more convolutions beside a shortcut, "
+                "initialization='fixup': for two convolutions or more beside a shortcut, "
                 f"with norm='none'; here branch={self.branch!r}, shortcut={self.shortcut!r}, "
                 f"norm={self.norm!r}"
             )

@@ -52,7 +52,7 @@ def test_fixup_scales_branches_by_their_number_and_ends_them_with_zeros(branch, 
 
 @pytest.mark.parametrize("axes", [{}, {"norm": "none", "shortcut": "none"}])
 def test_fixup_is_for_residual_nets_without_batch_norm(axes):
-    with pytest.raises(InputError, match="initialization='fixup'.*norm='none'"):
+    with pytest.raises(InputError, match=r"initialization='fixup'.*norm='none'"):
         Architecture(stage_sizes=(1,), initialization="fixup", **axes)
 
 
