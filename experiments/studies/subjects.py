@@ -60,7 +60,8 @@ class Subject:
         key, _ = experiment.keys(self.config.seed)
         shape = self._examples("train").images.shape[1:]
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        return {"batch_stats": {}, **self.model.lazy_init(key, image, train=False)}
+        fresh = self.model.lazy_init(key, image, train=False)
+        return jax.device_get({"batch_stats": {}, **fresh})
 
     @functools.cached_property
     def steps(self) -> list[int]:
@@ -71,10 +72,13 @@ class Subject:
             return checkpoints.steps
 
     def at(self, step: int) -> Variables:
-        """The weights after `step` steps, 0 or a checkpoint's."""
+        """The weights after `step` steps, 0 or a checkpoint's, on the host.
+
+        Wherever they come from they are alike to `jit`, which compiles a net once.
+        """
         if step == 0 and 0 not in self.steps:
             return self.initial()
-        return load_weights(self.path / "checkpoints", step).variables
+        return jax.device_get(load_weights(self.path / "checkpoints", step).variables)
 
     @property
     def last_step(self) -> int:

@@ -72,7 +72,9 @@ def _check(shallow: Architecture, deep: Architecture) -> None:
             f"a net of {deep.depth} layers: not the net of {shallow.depth} layers with units added"
         )
     if deep.shortcut == "none":
-        allowed = {"branch": "basic", "order": "original", "activation": "relu"}
+        allowed = {"order": "original", "activation": "relu"}
+        if deep.branch == "bottleneck":
+            raise InputError("branch='bottleneck': a plain bottleneck is not the identity")
     else:
         allowed = {"shortcut": "identity"}
         if deep.option == "C":
