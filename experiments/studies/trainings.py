@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments import experiment
 from experiments.studies.progress import Track, Tracker
-from experiments.studies.subjects import Subject, Variables, collect
+from experiments.studies.subjects import Subject, Variables, label
 from experiments.training import train
 from resnet_jax import analysis, parallel, runs
 from resnet_jax.analysis.batches import batches
@@ -125,7 +125,8 @@ def iterations(
     rows = []
     for path in paths:
         run = runs.read_run(path)
-        about = collect([str(path)], [], None)[0].about()
+        config = ConfigDict(run.config)
+        about = Subject(config, path, label(config)).about()
         if run.summary is None:
             raise InputError(f"workdir={str(path)!r}: this run is not complete")
         common = {

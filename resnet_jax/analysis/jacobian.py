@@ -91,8 +91,7 @@ def _largest(model, variables, image, units, place, count, seed) -> np.ndarray:
     shapes = [output.shape for output in outputs]
 
     def forward(vector):
-        tangents = np.zeros((_AT_ONCE, *image.shape), np.float32)
-        tangents[0] = vector.reshape(image.shape)
+        tangents = vector.reshape(1, *image.shape).astype(np.float32)
         return np.asarray(_push(model, variables, image, tangents, units)[place][0], np.float64)
 
     def backward(vector):
