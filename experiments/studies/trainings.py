@@ -68,8 +68,8 @@ def constructed(
     rows = []
     for subject in subjects:
         subject.require_trained("constructed")
-        images, labels = subject.images(split, examples)
         deep = _deeper(subject, depth)
+        images, labels = subject.images(split, examples)
         shallow_weights = subject.last()
         built = analysis.constructed.deepen(
             subject.model, shallow_weights, deep.model, images, subject.config.seed

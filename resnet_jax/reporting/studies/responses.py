@@ -9,6 +9,8 @@ from resnet_jax.reporting.studies.rows import Row, by, column, draw_lines, liste
 
 TITLE = "Responses of the 3×3 layers"
 
+ALIKE = 0.05  # Of the mean deviation: single nets that differ by less are not told apart.
+
 
 def panels(rows: Sequence[Row]) -> list[list[Panel]]:
     """In the order of the layers, and sorted, as v1 Figure 7 has them."""
@@ -36,19 +38,21 @@ def find(rows: Sequence[Row]) -> list[str]:
     for plain in (row for row in first.values() if row["family"] == "plain"):
         for twin in first.values():
             if twin["family"] != "plain" and twin["depth"] == plain["depth"]:
-                smaller = level[twin["net"]] < level[plain["net"]]
-                sentences.append(
-                    f"{twin['net']}'s layers respond {'less' if smaller else 'no less'} than "
-                    f"{plain['net']}'s{', as v1 Figure 7 has it' if smaller else ', unlike v1'}."
-                )
+                sentences.append(_compare(twin["net"], plain["net"], level))
     for shallow, deep in pairs_by_family(first):
         if first[deep]["family"] != "plain":
-            smaller = level[deep] < level[shallow]
-            sentences.append(
-                f"Those of {deep}, the deeper net, respond {'less' if smaller else 'no less'} than "
-                f"{shallow}'s{', as in v1' if smaller else ', unlike v1'}."
-            )
+            sentences.append(_compare(deep, shallow, level))
     return sentences
+
+
+def _compare(net: str, other: str, level: dict[str, float]) -> str:
+    """v1 expects the first to respond less."""
+    ratio = level[net] / level[other]
+    if abs(ratio - 1) < ALIKE:
+        return f"{net}'s layers respond about as strongly as {other}'s, where v1 found less."
+    if ratio < 1:
+        return f"{net}'s layers respond less than {other}'s, as v1 Figure 7 has it."
+    return f"{net}'s layers respond more than {other}'s, unlike v1's."
 
 
 def _sorted(rows: Sequence[Row]) -> list[Row]:
