@@ -106,9 +106,10 @@ def lesions(
         ]
         for kind, act, most in (
             ("delete", analysis.lesions.delete_random, count - 1),
-            ("swap", analysis.lesions.swap_random, count - 1),
-        ):
-            counts = [int(number) + 1 for number in spread(most, 8)] if count > 3 else []
+            ("swap", analysis.lesions.swap_random,
+             min(count - 1, analysis.lesions.num_pairs(subject.model))),
+        ):  # fmt: skip
+            counts = [number + 1 for number in spread(most, 8)] if most else []
             errors = act(*net, counts=counts, repeats=repeats, seed=seed, track=track(kind))
             rows += [
                 row(kind, units=number, repeat=repeat, error=float(error))

@@ -61,7 +61,7 @@ class Subject:
         shape = self._examples("train").images.shape[1:]
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         fresh = self.model.lazy_init(key, image, train=False)
-        return jax.device_get({"batch_stats": {}, **fresh})
+        return _anew({"batch_stats": {}, **fresh})
 
     @functools.cached_property
     def steps(self) -> list[int]:
@@ -72,13 +72,10 @@ class Subject:
             return checkpoints.steps
 
     def at(self, step: int) -> Variables:
-        """The weights after `step` steps, 0 or a checkpoint's, on the host.
-
-        Wherever they come from they are alike to `jit`, which compiles a net once.
-        """
+        """The weights after `step` steps, 0 or a checkpoint's."""
         if step == 0 and 0 not in self.steps:
             return self.initial()
-        return jax.device_get(load_weights(self.path / "checkpoints", step).variables)
+        return _anew(load_weights(self.path / "checkpoints", step).variables)
 
     @property
     def last_step(self) -> int:
@@ -161,6 +158,11 @@ def collect(
     ]
 
 
+def _anew(variables: Variables) -> Variables:
+    """Wherever they come from they are alike to `jit`, which then compiles a net once."""
+    return jax.device_put(jax.device_get(variables))
+
+
 def label(config: ConfigDict) -> str:
     """E.g. "plain-56, activation=sigmoid, norm=none"."""
     settings = {
@@ -189,5 +191,5 @@ def _statistics(name, split, data_dir, size, mean, std) -> resident.Normalizatio
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers 0 … count − 1, evenly spread, the first and last among them."""
+    """At most `most` of the numbers 0 … count − 1, evenly spread."""
     return sorted({round(place) for place in np.linspace(0, count - 1, min(count, most))})

@@ -72,6 +72,7 @@ def surface(
 
     The net is compiled once: the coordinates are arguments.
     """
+    variables, directions = jax.device_put((variables, directions))  # Once, not at every point.
     values = []
     for y, x in track([(y, x) for y in ys for x in xs]):
         at = jnp.array([x, y], jnp.float32)

@@ -2,6 +2,7 @@
 Ensembles of Relatively Shallow Networks").
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -108,28 +109,32 @@ def swap_random(
 
 
 def swap(model: ResNet, variables: Any, count: int, draws: np.random.Generator) -> dict[str, Any]:
-    """`variables` with `count` pairs of units, each within a stage, in each other's place.
+    """`variables` after `count` swaps of two units of a stage, all of them of different pairs.
 
-    The first unit of a stage stays: it changes the shape, or, in pre-activation nets, is another
-    kind of unit.
+    At most `num_pairs(model)` swaps. The first unit of a stage stays: it changes the shape, or,
+    in pre-activation nets, is another kind of unit.
     """
+    if count > num_pairs(model):
+        raise InputError(f"count={count}: {num_pairs(model)} pairs of units have the same shape")
     stages = [
         [f"stage{stage}_unit{unit}" for unit in range(2, size + 1)]
         for stage, size in enumerate(model.architecture.stage_sizes, start=1)
     ]
-    stages = [names for names in stages if len(names) > 1]
-    if count and not stages:
-        raise InputError(f"{len(model.unit_names)} units: no two of them have the same shape")
     order = {name: name for name in model.unit_names}
-    pairs = np.array([math.comb(len(names), 2) for names in stages], float)
-    for _ in range(count):
-        stage = stages[draws.choice(len(stages), p=pairs / pairs.sum())]
-        a, b = draws.choice(stage, 2, replace=False)
+    pairs = [pair for names in stages for pair in itertools.combinations(names, 2)]
+    # No pair twice: two swaps of one pair would undo each other.
+    for place in draws.permutation(len(pairs))[:count]:
+        a, b = pairs[place]
         order[a], order[b] = order[b], order[a]
     return {
         collection: {name: tree[order.get(name, name)] for name in tree}
         for collection, tree in variables.items()
     }
+
+
+def num_pairs(model: ResNet) -> int:
+    """Pairs of units that can stand in each other's place."""
+    return sum(math.comb(size - 1, 2) for size in model.architecture.stage_sizes)
 
 
 def path_gradients(

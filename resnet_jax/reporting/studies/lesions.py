@@ -53,6 +53,12 @@ def find(rows: Sequence[Row]) -> list[str]:
         intact, chance = kinds["intact"][0]["error"], 1 - 1 / own[0]["classes"]
         errors = column(kinds["delete_each"], "error")
         median = statistics.median(errors)
+        if intact > chance / 2:
+            sentences.append(
+                f"{net} has an error of {percent(intact)} with all its units: there is little that "
+                "a lesion could take from it."
+            )
+            continue
         share = statistics.mean(error > intact + (chance - intact) / 2 for error in errors)
         lead = "destroys" if median > intact + (chance - intact) / 2 else "does not destroy"
         sentences.append(
