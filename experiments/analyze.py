@@ -18,7 +18,7 @@ A config, file.py:net[,field=value…], is an untrained net with the weights tha
                  one if it is not there
     lesions      the error without some of the units, or with some swapped; paths' gradients
     shattering   how alike the gradients of nearby images are, against depth. depths=(8,20,56)
-    landscape    the loss around the weights. points=21 reach=1.0
+    landscape    the loss around the weights. points=15 reach=1.0
     jacobian     singular values of the input–output Jacobian, against depth
     shortcuts    what passes through shortcuts alone. variants=True: those of v2 Table 1
 

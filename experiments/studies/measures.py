@@ -134,7 +134,7 @@ def landscape(
     *,
     examples: int = 256,
     split: str = "train",
-    points: int = 21,
+    points: int = 15,
     reach: float = 1.0,
     seed: int = 0,
 ) -> list[Row]:

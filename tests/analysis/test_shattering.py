@@ -25,7 +25,7 @@ def test_linear_net_has_one_gradient_for_all_images():
 
 def test_plain_nets_gradients_shatter_with_depth_and_residual_nets_less():
     shallow = correlation("plain-8", stage_sizes=(1,))
-    plain, residual = (correlation(name, stage_sizes=(10,)) for name in ("plain-8", "resnet-8"))
+    plain, residual = (correlation(name, stage_sizes=(8,)) for name in ("plain-8", "resnet-8"))
     assert plain.nearby < shallow.nearby
     assert plain.nearby < residual.nearby
     assert plain.unrelated < shallow.unrelated

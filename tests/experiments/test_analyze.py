@@ -18,16 +18,16 @@ TINY = (
     "dataset.test=test[:64]"
 )
 FEW = "examples=8"
-SETTINGS = {
-    "gradients": [FEW],
-    "responses": [FEW],
-    "constructed": [FEW, "steps=2", "depth=8"],
-    "iterations": ["times=2"],
-    "lesions": [FEW, "repeats=1"],
-    "shattering": [FEW, "depths=5"],
-    "landscape": [FEW, "points=3"],
-    "jacobian": [FEW, "places=2"],
-    "shortcuts": [FEW],
+ASKED = {  # of which run, with which settings
+    "gradients": ("plain", [FEW]),
+    "responses": ("plain", [FEW]),
+    "constructed": ("plain", [FEW, "steps=2", "depth=8"]),
+    "iterations": ("plain", ["times=2"]),
+    "lesions": ("resnet", [FEW, "repeats=1"]),
+    "shattering": ("resnet", [FEW, "depths=5"]),
+    "landscape": ("resnet", [FEW, "points=3"]),
+    "jacobian": ("resnet", [FEW, "places=2"]),
+    "shortcuts": ("resnet", [FEW]),
 }
 
 
@@ -41,13 +41,9 @@ def sweep(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_study_of_two_runs_leaves_data_figure_and_finding(sweep, name):
-    workdirs = [str(sweep / "plain"), str(sweep / "resnet")]
-    if name in ("iterations", "shortcuts"):
-        workdirs = workdirs[1:]
-    elif name == "constructed":
-        workdirs = workdirs[:1]
-    written, finding = study(name, workdirs, output=str(sweep), settings=SETTINGS[name])
+def test_study_of_a_run_leaves_data_figure_and_finding(sweep, name):
+    run, settings = ASKED[name]
+    written, finding = study(name, [str(sweep / run)], output=str(sweep), settings=settings)
     assert written == sweep / "analysis" / name
     with (written / "data.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -106,12 +102,21 @@ def test_lesions_want_a_trained_net(tmp_path):
         study("lesions", configs=["configs/digits.py:plain-8"], output=str(tmp_path))
 
 
+def test_studies_of_several_runs_go_to_their_common_folder(sweep):
+    written, finding = study(
+        "responses", [str(sweep / "plain"), str(sweep / "resnet")], settings=[FEW]
+    )
+    assert written == sweep / "analysis" / "responses"
+    assert "plain-5" in finding
+    assert "resnet-5" in finding
+
+
 def test_figures_are_the_same_bytes_every_time(sweep):
     """They are drawn from the rows alone."""
     name, workdirs = "responses", [str(sweep / "plain")]
     pictures = []
     for _ in range(2):
-        written, _ = study(name, workdirs, settings=SETTINGS[name])
+        written, _ = study(name, workdirs, settings=[FEW])
         pictures.append((written / "figure.svg").read_bytes())
     assert pictures[0] == pictures[1]
     assert written == sweep / "plain" / "analysis" / name

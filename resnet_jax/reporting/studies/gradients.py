@@ -47,21 +47,27 @@ def _panel(title: str, rows: list[Row], column: str, words: str) -> Panel:
 
 
 def find(rows: Sequence[Row]) -> list[str]:
-    sentences = []
-    for (net, step), own in by(rows, "net", "step").items():
-        when = "at initialisation" if step == 0 else f"at step {step:,}"
-        sentences.append(f"{net} {when}: {describe(own)}")
-    alive = [
-        f"{net} (step {step:,})"
-        for (net, step), own in by(rows, "net", "step").items()
-        if own[0]["family"] == "plain" and verdict(own) == "healthy"
-    ]
+    """Of each net the first and the last state, and that between in which least arrives."""
+    sentences, alive = [], []
+    for net, own in by(rows, "net").items():
+        states = by(own, "step")
+        faintest = min(states, key=lambda step: _ratio(states[step]))
+        for step in sorted({min(states), faintest, max(states)}):
+            when = "at initialisation" if step == 0 else f"at step {step:,}"
+            sentences.append(f"{net} {when}: {describe(states[step])}")
+        never = {verdict(state) for state in states.values()}.isdisjoint({"vanished", "lost"})
+        if own[0]["family"] == "plain" and never:
+            alive.append(net)
     if alive:
         sentences.append(
-            f"What keeps {listed(alive)} from training as well as a shallower net, if anything "
-            "does, is not vanishing gradients."
+            f"If {listed(alive)} cannot be trained as well as a shallower net, vanishing gradients "
+            "are not the reason: at no step that was looked at do they vanish."
         )
     return sentences
+
+
+def _ratio(own: Sequence[Row]) -> float:
+    return own[0]["gradient"] / own[-1]["gradient"] if own[-1]["gradient"] else 0.0
 
 
 def describe(own: Sequence[Row]) -> str:

@@ -117,12 +117,14 @@ def _contour(axes: Axes, rows: Sequence[Row], levels: np.ndarray) -> None:
 def _trajectories(axes: Axes, nets: dict[str, list[Row]], rows: Sequence[Row]) -> None:
     look = looks(rows)
     for net, own in nets.items():
-        xs, ys = column(own, "x"), column(own, "y")
+        # Each net by the length of its own way: a net that was thrown far would hide the others.
+        length = max(math.hypot(row["x"], row["y"]) for row in own) or 1.0
+        xs, ys = ([row[axis] / length for row in own] for axis in "xy")
         axes.plot(xs, ys, ".-", color=look[net].colour, linewidth=1.2)
         axes.annotate(
             net, (xs[0], ys[0]), xytext=(4, 4), textcoords="offset points", fontsize=8,
             color=look[net].colour,
         )  # fmt: skip
     axes.plot(0, 0, "+", color=style.LIGHT["ink"], markersize=8)
-    axes.set_xlabel("first principal direction")
-    axes.set_ylabel("second principal direction")
+    axes.set_xlabel("first principal direction, relative")
+    axes.set_ylabel("second, relative")
