@@ -14,7 +14,7 @@ def split(argument: str | None, default_model: str) -> tuple[str, dict[str, Any]
     for position, part in enumerate(filter(None, (argument or "").split(","))):
         key, equals, value = part.partition("=")
         if equals:
-            fields[key.strip()] = _value(value.strip())
+            fields[key.strip()] = parse_value(value.strip())
         elif position == 0:
             name = part
         else:
@@ -46,7 +46,8 @@ def _sections(config: ConfigDict) -> list[str]:
     return [key for key, value in config.items() if isinstance(value, ConfigDict)]
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """A Python literal's value; other text is itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -64,6 +64,7 @@ def recipe(name: str) -> ConfigDict:
     config.model.activation = placeholder(str)
     config.model.width = placeholder(int)
     config.model.stride_in = placeholder(str)
+    config.model.initialization = placeholder(str)
     config.model.zero_init_last = placeholder(bool)
     config.model.shortcut_scale = placeholder(float)
     config.model.branch_scale = placeholder(float)

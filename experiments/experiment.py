@@ -76,7 +76,7 @@ class Experiment:
     def make_evaluate(self) -> evaluation.Evaluate:
         return evaluation.make_evaluate(self.model, self.mesh, self.config.batch_size)
 
-    def make_advance(self) -> Callable[..., state.TrainState]:
+    def make_advance(self) -> loop.Advance:
         """`advance(state, train_split, start, end)`, see `loop.make_advance`."""
         config = self.config
         return loop.make_advance(
@@ -146,7 +146,12 @@ class Experiment:
 
     def _keys(self) -> tuple[jax.Array, jax.Array]:
         """Keys of the initial weights and of the steps."""
-        return tuple(jax.random.split(jax.random.key(self.config.seed)))
+        return keys(self.config.seed)
+
+
+def keys(seed: int) -> tuple[jax.Array, jax.Array]:
+    """Keys of a seed's initial weights and of its steps."""
+    return tuple(jax.random.split(jax.random.key(seed)))
 
 
 def build(config: ConfigDict) -> Experiment:

@@ -8,22 +8,14 @@ Exit codes: 0 finished (a loss that is not finite is a result: "diverged"), 2 wr
 stopped by SIGTERM or Ctrl-C with everything saved: the same command goes on.
 """
 
-import contextlib
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from experiments import command, configuration, launch
-from experiments.interruption import StopSignals
-from resnet_jax import cluster, runs
-from resnet_jax.errors import InputError, storage_failure
-
-if TYPE_CHECKING:
-    from experiments.experiment import Experiment
+from experiments import command, launch
+from experiments.training import train
+from resnet_jax import cluster
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "what to run, file.py:model-name")
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder")
@@ -37,162 +29,6 @@ def main(argv: list[str]) -> int:
     launch.join(deterministic=config.deterministic)
     with cluster.ending_together():
         return train(config, Path(_WORKDIR.value))
-
-
-def train(config: ConfigDict, workdir: Path) -> int:
-    """Runs a config in a folder, from its last checkpoint if there is one; returns an exit code."""
-    configuration.check(config)
-    cluster.same_everywhere("config", config.to_json_best_effort().encode)
-    if _is_complete(config, workdir):
-        return 0
-    with StopSignals() if cluster.size() == 1 else cluster.StopTogether() as stop:
-        # Only now, because loading JAX and its libraries takes a second or two.
-        from experiments.experiment import build
-
-        experiment = build(config)
-        with _claimed(workdir):
-            # Again, because another process may have trained there in the meantime.
-            if _is_complete(config, workdir):
-                return 0
-            with _bugs_recorded(workdir):
-                return _run(experiment, workdir, stop)
-
-
-@contextlib.contextmanager
-def _claimed(workdir: Path):
-    """The first process claims the folder; the others make sure that theirs is the same one."""
-    with contextlib.ExitStack() as stack:
-        mark = cluster.from_first(lambda: stack.enter_context(runs.claim(workdir)))
-        if not cluster.is_first():
-            runs.check_claim(workdir, mark)
-        cluster.meet()
-        yield
-
-
-def _is_complete(config: ConfigDict, workdir: Path) -> bool:
-    """Whether the folder holds this very run, finished; the first process looks, and says so."""
-    complete = cluster.from_first(lambda: str(_holds_finished_run(config, workdir)))
-    if complete == str(True) and cluster.is_first():
-        print(f"{workdir}: complete already; nothing to do")
-    return complete == str(True)
-
-
-def _holds_finished_run(config: ConfigDict, workdir: Path) -> bool:
-    run = runs.read_run(workdir)
-    if run.status == "missing":
-        return False
-    # A torn line in metrics.jsonl is what a kill may leave: the log is mended when it is opened.
-    damaged = [problem for problem in run.problems if not problem.startswith("metrics.jsonl")]
-    if damaged:
-        raise InputError(f"workdir={str(workdir)!r}: {damaged[0]}")
-    changed = configuration.differences(run.config, runs.as_json(config.to_dict()))
-    if changed:
-        raise InputError(
-            f"workdir={str(workdir)!r} holds a run of another config ({'; '.join(changed)}); "
-            "choose another folder, or set these fields back"
-        )
-    return run.summary is not None
-
-
-def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
-    from experiments.display import Display
-    from resnet_jax.training.checkpoints import Checkpoints
-
-    config = experiment.config
-    with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(
-            Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-        )
-        if checkpoints.steps:
-            state = checkpoints.restore(experiment.state_template())
-        else:
-            state = experiment.initial_state()
-        step = int(state.step)
-        rows: list[runs.Row] = []
-        outlets: list[Callable[[runs.Row], None]] = []
-        if cluster.is_first():
-            runs.write_config(workdir, config.to_dict(), devices=_devices(experiment))
-            metrics = stack.enter_context(runs.MetricsLog(workdir, step))
-            display = stack.enter_context(Display(config.model.name, config.num_steps, step))
-            rows, outlets = metrics.rows, [metrics.append, display.show]
-
-        def log(row: runs.Row) -> None:
-            for outlet in outlets:
-                outlet(row)
-
-        seconds = max((row.get("seconds", 0.0) for row in rows), default=0.0)
-        state, status = experiment.train(state, checkpoints, log, stop.asked, seconds)
-    if not cluster.is_first():
-        return command.STOPPED if status == "stopped" else 0
-    if status == "stopped":
-        print(f"stopped at step {int(state.step)}, saved; the same command goes on")
-        return command.STOPPED
-    summary = _summary(experiment, rows, status, int(state.window.diverged_at))
-    runs.write_json(workdir / "summary.json", summary)
-    print(_verdict(summary))
-    return 0
-
-
-def _summary(experiment: "Experiment", rows: list[runs.Row], status: str, diverged_at: int) -> dict:
-    config, count = experiment.config, experiment.count()
-    last = {row["split"]: row for row in rows if row["step"] == config.num_steps}
-    test, validation = last.get("test", {}), last.get("validation", {})
-    return {
-        "format": runs.FORMAT,
-        "status": status,
-        "model": config.model.name,
-        "dataset": config.dataset.name,
-        "seed": config.seed,
-        **count._asdict(),
-        "num_steps": rows[-1]["step"],
-        "diverged_at": diverged_at if status == "diverged" else None,
-        **runs.final_training_figures(rows, experiment.steps_per_epoch),
-        "test_loss": test.get("loss"),
-        "test_error": test.get("error"),
-        "validation_loss": validation.get("loss"),
-        "validation_error": validation.get("error"),
-        "wall_seconds": max(row.get("seconds", 0.0) for row in rows),
-    }
-
-
-def _verdict(summary: dict) -> str:
-    if summary["status"] == "diverged":
-        return f"{summary['model']}: diverged at step {summary['diverged_at']}"
-    errors = [
-        f"{split} error {100 * summary[field]:.2f}%"
-        for split, field in (
-            ("training", "train_error"),
-            ("validation", "validation_error"),
-            ("test", "test_error"),
-        )
-        if summary[field] is not None
-    ]
-    return (
-        f"{summary['model']}: {', '.join(errors)} after {summary['num_steps']} steps "
-        f"({summary['wall_seconds']:.0f} s)"
-    )
-
-
-def _devices(experiment: "Experiment") -> str:
-    devices = experiment.mesh.devices.ravel()
-    return f"{devices.size} x {devices[0].device_kind}"
-
-
-@contextlib.contextmanager
-def _bugs_recorded(workdir: Path):
-    """A bug's traceback stays in the folder, so that it is never taken for a result."""
-    if cluster.is_first():
-        (workdir / "error.txt").unlink(missing_ok=True)
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        # A full disk is no bug and has no room to tell of one. The first of several processes
-        # knows the reason; the others, that they have lost it.
-        if not storage_failure(error) and not (workdir / "error.txt").exists():
-            runs.write_text(workdir / "error.txt", traceback.format_exc())
-        raise
 
 
 if __name__ == "__main__":

@@ -76,7 +76,6 @@ def load(path: str, seeds: int | None = None) -> Sweep:
     check_choice(f"{path}: RECIPE", recipe, RECIPES)
     if seeds is not None and "seeds" not in inspect.signature(get_sweep).parameters:
         raise InputError(f"seeds={seeds}: get_sweep() of {path} has no argument `seeds`")
-    base = _load_module(f"{path}: CONFIG", Path(config))
     return Sweep(
         name=Path(path).stem,
         title=_attribute(module, path, "TITLE"),
@@ -85,8 +84,17 @@ def load(path: str, seeds: int | None = None) -> Sweep:
         config=config,
         common=dict(getattr(module, "COMMON", {})),
         overrides=tuple(get_sweep() if seeds is None else get_sweep(seeds=seeds)),
-        get_config=_attribute(base, config, "get_config"),
+        get_config=load_config_file(f"{path}: CONFIG", config),
     )
+
+
+def load_config_file(field: str, path: str) -> Callable[[str], ConfigDict]:
+    """`get_config` of a config's file; `field` is what an error names.
+
+    Raises:
+      InputError: the file is missing, or has no `get_config`.
+    """
+    return _attribute(_load_module(field, Path(path)), path, "get_config")
 
 
 def _load_module(field: str, path: Path) -> ModuleType:

@@ -56,7 +56,8 @@ STEMS = {"cifar": 1, "imagenet": 4}
 """Stride of what comes before the first unit: a 3×3 (v1 §4.2), or a 7×7/2 and a max-pool/2."""
 
 NORMS = ("batch", "none")
-ACTIVATIONS = ("relu", "tanh", "sigmoid")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "linear")  # "linear": none, for theory
+INITIALIZATIONS = ("he_normal", "delta_orthogonal", "fixup")
 STRIDE_IN = ("1x1", "3x3")
 OUTPUT_STRIDES = (8, 16, 32)
 EXPANSION = 4  # A bottleneck's outer layers are this much wider than its 3×3 (v1 Table 1).
@@ -76,10 +77,12 @@ class Architecture:
         changes nothing else: either net is the other with its channels renumbered.
       norm: "batch", or "none" (convolutions then have biases).
       group_size: examples that share batch-norm statistics; None for the whole batch.
-      activation: "relu", "tanh" or "sigmoid".
+      activation: "relu", "tanh", "sigmoid" or "linear".
       stride_in: the bottleneck's convolution that strides: "1x1" (v1), "3x3" ("v1.5").
       output_stride: input pixels per output pixel; under 32, strides become dilation. ImageNet
         stems only.
+      initialization: of the kernels, see `resnet_jax.models.initialization`; "fixup" is for
+        residual nets without batch norm.
       zero_init_last: start with the scale of each branch's last batch norm at 0, not 1.
       shortcut_scale, branch_scale: factors of "constant_scaling".
       gate_bias: initial bias of the gates.
@@ -102,6 +105,7 @@ class Architecture:
     activation: str = "relu"
     stride_in: str = "1x1"
     output_stride: int = 32
+    initialization: str = "he_normal"
     zero_init_last: bool = False
     shortcut_scale: float = 1.0
     branch_scale: float = 1.0
@@ -117,6 +121,7 @@ class Architecture:
         check_choice("order", self.order, ORDERS)
         check_choice("norm", self.norm, NORMS)
         check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("initialization", self.initialization, INITIALIZATIONS)
         check_choice("stride_in", self.stride_in, STRIDE_IN)
         check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
         self._check_numbers()
@@ -129,6 +134,15 @@ class Architecture:
                 f"zero_init_last=True: no batch norm ends the branch with order={self.order!r}, "
                 f"norm={self.norm!r}; orders that have one: "
                 + ", ".join(name for name, order in ORDERS.items() if "norm" in order.last)
+            )
+
+        if self.initialization == "fixup" and (
+            self.norm != "none" or self.shortcut == "none" or self.branch == "single"
+        ):
+            raise InputError(
+                "initialization='fixup': for two convolutions or more beside a shortcut, "
+                f"with norm='none'; here branch={self.branch!r}, shortcut={self.shortcut!r}, "
+                f"norm={self.norm!r}"
             )
 
     def _check_numbers(self) -> None:

@@ -7,10 +7,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from resnet_jax.models.architecture import EXPANSION, ORDERS, Architecture
-from resnet_jax.models.initialization import he_normal
+from resnet_jax.models.initialization import kernel_init
 from resnet_jax.models.normalization import BatchNorm
 
-_ACTIVATIONS: dict[str, Callable] = {"relu": nn.relu, "tanh": nn.tanh, "sigmoid": nn.sigmoid}
+_ACTIVATIONS: dict[str, Callable] = {
+    "relu": nn.relu,
+    "tanh": nn.tanh,
+    "sigmoid": nn.sigmoid,
+    "linear": lambda x: x,
+}
 
 
 class Layers(nn.Module):
@@ -20,9 +25,21 @@ class Layers(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def conv(
-        self, x, channels: int, size: int, *, stride=1, dilation=1, name: str, bias_init=None
+        self,
+        x,
+        channels: int,
+        size: int,
+        *,
+        stride=1,
+        dilation=1,
+        name: str,
+        role: str = "outside",
+        bias_init=None,
     ) -> jax.Array:
-        """A size×size convolution with the symmetric padding that keeps shapes at stride 1."""
+        """A size×size convolution with the symmetric padding that keeps shapes at stride 1.
+
+        Its place in the net, `role`, decides its initial weights: see `kernel_init`.
+        """
         pad = dilation * (size // 2)
         return nn.Conv(
             channels,
@@ -31,7 +48,7 @@ class Layers(nn.Module):
             padding=[(pad, pad)] * 2,
             kernel_dilation=dilation,
             use_bias=self.architecture.norm == "none" or bias_init is not None,
-            kernel_init=he_normal,
+            kernel_init=kernel_init(self.architecture, role),
             bias_init=bias_init or nn.initializers.zeros,
             dtype=self.dtype,
             name=name,
@@ -80,19 +97,28 @@ class ResidualUnit(Layers):
         order = ORDERS[self.architecture.order]
         before = () if self.preactivated else order.before
         activated = self.sequence(before, x, train, name="before_norm")
-        branch = self._branch(activated, train)
+        branch = self.branch(activated, train)
         total = _SHORTCUTS[self.architecture.shortcut](self, x, activated, branch, train)
         y = self.sequence(order.after, total, train, name="after_norm")
         # Without this, XLA:CPU's fusion recomputes the chain of additions unit after unit: on
         # JAX 0.12 a step of a 56-layer net took 2.2 times as long.
         return jax.lax.optimization_barrier(y)
 
-    def _branch(self, x, train) -> jax.Array:
+    def branch(self, x, train) -> jax.Array:
+        """What the shortcut goes around: [batch, …, in] -> [batch, …, channels]."""
         order = ORDERS[self.architecture.order]
         convolutions = self._convolutions()
         for number, (channels, size, stride, dilation) in enumerate(convolutions, start=1):
             last = number == len(convolutions)
-            x = self.conv(x, channels, size, stride=stride, dilation=dilation, name=f"conv{number}")
+            x = self.conv(
+                x,
+                channels,
+                size,
+                stride=stride,
+                dilation=dilation,
+                name=f"conv{number}",
+                role="branch_end" if last else "branch",
+            )
             x = self.sequence(
                 order.last if last else order.between,
                 x,
@@ -126,10 +152,7 @@ class ResidualUnit(Layers):
             y = self.conv(activated, self.channels, 1, stride=self.stride, name="projection")
             steps = [s for s in ORDERS[self.architecture.order].last if s == "norm"]
             return self.sequence(steps, y, train, name="projection_norm")
-        y = x[:, :: self.stride, :: self.stride]
-        zeros = self.channels - x.shape[-1]
-        before = zeros // 2 if self.architecture.option_a_padding == "both" else 0
-        return jnp.pad(y, ((0, 0), (0, 0), (0, 0), (before, zeros - before)))
+        return pad_shortcut(x, self.stride, self.channels, self.architecture.option_a_padding)
 
     def gate(self, x) -> jax.Array:
         """g(x) = σ(W x + b), a 1×1 convolution (v2 §3.1)."""
@@ -137,6 +160,14 @@ class ResidualUnit(Layers):
         return nn.sigmoid(
             self.conv(x, self.channels, 1, stride=self.stride, name="gate", bias_init=bias_init)
         )
+
+
+def pad_shortcut(x: jax.Array, stride: int, channels: int, padding: str = "end") -> jax.Array:
+    """Option A of v1 §3.3: every `stride`-th pixel, and zeros for the channels that lack."""
+    y = x[:, ::stride, ::stride]
+    zeros = channels - x.shape[-1]
+    before = zeros // 2 if padding == "both" else 0
+    return jnp.pad(y, ((0, 0), (0, 0), (0, 0), (before, zeros - before)))
 
 
 def _none(unit, x, activated, branch, train):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from resnet_jax.models.architecture import ORDERS, STEMS
-from resnet_jax.models.initialization import he_normal
+from resnet_jax.models.initialization import kernel_init
 from resnet_jax.models.residual import Layers, ResidualUnit
 
 
@@ -53,8 +53,8 @@ class ResNet(Layers):
         if features:
             return (*outputs[:-1], x)
         pooled = x.mean((1, 2), dtype=jnp.float32)
-        classifier = nn.Dense(self.num_classes, kernel_init=he_normal, name="classifier")
-        return classifier(pooled)
+        weights = kernel_init(self.architecture, "classifier")
+        return nn.Dense(self.num_classes, kernel_init=weights, name="classifier")(pooled)
 
     def _stem(self, x, train) -> jax.Array:
         imagenet = self.architecture.stem == "imagenet"
@@ -64,6 +64,12 @@ class ResNet(Layers):
         if imagenet:
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1)] * 2)
         return x
+
+    @property
+    def unit_names(self) -> tuple[str, ...]:
+        """Names of the units, and so of their parameters, from the first to the last."""
+        sizes = enumerate(self.architecture.stage_sizes, start=1)
+        return tuple(f"stage{s}_unit{n}" for s, size in sizes for n in range(1, size + 1))
 
     def _units(self) -> list[list[dict]]:
         """The arguments of each unit, stage by stage."""

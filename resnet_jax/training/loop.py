@@ -49,6 +49,9 @@ class Calendar:
         return step % period == 0 or step == self.num_steps
 
 
+Advance = Callable[[TrainState, resident.Resident, int, int], TrainState]
+
+
 def make_advance(
     train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]],
     mesh: Mesh,
@@ -59,7 +62,7 @@ def make_advance(
     padding: int,
     flip: bool,
     engine: str = "jit",
-) -> Callable[[TrainState, resident.Resident, int, int], TrainState]:
+) -> Advance:
     """Makes `advance(state, data, start, end) -> state`: the steps from `start` up to `end`.
 
     They are one dispatch. `state` is donated: it must not be used again. As with functions of

@@ -1,0 +1,33 @@
+"""Batch norm's statistics over given images, in place of running averages."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from resnet_jax.models.normalization import MOMENTUM
+from resnet_jax.models.resnet import ResNet
+
+
+@partial(jax.jit, static_argnums=0)
+def with_statistics_of(model: ResNet, variables: Any, images: jax.Array) -> dict[str, Any]:
+    """`variables` whose batch-norm statistics are those of one batch.
+
+    An untrained net has none of its own: its running averages start at 0 and 1, with which a net
+    in evaluation does not normalise at all.
+
+    Args:
+      images: [batch, height, width, channels].
+    """
+    # From averages of zero, one update leaves (1 − momentum) times the batch's statistics.
+    zeros = jax.tree.map(jnp.zeros_like, variables.get("batch_stats", {}))
+    _, updated = model.apply(
+        {"params": variables["params"], "batch_stats": zeros},
+        images,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(0)},
+    )
+    statistics = jax.tree.map(lambda leaf: leaf / (1 - MOMENTUM), updated.get("batch_stats", {}))
+    return {"params": variables["params"], "batch_stats": statistics}

@@ -1,0 +1,44 @@
+"""Responses are measured after batch norm and before activation and addition (v1 Figure 7)."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+from nets import IMAGES, make
+
+from resnet_jax.analysis import responses
+from resnet_jax.analysis.batches import mean_over
+from resnet_jax.analysis.population import with_statistics_of
+
+
+@pytest.mark.parametrize("name", ["plain-8", "resnet-8"])
+def test_normalised_layers_respond_with_the_scale_of_their_norm(name):
+    model, variables = make(name)
+    variables = with_statistics_of(model, variables, IMAGES)
+    params = dict(variables["params"])
+    unit = dict(params["stage2_unit1"])
+    unit["norm1"] = {**unit["norm1"], "scale": 3.0 * unit["norm1"]["scale"]}
+    params["stage2_unit1"] = unit
+    found = responses.measure(model, {**variables, "params": params}, IMAGES)
+    assert found.layers[:4] == ("stem", "stage1_unit1/conv1", "stage1_unit1/conv2",
+                                "stage2_unit1/conv1")  # fmt: skip
+    # Statistics are unbiased variances, of 8 images with 64 or 16 places.
+    np.testing.assert_allclose(found.std[:4], [1, 1, 1, 3], rtol=0.01)
+
+
+def test_several_batches_give_the_deviation_of_all_images():
+    model, variables = make("resnet-8")
+    images = np.concatenate([IMAGES, 3.0 * IMAGES + 1.0])
+    outputs = responses._captured(model, variables, images)
+    expected = [np.std(response) for response in outputs]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(responses, "mean_over", partial(mean_over, at_once=8))
+        found = responses.measure(model, variables, images)
+    np.testing.assert_allclose(found.std, expected, rtol=1e-3)
+
+
+def test_bottlenecks_and_preactivation_nets_have_one_response_for_each_3x3_layer():
+    model, variables = make("preact-resnet-20", branch="bottleneck")
+    found = responses.measure(model, variables, IMAGES)
+    assert len(found.layers) == 1 + model.architecture.num_units
+    assert all(name.endswith("conv2") for name in found.layers[1:])

@@ -1,0 +1,35 @@
+"""Gradients of a linear net never shatter; those of a deep plain net do more than a residual's."""
+
+import numpy as np
+import pytest
+from nets import make
+
+from resnet_jax.analysis import shattering
+from resnet_jax.analysis.population import with_statistics_of
+
+IMAGES = np.random.default_rng(2).normal(size=(16, 8, 8, 1)).astype(np.float32)
+
+
+def correlation(name, **axes):
+    model, variables = make(name, images=IMAGES, **axes)
+    return shattering.measure(model, with_statistics_of(model, variables, IMAGES), IMAGES)
+
+
+def test_linear_net_has_one_gradient_for_all_images():
+    found = correlation("plain-8", activation="linear", stage_sizes=(1, 1))
+    assert found.nearby == pytest.approx(1.0, abs=1e-4)
+    assert found.unrelated == pytest.approx(1.0, abs=1e-4)
+    assert found.nearby_inputs > 0.9
+    assert abs(found.unrelated_inputs) < 0.2
+
+
+def test_plain_nets_gradients_shatter_with_depth_and_residual_nets_less():
+    shallow = correlation("plain-8", stage_sizes=(1,))
+    plain, residual = (correlation(name, stage_sizes=(8,)) for name in ("plain-8", "resnet-8"))
+    assert plain.nearby < shallow.nearby
+    assert plain.nearby < residual.nearby
+    assert plain.unrelated < shallow.unrelated
+
+
+def test_gradient_of_zero_counts_as_uncorrelated():
+    assert shattering._cosine(np.zeros((2, 3)), np.ones((2, 3))) == 0.0

@@ -1,0 +1,55 @@
+"""The product of shortcut factors is what v2 §3 says."""
+
+import numpy as np
+import pytest
+from nets import IMAGES, LABELS, make
+
+from resnet_jax.analysis import shortcuts
+from resnet_jax.analysis.population import with_statistics_of
+from resnet_jax.errors import InputError
+
+
+def factors(name="preact-resnet-8", **axes):
+    model, variables = make(name, stage_sizes=(2, 1), **axes)
+    variables = with_statistics_of(model, variables, IMAGES)
+    return shortcuts.measure(model, variables, IMAGES, LABELS)
+
+
+@pytest.mark.parametrize("name", ["preact-resnet-8", "resnet-8"])
+@pytest.mark.parametrize(
+    ("axes", "factor"),
+    [
+        ({}, 1.0),
+        ({"shortcut": "constant_scaling", "shortcut_scale": 0.5}, 0.5),
+    ],
+)
+def test_scaling_multiplies_the_gradient_by_its_factor_in_every_unit(name, axes, factor):
+    found = factors(name, **axes)
+    np.testing.assert_allclose(found.measured, factor, rtol=1e-4)
+    np.testing.assert_array_equal(found.predicted, factor)
+    # Last to first, without the units that change the shape.
+    np.testing.assert_array_equal(found.units, [1, 0])
+
+
+@pytest.mark.parametrize("shortcut", ["exclusive_gating", "shortcut_only_gating"])
+def test_gates_pass_what_their_bias_leaves_open(shortcut):
+    found = factors(shortcut=shortcut, gate_bias=-6.0)
+    np.testing.assert_allclose(found.measured, found.predicted, rtol=0.05)
+    assert found.predicted[0] == pytest.approx(0.9975, abs=1e-4)
+
+
+def test_dropout_passes_the_root_mean_square_of_its_mask():
+    found = factors(shortcut="dropout", dropout_rate=0.5)
+    assert found.predicted[0] == pytest.approx(2**0.5)
+    assert found.measured[0] == pytest.approx(2**0.5, rel=0.15)
+
+
+def test_convolutions_on_shortcuts_are_no_identity():
+    found = factors("resnet-8", option="C")
+    assert (abs(found.measured - 1) > 0.01).all()
+    np.testing.assert_allclose(found.measured, found.predicted, rtol=0.6)
+
+
+def test_plain_net_has_no_shortcuts():
+    with pytest.raises(InputError, match="plain net has no shortcuts"):
+        factors("plain-8")

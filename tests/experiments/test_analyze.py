@@ -1,0 +1,122 @@
+"""One command a study: on runs and untrained nets it leaves data, a figure and a finding."""
+
+import csv
+import subprocess
+import sys
+
+import pytest
+
+from configs import digits
+from experiments import training
+from experiments.studies.study import STUDIES, study
+from resnet_jax.errors import InputError
+from resnet_jax.reporting import write_report
+
+TINY = (
+    "{}-5,model.branch=single,batch_size=16,num_steps=8,log_every=4,evaluate_every=8,checkpoint_every=4,"
+    "keep_checkpoints=9,model.width=4,model.group_size=8,dataset.train=train[:200],"
+    "dataset.test=test[:64]"
+)
+FEW = "examples=8"
+ASKED = {  # of which run, with which settings
+    "gradients": ("plain", [FEW]),
+    "responses": ("plain", [FEW]),
+    "constructed": ("plain", [FEW, "steps=2", "depth=8"]),
+    "iterations": ("plain", ["times=2"]),
+    "lesions": ("resnet", [FEW, "repeats=1"]),
+    "shattering": ("resnet", [FEW, "depths=5"]),
+    "landscape": ("resnet", [FEW, "points=3"]),
+    "jacobian": ("resnet", [FEW, "places=2"]),
+    "shortcuts": ("resnet", [FEW]),
+}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A folder with two runs: plain-5 and resnet-5."""
+    folder = tmp_path_factory.mktemp("sweep")
+    for name in ("plain", "resnet"):
+        training.train(digits.get_config(TINY.format(name)), folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_study_of_a_run_leaves_data_figure_and_finding(sweep, name):
+    run, settings = ASKED[name]
+    written, finding = study(name, [str(sweep / run)], output=str(sweep), settings=settings)
+    assert written == sweep / "analysis" / name
+    with (written / "data.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    assert all(row["net"] and row["family"] for row in rows)
+    assert "<svg" in (written / "figure.svg").read_text()
+    assert (written / "figure.png").read_bytes().startswith(b"\x89PNG")
+    text = (written / "finding.md").read_text()
+    assert text.startswith(finding)
+    assert "nan" not in finding
+    report = write_report([sweep], sweep / "report")
+    assert name.capitalize() in report.index.read_text()
+
+
+def test_command_studies_untrained_nets(tmp_path):
+    net = f"--config=configs/digits.py:{TINY.format('plain')}"
+    command = [sys.executable, "-m", "experiments.analyze", "--study=responses", net]
+    done = subprocess.run(
+        [*command, f"--output={tmp_path}", "--set=examples=8"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    finding = (tmp_path / "analysis/responses/finding.md").read_text()
+    assert "plain-5" in done.stdout
+    assert "examples 8, split test" in finding
+    assert "python -m experiments.analyze --study=responses" in finding
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "gradient"}, "nearest: gradients"),
+        ({"name": "responses"}, "output: untrained nets have no folder"),
+        ({"name": "responses", "output": "x"}, "give nets: --workdir=RUN"),
+        ({"name": "responses", "workdirs": ["nowhere"]}, "no run in this folder"),
+        ({"name": "responses", "configs": ["configs/digit.py"], "output": "x"}, "digits.py"),
+        ({"name": "responses", "settings": ["example=3"]}, "nearest: examples"),
+        ({"name": "responses", "settings": ["examples=a"]}, "examples is a int"),
+        ({"name": "responses", "settings": ["examples"]}, "expected option=value"),
+        ({"name": "responses", "settings": ["examples=9999"]}, "test of digits has 64"),
+        ({"name": "responses", "settings": ["split=validation"]}, "allowed are train, test"),
+        ({"name": "landscape", "settings": ["points=4"]}, "points=4: must be odd"),
+        ({"name": "constructed", "settings": ["depth=5"]}, "depth=5: must be above 5"),
+        ({"name": "iterations", "settings": ["times=1"]}, "times=1"),
+    ],
+)
+def test_wrong_input_is_one_line(sweep, tmp_path, monkeypatch, arguments, message):
+    if "settings" in arguments:
+        arguments = {**arguments, "workdirs": [str(sweep / "plain")]}
+    with pytest.raises(InputError, match=message) as raised:
+        study(**arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_lesions_want_a_trained_net(tmp_path):
+    with pytest.raises(InputError, match="plain-8 is not trained"):
+        study("lesions", configs=["configs/digits.py:plain-8"], output=str(tmp_path))
+
+
+def test_studies_of_several_runs_go_to_their_common_folder(sweep):
+    written, finding = study(
+        "responses", [str(sweep / "plain"), str(sweep / "resnet")], settings=[FEW]
+    )
+    assert written == sweep / "analysis" / "responses"
+    assert "plain-5" in finding
+    assert "resnet-5" in finding
+
+
+def test_figures_are_the_same_bytes_every_time(sweep):
+    """They are drawn from the rows alone."""
+    name, workdirs = "responses", [str(sweep / "plain")]
+    pictures = []
+    for _ in range(2):
+        written, _ = study(name, workdirs, settings=[FEW])
+        pictures.append((written / "figure.svg").read_bytes())
+    assert pictures[0] == pictures[1]
+    assert written == sweep / "plain" / "analysis" / name

@@ -1,0 +1,205 @@
+"""Findings follow from the numbers, and say no where the numbers do."""
+
+import csv
+import io
+import re
+
+import pytest
+
+from resnet_jax.reporting import figures
+from resnet_jax.reporting.studies import (
+    constructed,
+    gradients,
+    iterations,
+    jacobian,
+    landscape,
+    lesions,
+    responses,
+    rows,
+    shattering,
+    shortcuts,
+    write,
+)
+
+PLAIN = {"net": "plain-56", "family": "plain", "depth": 56, "step": 0}
+TWIN = {"net": "resnet-56", "family": "residual", "depth": 56, "step": 0}
+
+
+def said(presentation, data):
+    """The finding; the figure must be drawable too."""
+    with figures.drawing_settings():
+        svg = figures.to_svg(figures.draw_all(presentation.panels(data)))
+    assert "<svg" in svg
+    return " ".join(presentation.find(data))
+
+
+def chain(about, norms, column="gradient"):
+    common = {"activation": 1.0, "gradient": 1.0, "weight_gradient": 1.0}
+    return [
+        {**about, **common, "layer": 3 + 2 * place, column: norm}
+        for place, norm in enumerate(norms)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("norms", "words"),
+    [
+        ([1e-6, 1e-3, 1.0], "gradients vanish: .* ×1e-06 over 4 layers, ×0.0316 a layer"),
+        ([1.0, 1.0, 1.0], "gradients neither vanish nor explode"),
+        ([1e4, 1e2, 1.0], "gradients explode"),
+        ([0.0, 1e-3, 1.0], "gradients vanish: .* ×0.001 over 2 layers, .* too small for a float"),
+        ([0.0, 0.0, 0.0], "nothing arrives"),
+        ([float("nan"), 1.0, 1.0], "nothing arrives"),
+    ],
+)
+def test_gradients_vanish_explode_or_neither(norms, words):
+    assert re.search(words, said(gradients, chain(PLAIN, norms)))
+
+
+def test_healthy_gradients_are_said_not_to_be_the_reason():
+    healthy = chain(PLAIN, [1.0, 1.0])
+    assert "vanishing gradients are not the reason" in said(gradients, healthy)
+    later = chain({**PLAIN, "step": 50}, [1e-9, 1.0]) + chain({**PLAIN, "step": 99}, [1.0, 1.0])
+    finding = said(gradients, healthy + later)
+    assert "at step 50: gradients vanish" in finding
+    assert "are not the reason" not in finding
+
+
+@pytest.mark.parametrize(
+    ("std", "words"), [(0.5, "less than"), (0.99, "about as strongly as"), (2.0, "more than")]
+)
+def test_residual_responses_are_compared_with_the_plain_twins(std, words):
+    data = [{**PLAIN, "layer": place, "std": 1.0} for place in (1, 2)]
+    data += [{**TWIN, "layer": place, "std": std} for place in (1, 2)]
+    assert f"resnet-56's layers respond {words} plain-56's" in said(responses, data)
+
+
+@pytest.mark.parametrize(
+    ("difference", "scratch", "same", "meaning"),
+    [
+        (1e-5, 0.6, "computes what", "does not reach it in time"),
+        (1.0, 0.6, "does not compute what", "does not reach it in time"),
+        (1e-5, 0.1, "computes what", "does as well"),
+    ],
+)
+def test_constructed_net_is_as_good_or_is_said_not_to_be(difference, scratch, same, meaning):
+    about = {**PLAIN, "from": "plain-20", "from_step": 300}
+    sizes = {"logits_difference": difference, "logits_size": 10.0, "loss": 1.0, "error": 0.1}
+    evaluated = {**about, "kind": "evaluated", "at_step": 0, **sizes}
+    data = [{**evaluated, "start": start} for start in ("shallow", "constructed")]
+    training = {**about, "kind": "training", "loss": 1.0}
+    for step in (10, 20):
+        data.append({**training, "start": "constructed", "at_step": step, "error": 0.1})
+        data.append({**training, "start": "scratch", "at_step": step, "error": scratch})
+    finding = said(constructed, data)
+    assert f"{same} it does" in finding
+    assert meaning in finding
+
+
+@pytest.mark.parametrize(("long", "words"), [(0.5, "does not cure"), (0.05, "cures it")])
+def test_longer_training_cures_or_does_not(long, words):
+    def run(name, depth, steps, error):
+        about = {"net": name, "model": name, "family": "plain", "depth": depth, "step": steps}
+        final = {"num_steps": steps, "seed": 0, "final_train_error": error,
+                 "final_test_error": error}  # fmt: skip
+        return [
+            {**about, **final, "split": "train", "at_step": step, "error": error}
+            for step in (steps // 2, steps)
+        ]
+
+    data = run("plain-20", 20, 300, 0.05) + run("plain-56", 56, 300, 0.6)
+    data += run("plain-56", 56, 900, long)
+    assert words in said(iterations, data)
+    assert "nothing can be said" in said(iterations, data[:2])
+
+
+def test_lesions_destroy_or_do_not():
+    def net(about, deleted):
+        about = {**about, "classes": 10}
+        return [
+            {**about, "kind": "intact", "error": 0.1},
+            *({**about, "kind": "delete_each", "unit": unit, "error": deleted} for unit in (1, 2)),
+            *({**about, "kind": "delete", "units": n, "repeat": 0, "error": min(n * deleted, 0.9)}
+              for n in (1, 2)),
+        ]  # fmt: skip
+
+    path = {**TWIN, "classes": 10, "kind": "path"}
+    paths = [
+        {**path, "length": length, "share": share, "gradient": 0.1**length}
+        for length, share in enumerate((0.25, 0.5, 0.25))
+    ]
+    finding = said(lesions, net(PLAIN, 0.9) + net(TWIN, 0.12) + paths)
+    assert "Deleting one unit destroys plain-56" in finding
+    assert "Deleting one unit does not destroy resnet-56" in finding
+    assert "plain-56 is half-way to chance at the first deleted unit" in finding
+    assert "resnet-56 never gets half-way to chance" in finding
+    assert "paths of 0 to 1 of 2 units, shorter than most" in finding
+
+
+def test_landscapes_valleys_are_compared():
+    def net(about, steepness):
+        grid = (-1.0, -0.5, 0.0, 0.5, 1.0)
+        return [
+            {**about, "kind": "surface", "x": x, "y": y, "error": 0.5,
+             "loss": 0.1 + steepness * (x * x + y * y)} for y in grid for x in grid
+        ]  # fmt: skip
+
+    finding = said(landscape, net(PLAIN, 10.0) + net(TWIN, 0.1))
+    assert "resnet-56's valley is wider than plain-56's" in finding
+    assert "curves downwards at 0.0%" in finding
+    assert "no wider" in said(landscape, net(PLAIN, 0.1) + net(TWIN, 10.0))
+    broken = net(PLAIN, 1.0)
+    broken[0]["loss"] = float("nan")
+    assert "4.0% of its points overflow" in said(landscape, broken)
+
+
+def test_jacobian_is_an_isometry_or_not():
+    def net(values):
+        return [
+            {**PLAIN, "layer": layer, "place": place, "value": value, "rms": 1.0, "exact": 1}
+            for layer in (3, 5) for place, value in enumerate(values, 1)
+        ]  # fmt: skip
+
+    assert "an isometry on what it keeps" in said(jacobian, net([1.0, 1.0]))
+    assert "no isometry" in said(jacobian, net([10.0, 0.1]))
+    assert "50.0% are not zero" in said(jacobian, net([1.0, 0.0]))
+    nothing = [{**row, "rms": 0.0} for row in net([0.0, 0.0])]
+    assert "nothing of the input arrives" in said(jacobian, nothing)
+
+
+def test_gradients_shatter_or_do_not():
+    def net(about, values):
+        common = {"unrelated": 0.0, "nearby_inputs": 0.99, "unrelated_inputs": 0.0}
+        return [
+            {**about, **common, "depth": depth, "nearby": value}
+            for depth, value in zip((8, 20, 56), values, strict=True)
+        ]
+
+    finding = said(shattering, net(PLAIN, (0.8, 0.4, 0.1)) + net(TWIN, (0.8, 0.7, 0.6)))
+    plain, twin = finding.split("resnet-56: ")
+    assert "with depth they shatter" in plain
+    assert "do not shatter" in twin
+
+
+@pytest.mark.parametrize(
+    ("measured", "words"), [(0.5**27, "vanishes"), (1.0, "carry it"), (2.0**27, "explodes")]
+)
+def test_product_of_shortcuts_vanishes_explodes_or_carries(measured, words):
+    data = [
+        {**TWIN, "passed": passed, "unit": 1, "factor": 1.0, "measured": measured ** (passed / 27),
+         "predicted": measured} for passed in (1, 27)
+    ]  # fmt: skip
+    assert words in said(shortcuts, data)
+
+
+def test_more_than_two_nets_of_a_family_differ_in_colour():
+    data = [{**PLAIN, "net": f"plain-{depth}", "depth": depth} for depth in (20, 32, 56)]
+    assert len({look.colour for look in rows.looks(data).values()}) == 3
+
+
+def test_data_have_every_column_that_a_row_has():
+    text = write.to_csv([{"net": "a", "x": 1}, {"net": "b, c", "y": 0.123456789}])
+    assert list(csv.DictReader(io.StringIO(text))) == [
+        {"net": "a", "x": "1", "y": ""},
+        {"net": "b, c", "x": "", "y": "0.12345679"},
+    ]
