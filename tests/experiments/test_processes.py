@@ -40,6 +40,7 @@ class Processes:
             free.bind(("localhost", 0))
             address = f"localhost:{free.getsockname()[1]}"
         flags = [f"--config=configs/digits.py:{TINY}", f"--coordinator={address}", *flags]
+        environment = {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONUNBUFFERED": "1"}
         self.processes = []
         for number, workdir in enumerate(workdirs):
             own = [f"--workdir={workdir}", f"--process_id={number}", *(last if number else ())]
@@ -49,11 +50,7 @@ class Processes:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
-                    env={
-                        **os.environ,
-                        "JAX_NUM_CPU_DEVICES": str(devices),
-                        "PYTHONUNBUFFERED": "1",
-                    },
+                    env={**os.environ, **environment},
                 )
             )
 
@@ -149,7 +146,7 @@ def test_folders_that_are_not_the_same_one_are_refused_by_both(tmp_path):
 @slow
 @pytest.mark.parametrize(("asked", "number"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
 def test_one_stopped_process_stops_both_and_one_goes_on_alone(asked, number, tmp_path):
-    length = "--config.num_steps=400"
+    length = "--config.num_steps=200"
     both = Processes([tmp_path, tmp_path], length)
     while not next(both.processes[0].stdout).startswith("step"):
         pass
@@ -158,10 +155,10 @@ def test_one_stopped_process_stops_both_and_one_goes_on_alone(asked, number, tmp
     assert (code, other_code) == (command.STOPPED, command.STOPPED)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         saved = checkpoints.steps[-1]
-    assert 0 < saved < 400
+    assert 0 < saved < 200
     assert printed[-1] == f"stopped at step {saved}, saved; the same command goes on"
-    trained_here(tmp_path, num_steps=400, num_devices=2)
-    whole = trained_here(tmp_path / "whole", num_steps=400, num_devices=4)
+    trained_here(tmp_path, num_steps=200, num_devices=2)
+    whole = trained_here(tmp_path / "whole", num_steps=200, num_devices=4)
     rows = [runs.read_run(path).rows for path in (tmp_path, whole)]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
     losses = [[row["loss"] for row in of_run if row["step"] <= saved] for of_run in rows]
@@ -171,7 +168,7 @@ def test_one_stopped_process_stops_both_and_one_goes_on_alone(asked, number, tmp
 @slow
 def test_process_that_is_killed_takes_the_other_with_it(tmp_path):
     # With two devices each, XLA:CPU waits for JAX's heartbeat (100 s), which aborts.
-    both = Processes([tmp_path, tmp_path], "--config.num_steps=4000", devices=1)
+    both = Processes([tmp_path, tmp_path], "--config.num_steps=2000", devices=1)
     while not next(both.processes[0].stdout).startswith("step"):
         pass
     both.processes[1].kill()
