@@ -166,7 +166,6 @@ def build(config: ConfigDict) -> Experiment:
     net, part = configuration.architecture(config), config.batch_size // config.accumulate
     num_groups = part // configuration.group_size(config)
     mesh = parallel.make_mesh(part, num_groups, config.num_devices)
-    parallel.introduce(mesh)
     if config.parallel == "pmap":
         parallel.check_pmap(mesh, num_groups=num_groups, dropout=net.shortcut == "dropout")
     if config.deterministic and jax.default_backend() == "gpu" and net.stem == "imagenet":

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -185,17 +184,6 @@ def check_pmap(mesh: Mesh, *, num_groups: int, dropout: bool) -> None:
             "parallel='pmap': a dropout shortcut draws one mask for the whole batch; give "
             "num_devices=1 or parallel='jit'"
         )
-
-
-def introduce(mesh: Mesh) -> None:
-    """Lets the devices of several processes meet; all call this at about the same time.
-
-    When devices first meet, Gloo waits for 30 seconds and gives up. By the first training step the
-    processes, which have compiled it, may be further apart than that on a busy machine.
-    """
-    if not replicated(mesh).is_fully_addressable:
-        ones = place(np.ones(mesh.size, np.float32), sharded(mesh))
-        jax.block_until_ready(jax.jit(jnp.sum, out_shardings=replicated(mesh))(ones))
 
 
 def one_at_a_time(outputs: Any) -> Any:
