@@ -27,6 +27,10 @@ class Checkpoints:
     a run killed at any instant finds the one before. With it goes a digest of its values, because
     files that a failing disk changed may still be readable.
 
+    Of several processes each has the whole state: the first one saves, and each restores for
+    itself. Orbax's way, in which all write and wait for each other, has a process whose disk is
+    full wait at another barrier than the rest, for ten minutes.
+
     Args:
       directory: of the checkpoints, one folder each, named after its step.
       keep: the last so many are kept.
@@ -35,22 +39,29 @@ class Checkpoints:
 
     def __init__(self, directory: str | os.PathLike, keep: int = 2, *, read_only: bool = False):
         self._directory = Path(directory).absolute()
-        self._read_only = read_only
+        self._read_only = read_only or not cluster.is_first()
+        if self._directory.exists() and not self._directory.is_dir():
+            raise InputError(f"{self._directory}: not a folder; checkpoints go there")
+        if not self._read_only:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        number = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(number, {number}, f"process{number}")
         # Made in the background, a folder that cannot be made (a full disk) leaves threads that
         # keep the failed process alive.
         in_this_thread = ocp.AsyncOptions(create_directories_asynchronously=False)
-        options = (
-            ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
-            if read_only
-            else ocp.CheckpointManagerOptions(max_to_keep=keep, async_options=in_this_thread)
+        kind = (
+            {"read_only": True, "save_interval_steps": 0}
+            if self._read_only
+            else {"max_to_keep": keep, "async_options": in_this_thread}
         )
-        if self._directory.exists() and not self._directory.is_dir():
-            raise InputError(f"{self._directory}: not a folder; checkpoints go there")
+        options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=alone, **kind)
         orbax_noise.silence()
         # With the handler given, Orbax does not guess from a folder, perhaps an empty one, how the
         # others are laid out.
         self._manager = ocp.CheckpointManager(
-            self._directory, options=options, item_handlers=ocp.StandardCheckpointHandler()
+            self._directory,
+            options=options,
+            item_handlers=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
         )
 
     @property
@@ -60,11 +71,13 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         """Starts saving `state`; does nothing if its step is saved already."""
         step = int(state.step)
-        if step not in self.steps:
+        if cluster.is_first() and step not in self.steps:
+            # A copy: the next step takes the state's memory while this is being written.
+            own = jax.tree.map(lambda leaf: np.array(leaf.addressable_data(0)), state)
             self._manager.save(
                 step,
-                args=ocp.args.StandardSave(state),
-                custom_metadata={"format": FORMAT, "digest": _digest(state)},
+                args=ocp.args.StandardSave(own),
+                custom_metadata={"format": FORMAT, "digest": _digest(own)},
                 force=True,
             )
 
