@@ -40,12 +40,12 @@ def storage_failure(error: BaseException | None) -> str | None:
     """
     while error is not None:
         text = str(error)
-        told = re.search(r"\[OS error (\d+)", text)
+        told = re.search(r"\[(?:OS error |os_error_code=')(\d+)", text)
         number = error.errno if isinstance(error, OSError) else told and int(told[1])
         if number in _STORAGE:
             file = error.filename2 or error.filename if isinstance(error, OSError) else None
-            named = re.search(r'local file "([^"]+)"', text)
-            where = os.fsdecode(file) if file else named[1] if named else "a file"
+            named = re.search(r'local file "([^"]+?)(?:"|\.orbax)', text)
+            where = os.fsdecode(file) if file else named[1] if named else "a file of the run"
             return f"{where}: {os.strerror(number)}; once that is mended the same command goes on"
         error = error.__cause__ or error.__context__
     return None

@@ -1,0 +1,52 @@
+"""A disk that is full or cannot be written is told apart from a bug."""
+
+import errno
+
+import pytest
+
+from resnet_jax.errors import storage_failure
+
+
+def raised_from(cause: Exception) -> Exception:
+    try:
+        try:
+            raise cause
+        except type(cause) as error:
+            raise RuntimeError("saving failed") from error
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "", "a/metrics.jsonl"), "a/metrics.jsonl: No space left on device"),
+        (OSError(errno.EROFS, ""), "a file of the run: Read-only file system"),
+        (raised_from(PermissionError(errno.EACCES, "", "data")), "data: Permission denied"),
+        (  # as TensorStore says it of a file that it writes
+            ValueError(
+                'UNKNOWN: Error writing local file "/r/4.orbax-x/d": No [OS error 28: ENOSPC]'
+            ),
+            "/r/4: No space left on device",
+        ),
+        (  # and of a folder that it makes
+            ValueError("PERMISSION_DENIED: Failed to create directory [os_error_code='30']"),
+            "a file of the run: Read-only file system",
+        ),
+    ],
+)
+def test_failure_of_the_disk_is_one_line_with_the_file(error, line):
+    assert storage_failure(error) == f"{line}; once that is mended the same command goes on"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "", "a"),
+        raised_from(ValueError("shapes differ")),
+        ValueError("[OS error 9: EBADF]"),
+        None,
+    ],
+)
+def test_anything_else_is_a_bug(error):
+    assert storage_failure(error) is None
