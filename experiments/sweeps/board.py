@@ -11,6 +11,7 @@ from typing import Any
 from experiments.sweeps import progress
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.progress import Progress, State
+from resnet_jax import runs
 
 AT_WORK = (State.RUNNING, State.RESUMED)
 ENDED = (State.DONE, State.DIVERGED, State.FAILED)
@@ -76,8 +77,10 @@ class Board:
         figures = self._look(run.name)
         line = f"{run.name}: {state}"
         if state is State.DONE:
-            line += f", training error {percent(figures.train_error)}, "
-            line += f"test error {percent(figures.test_error)}"
+            # Of the last epoch, as everywhere; the figures here are those of the last few steps.
+            final = runs.read_run(self._workdir / run.name).summary or {}
+            line += f", training error {percent(final.get('train_error'))}, "
+            line += f"test error {percent(final.get('test_error'))}"
         elif state in (State.DIVERGED, State.STOPPED):
             line += f" at step {figures.step}"
         line += f", {message}" if message else ""

@@ -13,6 +13,7 @@ from experiments.sweeps.board import Board, clock
 from experiments.sweeps.live import LiveBoard
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.progress import Progress, State
+from resnet_jax import runs
 
 
 def planned(*names: str) -> list[PlannedRun]:
@@ -53,10 +54,12 @@ def test_lines_tell_start_resumption_and_result(tmp_path: Path, capsys: pytest.C
     board.started(fresh)
     board.started(resumed)
     write_rows(tmp_path / "plain-20", train_row(300), {"step": 300, "split": "test", "error": 0.1})
+    summary = {"format": 1, "status": "completed", "train_error": 0.25, "test_error": 0.1}
+    runs.write_json(tmp_path / "plain-20" / "summary.json", summary)
     board.ended(fresh, State.DONE, "")
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["plain-20: started", "resnet-20: goes on from step 100"]
-    assert lines[2].startswith("plain-20: done, training error 50.00%, test error 10.00%  [1 of 2")
+    assert lines[2].startswith("plain-20: done, training error 25.00%, test error 10.00%  [1 of 2")
 
 
 def test_time_left_counts_a_resumed_run_from_where_it_went_on(
