@@ -123,7 +123,7 @@ def test_damaged_config_is_named_and_nothing_is_overwritten(tmp_path):
 
 
 def test_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(tmp_path):
-    long = ["--config.num_steps=200", "--config.checkpoint_every=20"]
+    long = ["--config.num_steps=100", "--config.checkpoint_every=20"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     pipes["env"] = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}  # A file like others.
     process = run_command(tmp_path / "a", *long, **pipes)
