@@ -98,7 +98,8 @@ class Drill:
                 continue  # The run was finished too soon; the fault strikes the next one.
             stops = stops[1:]
             share = len(damages) / (len(damages) + len(stops))
-            if damages and len(self._run.checkpoint_steps()) > 1 and self._chance.random() < share:
+            several = len(self._run.checkpoint_steps()) > 1 and not self._run.finished
+            if damages and several and self._chance.random() < share:
                 self._damage(damages.pop())
         self._start()
         self._finish()
@@ -173,6 +174,9 @@ class Drill:
             self._fail(f"run {self.runs} did not go on: {run.codes}\n{run.told()[-3000:]}")
             self._pending = []  # not recovered
         else:
+            for kind, _ in self._pending:  # The run had just ended when they struck.
+                self.tallies[kind].recovered += 1
+            self._pending = []
             last = states.final(run.workdir)
             different = states.differences(last, states.final(self._reference.workdir))
             if different or run.rows() != self._expected:

@@ -40,6 +40,8 @@ def kill_all(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
 def terminate_one(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
     trainers.signal(chance.randrange(trainers.count), signal.SIGTERM)
     trainers.end(PATIENCE, PATIENCE)
+    if trainers.finished and not any(trainers.codes):
+        return ""  # It came to its end before the processes had agreed on where to stop.
     reached = max(trainers.printed_steps(), default=0)
     return _expect(trainers, STOPPED) or (
         f"step {reached} was not saved" if reached not in trainers.checkpoint_steps() else ""
@@ -141,7 +143,8 @@ def _refusal(trainers: Trainers) -> str:
     """What is wrong with how the processes ended that could not save."""
     for number, code in enumerate(trainers.codes):
         told = trainers.told(number)
-        if code == WRONG_INPUT and told.count("error: ") == 1 and "Traceback" not in told:
+        errors = [line for line in told.splitlines() if line.startswith("error: ")]
+        if code == WRONG_INPUT and len(errors) == 1 and "Traceback" not in told:
             return ""  # The first to notice says so; the others are ended by its end.
     return f"exit codes {trainers.codes}: {_errors(trainers)}"
 

@@ -127,6 +127,11 @@ class Trainers:
     def _log(self, number: int) -> Path:
         return self._logs / f"process-{number}.txt"
 
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return (self.workdir / "summary.json").exists()
+
     def checkpoint_steps(self) -> list[int]:
         """The steps of the checkpoints that lie there, sorted."""
         folder = self.workdir / "checkpoints"
