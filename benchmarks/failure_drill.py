@@ -97,7 +97,7 @@ class Drill:
             if not self._train_until_struck(stop):
                 continue  # The run was finished too soon; the fault strikes the next one.
             stops = stops[1:]
-            share = len(damages) / (len(damages) + len(stops))
+            share = len(damages) / (len(stops) + 1)  # So that both last until the end.
             several = len(self._run.checkpoint_steps()) > 1 and not self._run.finished
             if damages and several and self._chance.random() < share:
                 self._damage(damages.pop())

@@ -110,10 +110,10 @@ DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
 
 
 WEIGHTS = {
-    **{"SIGKILL to one process": 12, "SIGKILL to all": 10, "SIGTERM to one process": 9},
-    **{"disk full": 7, "workdir read-only": 7, "NaN in the parameters": 4},
-    **{"checkpoint file truncated": 16, "checkpoint file deleted": 15},
-    **{"checkpoint file zeroed": 10, "checkpoint bit flipped": 10},
+    **{"SIGKILL to one process": 14, "SIGKILL to all": 12, "SIGTERM to one process": 10},
+    **{"disk full": 8, "workdir read-only": 8, "NaN in the parameters": 5},
+    **{"checkpoint file truncated": 13, "checkpoint file deleted": 12},
+    **{"checkpoint file zeroed": 9, "checkpoint bit flipped": 9},
 }
 """How often each kind comes, relative to the others."""
 
