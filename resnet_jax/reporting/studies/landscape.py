@@ -64,6 +64,8 @@ def find(rows: Sequence[Row]) -> list[str]:
                 wider = "wider" if widths[twin] > widths[plain] else "no wider"
                 sentences.append(f"{twin}'s valley is {wider} than {plain}'s.")
     for net, own in by(kinds.get("trajectory", []), "net").items():
+        if len(own) <= 3:
+            continue  # Three points are always in one plane.
         sentences.append(
             f"Of the distances between {len(own)} checkpoints of {net}, two directions hold "
             f"{percent(own[0]['explained_x'] + own[0]['explained_y'])}."
