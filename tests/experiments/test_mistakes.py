@@ -316,3 +316,20 @@ ON_A_RUN = [
 def test_mistake_about_a_run_is_one_line(case, run_command, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     check(case, run_command, tmp_path)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "convert"])
+def test_damaged_checkpoint_is_one_line_beside_the_result_of_the_one_before(
+    command, run_command, finished, tmp_path
+):
+    shutil.copytree(finished, tmp_path / "run")
+    for file in (tmp_path / "run/checkpoints/4/default").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:100])
+    before = snapshot(tmp_path / "run")
+    flags = [f"--output={tmp_path / 'net.safetensors'}"] if command == "convert" else []
+    done = run_command(command, f"--workdir={tmp_path / 'run'}", *flags)
+    assert done.code == 0, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr[:3000]
+    assert "checkpoints/4 is damaged" in done.stderr
+    assert ('"step": 2' if command == "evaluate" else "at step 2,") in done.stdout
+    assert snapshot(tmp_path / "run") == before
