@@ -197,6 +197,13 @@ def test_more_than_two_nets_of_a_family_differ_in_colour():
     assert len({look.colour for look in rows.looks(data).values()}) == 3
 
 
+def test_long_names_keep_what_tells_them_apart():
+    names = [f"plain-56, activation=sigmoid, norm={norm}" for norm in ("batch", "none")]
+    data = [{**PLAIN, "net": name} for name in names]
+    labels = [look.label for look in rows.looks(data).values()]
+    assert labels == ["sigmoid, batch", "sigmoid, none"]
+
+
 def test_data_have_every_column_that_a_row_has():
     text = write.to_csv([{"net": "a", "x": 1}, {"net": "b, c", "y": 0.123456789}])
     assert list(csv.DictReader(io.StringIO(text))) == [

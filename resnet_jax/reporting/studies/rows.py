@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from resnet_jax.reporting import style
 from resnet_jax.reporting.curves import Look
-from resnet_jax.reporting.labels import label_line_ends, shorten
+from resnet_jax.reporting.labels import LONGEST, label_line_ends, shorten
 
 Row = dict[str, Any]
 
@@ -41,9 +41,19 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
             round(index * shades / (len(nets) - 1)) if len(nets) <= shades + 1 else index % shades
         ]
     return {
-        net: Look(colour(index, family), "o", shorten(net))
+        net: Look(colour(index, family), "o", _at_line_end(net, nets))
         for index, (net, family) in enumerate(nets.items())
     }
+
+
+def _at_line_end(net: str, nets: Iterable[str]) -> str:
+    """A name that fits: settings without their fields, and without the model that all share."""
+    if len(net) <= LONGEST:
+        return net
+    parts = net.split(", ")
+    if len({other.split(", ")[0] for other in nets}) == 1:
+        parts = parts[1:]
+    return shorten(", ".join(part.rpartition("=")[2] for part in parts))
 
 
 def dashes(rows: Sequence[Row], net: str) -> Any:
@@ -108,9 +118,10 @@ def percent(fraction: float) -> str:
 
 
 def listed(parts: Iterable[str]) -> str:
-    """E.g. "a, b and c"."""
+    """E.g. "a, b and c", or "a; b, c and d" where a part has commas of its own."""
     parts = list(parts)
-    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
+    comma = "; " if any("," in part for part in parts) else ", "
+    return comma.join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
 
 
 def pairs_by_family(nets: dict[str, Row]) -> list[tuple[str, str]]:
