@@ -40,7 +40,7 @@ def archive(workdir: Path, destination: Path) -> list[str]:
             _copy_run(run, destination / run.path.resolve().name, destination.name)
         _copy_sweep(workdir, destination, {run.name for run in finished})
         for path in {workdir, *(run.path for run in finished)}:
-            _copy_analyses(path, destination / path.relative_to(workdir))
+            _copy_analyses(workdir, path.relative_to(workdir), destination)
     except OSError as error:
         raise InputError(
             f"archive={str(destination)!r}: cannot be written ({error.strerror})"
@@ -73,13 +73,13 @@ def _copy_sweep(workdir: Path, destination: Path, finished: set[str]) -> None:
     runs.write_json(destination / "sweep.json", record)
 
 
-def _copy_analyses(source: Path, destination: Path) -> None:
-    for finding in sorted(source.glob("analysis/*/finding.md")):
-        folder = destination / "analysis" / finding.parent.name
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("finding.md", "figure.svg"):
-            if (finding.parent / name).is_file():
-                shutil.copyfile(finding.parent / name, folder / name)
+def _copy_analyses(workdir: Path, run: Path, destination: Path) -> None:
+    for finding in sorted((workdir / run).glob("analysis/*/finding.md")):
+        folder = destination / run / "analysis" / finding.parent.name
+        text = finding.read_text(encoding="utf-8").replace(str(workdir), f"runs/{destination.name}")
+        runs.write_text(folder / "finding.md", re.sub(r" --data_dir=\S+", "", text))
+        if (finding.parent / "figure.svg").is_file():
+            shutil.copyfile(finding.parent / "figure.svg", folder / "figure.svg")
 
 
 def thinned(rows: Sequence[Row]) -> list[Row]:

@@ -82,13 +82,16 @@ def test_findings_of_analyses_are_kept(tmp_path: Path, write_run):
     path = write_run(runs)
     for folder in (runs, path):
         (folder / "analysis" / "responses").mkdir(parents=True)
-        (folder / "analysis" / "responses" / "finding.md").write_text("Smaller.\n")
+        command = f"`analyze --data_dir=/secret --workdir={path}`"
+        (folder / "analysis" / "responses" / "finding.md").write_text(f"Smaller.\n\n{command}\n")
         (folder / "analysis" / "responses" / "figure.svg").write_text("<svg/>")
         (folder / "analysis" / "responses" / "figure.png").write_bytes(b"large")
     archive(runs, tmp_path / "kept")
     kept = sorted(p.relative_to(tmp_path / "kept") for p in (tmp_path / "kept").rglob("f*.*"))
     folders = (Path("analysis/responses"), Path(path.name, "analysis/responses"))
     assert kept == sorted(f / name for f in folders for name in ("finding.md", "figure.svg"))
+    text = (tmp_path / "kept" / folders[0] / "finding.md").read_text()
+    assert text == f"Smaller.\n\n`analyze --workdir=runs/kept/{path.name}`\n"
 
 
 def test_folder_without_a_finished_run_is_refused(tmp_path: Path, write_run):
