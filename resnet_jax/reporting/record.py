@@ -39,6 +39,10 @@ from the folders in [results/](results); `experiments.report --workdir=RUNS --ar
 adds runs to them. A run enters a paper's table if its whole config is that table's, and stands
 under its own heading otherwise.
 """
+CURVES = """\
+v1's Figures 6 (left) and 7 are curves without numbers. `experiments.analyze --study=responses` draws
+Figure 7; what it and the other studies found stands below, with the runs that they looked at.
+"""
 NOT_MEASURED = "not measured"
 
 
@@ -74,6 +78,7 @@ def write_record(tables: Sequence[PaperTable], folder: Path, output: Path) -> No
     results = [result for collection in archived.values() for result in collection.results]
     parts = [INTRODUCTION, "## The papers' numbers"]
     parts += [part for table in tables for part in _paper_table(table, results)]
+    parts += [CURVES] if tables else []
     for place in places:
         parts += _section(place, archived.get(place), output.parent)
     write_text(output, "\n\n".join(part.strip("\n") for part in parts) + "\n")
