@@ -40,8 +40,8 @@ adds runs to them. A run enters a paper's table if its whole config is that tabl
 under its own heading otherwise.
 """
 CURVES = """\
-v1's Figures 6 (left) and 7 are curves without numbers. `experiments.analyze --study=responses` draws
-Figure 7; what it and the other studies found stands below, with the runs that they looked at.
+v1's Figures 6 (left) and 7 are curves without numbers. `experiments.analyze --study=responses`
+draws Figure 7; what it and the other studies found stands below, with the runs they looked at.
 """
 NOT_MEASURED = "not measured"
 
@@ -173,7 +173,10 @@ def _commands(collection: Collection) -> list[str]:
 
 def _analysis(analysis: Analysis, root: Path) -> list[str]:
     parts = [f"### {exports.escape_markdown(analysis.name)}"]
-    parts += [exports.escape_markdown(paragraph) for paragraph in analysis.paragraphs]
+    # A finding is Markdown already, a sentence a line.
+    for block in (analysis.folder / "finding.md").read_text(encoding="utf-8").split("\n\n"):
+        lines = block.strip().splitlines()
+        parts.append("\n".join(f"- {line}" for line in lines) if len(lines) > 1 else block.strip())
     if analysis.picture:
         path = (analysis.folder / "figure.svg").relative_to(root)
         parts.append(f"![{analysis.name}]({path.as_posix()})")
