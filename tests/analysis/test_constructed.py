@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from nets import IMAGES, make, shaken
@@ -13,14 +14,14 @@ from resnet_jax.errors import InputError
 SMALLEST = {"basic": 8, "bottleneck": 11, "single": 5}
 AXES = [
     ("plain", {}),
-    ("plain", {"norm": "none", "branch": "single"}),
+    pytest.param("plain", {"norm": "none", "branch": "single"}, marks=pytest.mark.slow),
     ("resnet", {}),
-    ("resnet", {"norm": "none"}),
+    pytest.param("resnet", {"norm": "none"}, marks=pytest.mark.slow),
     ("resnet", {"branch": "bottleneck"}),
-    ("resnet", {"branch": "single"}),
-    ("resnet", {"order": "relu_before_add"}),
+    pytest.param("resnet", {"branch": "single"}, marks=pytest.mark.slow),
+    pytest.param("resnet", {"order": "relu_before_add"}, marks=pytest.mark.slow),
     ("preact-resnet", {}),
-    ("preact-resnet", {"activation": "tanh"}),
+    pytest.param("preact-resnet", {"activation": "tanh"}, marks=pytest.mark.slow),
 ]
 
 
@@ -37,15 +38,20 @@ def build(family, **axes):
 def test_constructed_net_has_the_shallow_nets_logits(family, axes):
     shallow, variables, deep, built = build(family, **axes)
     images = np.random.default_rng(9).normal(size=IMAGES.shape).astype(np.float32)
-    expected = shallow.apply(variables, images, train=False)
-    np.testing.assert_allclose(deep.apply(built, images, train=False), expected, rtol=2e-4)
+    expected, found = (
+        jax.jit(model.apply)(weights, images)
+        for model, weights in ((shallow, variables), (deep, built))
+    )
+    np.testing.assert_allclose(found, expected, rtol=2e-4)
     assert np.std(expected) > 1e-3
 
 
 @pytest.mark.parametrize("family", ["plain", "resnet"])
 def test_constructed_net_computes_the_same_in_training_too(family):
     shallow, variables, deep, built = build(family)
-    train = lambda model, v: model.apply(v, IMAGES, train=True, mutable=["batch_stats"])[0]
+    train = lambda model, weights: jax.jit(
+        lambda v: model.apply(v, IMAGES, train=True, mutable=["batch_stats"])[0]
+    )(weights)
     # With the batch's own statistics in the shallow net, those of its outputs are the batch's too.
     variables = with_statistics_of(shallow, variables, IMAGES)
     built = constructed.deepen(shallow, variables, deep, IMAGES)

@@ -46,7 +46,9 @@ def test_deep_sigmoid_net_without_batch_norm_loses_its_gradient_geometrically():
     assert steps.std() < 0.5 * steps.mean()
 
 
-@pytest.mark.parametrize("axes", [{}, {"norm": "none", "activation": "tanh"}])
+@pytest.mark.parametrize(
+    "axes", [pytest.param({}, marks=pytest.mark.slow), {"norm": "none", "activation": "tanh"}]
+)
 def test_residual_net_keeps_its_gradient(axes):
     model, variables = make("resnet-8", stage_sizes=(9,), **axes)
     found = gradients.measure(model, variables, IMAGES, LABELS)

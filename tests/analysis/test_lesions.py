@@ -26,7 +26,9 @@ def without_unit(name, **axes):
     return model, variables, short, cut
 
 
-@pytest.mark.parametrize("name", ["plain-8", "resnet-8", "preact-resnet-8"])
+@pytest.mark.parametrize(
+    "name", ["plain-8", "resnet-8", pytest.param("preact-resnet-8", marks=pytest.mark.slow)]
+)
 def test_net_without_a_unit_is_the_net_that_never_had_it(name):
     model, variables, short, cut = without_unit(name)
     labels = logits_of(short, cut).argmax(-1)  # So the cut net makes no error.
@@ -51,7 +53,7 @@ def test_plain_nets_unit_of_another_shape_becomes_strides_and_zero_channels():
 
 
 def test_swap_exchanges_units_of_equal_shape_and_nothing_else():
-    model, variables = make("resnet-26", width=2)
+    model, variables = make("resnet-8", width=2, stage_sizes=(3, 3))
     variables = shaken(variables)
     swapped = lesions.swap(model, variables, 1, np.random.default_rng(3))
     moved = [name for name in model.unit_names

@@ -38,12 +38,14 @@ def test_gates_pass_what_their_bias_leaves_open(shortcut):
     assert found.predicted[0] == pytest.approx(0.9975, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_dropout_passes_the_root_mean_square_of_its_mask():
     found = factors(shortcut="dropout", dropout_rate=0.5)
     assert found.predicted[0] == pytest.approx(2**0.5)
     assert found.measured[0] == pytest.approx(2**0.5, rel=0.15)
 
 
+@pytest.mark.slow
 def test_convolutions_on_shortcuts_are_no_identity():
     found = factors("resnet-8", option="C")
     assert (abs(found.measured - 1) > 0.01).all()

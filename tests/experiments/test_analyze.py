@@ -40,7 +40,13 @@ def sweep(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (STUDIES[name] == "trainings"))
+        for name in STUDIES
+    ],
+)
 def test_study_of_a_run_leaves_data_figure_and_finding(sweep, name):
     run, settings = ASKED[name]
     written, finding = study(name, [str(sweep / run)], output=str(sweep), settings=settings)
@@ -58,6 +64,7 @@ def test_study_of_a_run_leaves_data_figure_and_finding(sweep, name):
     assert name.capitalize() in report.index.read_text()
 
 
+@pytest.mark.slow
 def test_command_studies_untrained_nets(tmp_path):
     net = f"--config=configs/digits.py:{TINY.format('plain')}"
     command = [sys.executable, "-m", "experiments.analyze", "--study=responses", net]
