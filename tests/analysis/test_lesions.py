@@ -6,6 +6,7 @@ import pytest
 from nets import IMAGES, LABELS, make, shaken
 
 from resnet_jax.analysis import lesions
+from resnet_jax.analysis.population import with_statistics_of
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 
@@ -17,7 +18,7 @@ def logits_of(model, variables, images=IMAGES):
 def without_unit(name, **axes):
     """A net of (1, 2, 1) units whose second stage has lost its second, and that of (1, 1, 1)."""
     model, variables = make(name, stage_sizes=(1, 2, 1), **axes)
-    variables = shaken(variables)
+    variables = with_statistics_of(model, variables, IMAGES)
     short = zoo.create(name, width=4, stage_sizes=(1, 1, 1), **axes)
     cut = {
         collection: {key: value for key, value in tree.items() if key != "stage2_unit2"}
@@ -32,6 +33,7 @@ def without_unit(name, **axes):
 def test_net_without_a_unit_is_the_net_that_never_had_it(name):
     model, variables, short, cut = without_unit(name)
     labels = logits_of(short, cut).argmax(-1)  # So the cut net makes no error.
+    assert lesions.error_with(model, variables, np.ones(4), IMAGES, labels) > 0.2
     keep = np.array([True, True, False, True])
     assert lesions.error_with(model, variables, keep, IMAGES, labels) == 0.0
     assert lesions.error_with(model, variables, keep, IMAGES, labels + 1) == 1.0
