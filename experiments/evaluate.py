@@ -22,11 +22,11 @@ def main(argv: list[str]) -> None:
     """Prints one JSON object: model, split, step, loss, error (a fraction) and examples."""
     del argv
     # Only now, so that wrong flags fail at once.
-    from experiments import experiment
+    from experiments import configuration, experiment
     from resnet_jax.training.checkpoints import Checkpoints
 
     workdir = Path(_WORKDIR.value)
-    config = experiment.load_config(workdir)
+    config = configuration.load_config(workdir)
     config.num_devices = None  # Those of this machine, not of the one that trained.
     config.update(parallel="jit", deterministic=False)  # They concern training alone.
     if _DATA_DIR.value:

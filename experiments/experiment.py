@@ -10,22 +10,17 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from experiments import configuration
+from experiments import configuration, starting
 from resnet_jax import cluster, parallel
 from resnet_jax.data import resident, sources
 from resnet_jax.errors import InputError
 from resnet_jax.models import counting, zoo
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runs import Row
-from resnet_jax.training import evaluation, loop, schedules, state, step
+from resnet_jax.training import evaluation, freezing, loop, schedules, state, step
 from resnet_jax.training.checkpoints import Checkpoints
 
 STEPS_PER_DISPATCH = 100  # on accelerators
-
-_SECTIONS = ("model", "dataset", "optimizer", "schedule")
-
-ADDED = {"parallel": "jit", "deterministic": False}
-"""Fields that configs of earlier versions lack, and what stood for them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +29,7 @@ class Experiment:
 
     Attributes:
       splits: "train", "test" and, if the config has one, "validation".
+      class_names: by label.
       image_shape: (height, width, channels).
     """
 
@@ -43,6 +39,7 @@ class Experiment:
     optimizer: optax.GradientTransformation
     schedule: schedules.Schedule
     splits: dict[str, resident.Resident]
+    class_names: tuple[str, ...]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -56,8 +53,15 @@ class Experiment:
         return counting.count(self.model, self.image_shape)
 
     def initial_state(self) -> state.TrainState:
+        """Fresh weights, or, but for the classifier, those of the run that the config starts from.
+
+        Raises:
+          InputError: they cannot be had or do not fit.
+        """
         key, _ = self._keys()
         fresh = state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
+        if self.config.start:
+            fresh = starting.take_over(fresh, Path(self.config.start))
         return parallel.place(fresh, parallel.replicated(self.mesh))
 
     def state_template(self) -> Any:
@@ -86,6 +90,7 @@ class Experiment:
                 self.schedule,
                 label_smoothing=config.label_smoothing,
                 accumulate=config.accumulate,
+                frozen=freezing.parse(config.frozen, self.model.architecture),
                 mesh=self.mesh if config.parallel == "jit" else None,
                 axis_name=parallel.axis_name(config.parallel),
             ),
@@ -173,31 +178,35 @@ def build(config: ConfigDict) -> Experiment:
             "deterministic=True: on GPUs XLA knows no such gradient of the ImageNet stem's max "
             "pooling; give deterministic=False"
         )
-    splits, num_classes = load_splits(config, mesh)
+    splits, class_names = load_splits(config, mesh)
     optimizer = config.optimizer
     return Experiment(
         config=config,
         mesh=mesh,
         model=zoo.create(
             config.model.name,
-            num_classes=num_classes,
+            num_classes=len(class_names),
             dtype=config.model.dtype,
             **configuration.model_overrides(config),
         ),
-        optimizer=step.sgd(
-            optimizer.momentum,
-            optimizer.weight_decay,
-            decay=optimizer.decay,
-            nesterov=optimizer.nesterov,
+        optimizer=freezing.optimizer(
+            step.sgd(
+                optimizer.momentum,
+                optimizer.weight_decay,
+                decay=optimizer.decay,
+                nesterov=optimizer.nesterov,
+            ),
+            freezing.parse(config.frozen, net),
         ),
         schedule=schedules.Schedule(num_steps=config.num_steps, **config.schedule),
         splits=splits,
+        class_names=class_names,
     )
 
 
 def load_splits(
     config: ConfigDict, mesh: jax.sharding.Mesh
-) -> tuple[dict[str, resident.Resident], int]:
+) -> tuple[dict[str, resident.Resident], tuple[str, ...]]:
     """The config's splits on the devices, normalised as the training split is, and its classes."""
     dataset = config.dataset
     named = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
@@ -215,28 +224,8 @@ def load_splits(
         name: parallel.place(resident.Resident(part.images, part.labels, statistics), place)
         for name, part in examples.items()
     }
-    return splits, len(examples["train"].class_names)
+    return splits, examples["train"].class_names
 
 
 def _bytes(splits: dict[str, sources.Examples]) -> bytes:
     return b"".join(part.images.tobytes() + part.labels.tobytes() for part in splits.values())
-
-
-def load_config(workdir: Path) -> ConfigDict:
-    """The config of an existing run.
-
-    Raises:
-      InputError: there is none, or its config is damaged.
-    """
-    from resnet_jax.runs import read_run
-
-    run = read_run(workdir)
-    damaged = [problem for problem in run.problems if problem.startswith("config.json")]
-    if damaged and run.status != "missing":
-        raise InputError(f"workdir={str(workdir)!r}: {damaged[0]}")
-    if not run.config:
-        raise InputError(f"workdir={str(workdir)!r}: no run in this folder (no config.json)")
-    missing = [name for name in _SECTIONS if not isinstance(run.config.get(name), dict)]
-    if missing:
-        raise InputError(f"{workdir / 'config.json'}: has no section {missing[0]!r}")
-    return ConfigDict({**ADDED, **run.config})
