@@ -43,23 +43,15 @@ def take_over(fresh, folder: Path):
       InputError: there is no such checkpoint, or a weight has another shape.
     """
     import jax
-    from flax.traverse_util import flatten_dict, unflatten_dict
 
-    from resnet_jax.training.weights import load_weights
+    from resnet_jax.training.weights import check_shapes, load_weights
 
     with _named(folder):
-        theirs = flatten_dict(load_weights(folder / "checkpoints").variables)
-        taken = {}
-        for path, own in flatten_dict(fresh.variables).items():
-            taken[path] = own
-            if path[1] == "classifier":
-                continue
-            if path not in theirs or theirs[path].shape != own.shape:
-                there = list(theirs[path].shape) if path in theirs else "nothing"
-                raise InputError(f"{'.'.join(path[1:])} is {there} there, here {list(own.shape)}")
-            taken[path] = jax.numpy.asarray(theirs[path], own.dtype)
-    taken = unflatten_dict(taken)
-    return fresh.replace(params=taken["params"], batch_stats=taken.get("batch_stats", {}))
+        theirs, own = load_weights(folder / "checkpoints").variables, fresh.variables
+        theirs["params"]["classifier"] = own["params"]["classifier"]
+        check_shapes(theirs, own)
+    taken = jax.tree.map(lambda mine, given: jax.numpy.asarray(given, mine.dtype), own, theirs)
+    return fresh.replace(params=taken["params"], batch_stats=taken["batch_stats"])
 
 
 def _check_same(theirs: Architecture, ours: Architecture) -> None:

@@ -53,6 +53,12 @@ def normalization(images: np.ndarray, mean: str = "pixel", std: str = "none") ->
     )
 
 
+def normalize(images: jax.Array, normalization: Normalization) -> jax.Array:
+    """Images, uint8 [n, height, width, channels], as float32."""
+    pixels = jnp.asarray(images, jnp.float32) / 255
+    return (pixels - normalization.mean) / normalization.std
+
+
 def _mean(images: np.ndarray, kind: str) -> np.ndarray:
     """Float64 [height, width, channels]."""
     if kind in CONSTANTS:

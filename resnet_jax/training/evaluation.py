@@ -1,4 +1,4 @@
-"""The error over exactly a whole split."""
+"""The error over exactly a whole split, and what a net says of each of its examples."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +13,7 @@ from resnet_jax import parallel
 from resnet_jax.data import augment, resident
 from resnet_jax.training.step import cross_entropy
 
+Score = Callable[[dict[str, Any], resident.Resident], np.ndarray]
 Evaluate = Callable[[dict[str, Any], resident.Resident], dict[str, float]]
 
 
@@ -44,3 +45,28 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
         return {"loss": float(losses) / len(data), "error": float(errors) / len(data)}
 
     return evaluate
+
+
+def make_score(model: nn.Module, mesh: Mesh, batch_size: int) -> Score:
+    """Makes `score(variables, split) -> logits`, float32 [examples, classes], in the split's order.
+
+    The net runs with its running statistics.
+    """
+    replicated, sharded = parallel.replicated(mesh), parallel.sharded(mesh)
+
+    def score_batch(variables, data, indices):
+        images, _ = resident.take(data, indices, augment.whole(batch_size))
+        return model.apply(variables, images, train=False)
+
+    score_batch = jax.jit(
+        score_batch, in_shardings=(replicated, replicated, sharded), out_shardings=replicated
+    )
+
+    def score(variables, data):
+        parts = []
+        for indices, mask in resident.evaluation_batches(len(data), batch_size):
+            logits = score_batch(variables, data, parallel.place(indices, sharded))
+            parts.append(np.asarray(parallel.one_at_a_time(logits))[mask])
+        return np.concatenate(parts)
+
+    return score
