@@ -50,7 +50,7 @@ def to_picture(counts: np.ndarray, class_names: Sequence[str], title: str) -> by
     """PNG: the shares of answers of each true class, and the most frequent mistakes in words."""
     side = float(np.clip(1.6 + 0.42 * len(counts), 4.5, 14))
     with drawing_settings():
-        figure = Figure(figsize=(side + 4.4, side), layout="constrained")
+        figure = Figure(figsize=(side + 4.4, side + 0.6), layout="compressed")
         matrix, words = figure.subplots(1, 2, width_ratios=(side, 4.4))
         _draw_matrix(matrix, counts, class_names, side)
         matrix.set_title(title)

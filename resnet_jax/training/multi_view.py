@@ -99,11 +99,12 @@ class Scorer:
         def score(shape: tuple[int, int]) -> None:
             owners, crops = zip(*waiting.pop(shape), strict=True)
             for owner, scores in zip(owners, self._score_alike(shape, crops), strict=True):
-                scores = scores.astype(np.float64)
-                totals[owner] += scores if self._average == "logits" else np.exp(scores)
+                # Of probabilities the sum's logarithm, which cannot underflow.
+                add = np.add if self._average == "logits" else np.logaddexp
+                totals[owner] = add(totals[owner], scores.astype(np.float64))
 
         for owner, crops in enumerate(pictures):
-            totals.append(0.0)
+            totals.append(0.0 if self._average == "logits" else -np.inf)
             counts.append(len(crops))
             for crop in crops:
                 shape = filled_shape(*crop.shape[:2], self._grain)
@@ -112,11 +113,10 @@ class Scorer:
                     score(shape)
         for shape in list(waiting):
             score(shape)
-        means = np.stack(totals) / np.array(counts)[:, None]
+        means = np.stack(totals)
         if self._average == "logits":
-            means = means - np.logaddexp.reduce(means, axis=-1, keepdims=True)
-            return means.astype(np.float32)
-        return np.log(means).astype(np.float32)
+            means /= np.array(counts)[:, None]
+        return (means - np.logaddexp.reduce(means, axis=-1, keepdims=True)).astype(np.float32)
 
     def _at_once(self, shape: tuple[int, int]) -> int:
         """How many crops of a filled shape go through the net at a time."""
@@ -133,7 +133,7 @@ class Scorer:
             sizes[i] = height, width
         mean, std = self._normalization
         if mean.shape[:2] != shape:  # A mean image, or the one colour that all its pixels are.
-            mean = mean.mean((0, 1))
+            mean = mean.mean((0, 1), dtype=np.float64).astype(np.float32)
         own = None if shape[0] == shape[1] else sizes
         scores = self._score(self._variables, mean, std, batch, own)
         return np.asarray(parallel.one_at_a_time(scores))[: len(crops)]

@@ -15,6 +15,7 @@ from resnet_jax.data.resident import Normalization
 from resnet_jax.data.views import VIEWS, cut
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
+from resnet_jax.models.population import with_statistics_of
 from resnet_jax.training.multi_view import Scorer, filled_shape
 
 SAMPLE = Path(__file__).parents[2].parent / "shared" / "data" / "imagenet-sample"
@@ -34,7 +35,8 @@ def net(name: str, size: int, **axes):
     variables = model.lazy_init(jax.random.key(3), shape, train=False)
     # The classifier starts small; the classes must differ, lest any average would do.
     variables["params"]["classifier"]["kernel"] *= 4
-    return model, variables
+    noise = jax.random.normal(jax.random.key(4), (4, size, size, 3))
+    return model, with_statistics_of(model, variables, noise)
 
 
 def scorer(model, variables, size: int, **options) -> Scorer:
@@ -89,6 +91,14 @@ def test_scores_are_those_of_a_slow_loop_on_ten_photographs(view):
     assert np.std(expected, axis=0).max() > 0.01  # Not all photographs look alike to it.
 
 
+def test_unlikely_classes_keep_their_probabilities():
+    model, variables = net("resnet-8", 32)
+    variables["params"]["classifier"]["bias"] += np.array([0, 0, 0, 0, -2000.0])
+    crops = list(np.zeros((2, 32, 32, 3), np.uint8))
+    (scores,) = scorer(model, variables, 32)([crops])
+    assert -2100 < scores[4] < -1900
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("name", ["resnet-18", "preact-resnet-50"])
@@ -105,13 +115,13 @@ def test_logits_can_be_averaged_instead():
     model, variables = net("resnet-8", 32)
     crops = list(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8))
     alone = scorer(model, variables, 32)([[crop] for crop in crops])
-    for average, of in (
-        ("probabilities", np.exp),
-        ("logits", lambda x: x),
+    geometric = np.exp(alone.mean(0))
+    for average, mean in (
+        ("probabilities", np.exp(alone).mean(0)),
+        ("logits", geometric / geometric.sum()),
     ):
         (together,) = scorer(model, variables, 32, average=average)([crops])
-        mean = np.exp(np.log(of(alone).mean(0)) if of is np.exp else alone.mean(0))
-        np.testing.assert_allclose(np.exp(together), mean / mean.sum(), rtol=1e-4)
+        np.testing.assert_allclose(np.exp(together), mean, rtol=1e-4)
     with pytest.raises(InputError, match="average='median': allowed are probabilities, logits"):
         scorer(model, variables, 32, average="median")
 
