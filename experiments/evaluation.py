@@ -149,10 +149,10 @@ def _show_view(
             f"dataset.name={dataset.name!r}: has {len(pictures.class_names)} classes; the net "
             f"tells {len(net.class_names)} apart"
         )
-    channels, about = net.image_shape[-1], _about(config, split, net.step)
+    about = _about(config, split, net.step)
     if batch_norm == "recomputed":
         training = photographs.open(dataset.name, dataset.train, **where)
-        square = lambda i: net.as_trained(photographs.decode(training[i], channels))
+        square = lambda i: net.as_trained(net.decode(training[i]))
 
         def images(indices):
             pixels = list(photographs.read_ahead(lambda i: square(int(indices[i])), len(indices)))
@@ -165,7 +165,7 @@ def _show_view(
     def crops(index: int) -> list[np.ndarray]:
         record = pictures[index]
         labels[index] = record.label
-        return cut(photographs.decode(record, channels), VIEWS[view], net.size)
+        return cut(net.decode(record), VIEWS[view], net.size)
 
     logits = net.scorer(average)(photographs.read_ahead(crops, len(pictures)))
     return Answers({**about, "views": view}, logits, labels, pictures.class_names)

@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from experiments import configuration
 from resnet_jax import parallel, runs
-from resnet_jax.data import resident, sources, views
+from resnet_jax.data import photographs, resident, sources, views
+from resnet_jax.data.records import Record
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 from resnet_jax.models.resnet import ResNet
@@ -48,11 +49,16 @@ class Trained:
         """A picture, uint8 [height, width, channels], as the net's test images are."""
         return views.fit_square(picture, self.size)
 
-    def scorer(self, average: str = "probabilities") -> Scorer:
-        """Of as many pixels at a time as a batch of the training had."""
+    def decode(self, record: Record) -> np.ndarray:
+        """A picture in the net's colours; raises `InputError`, naming the record."""
+        return photographs.decode(record, self.image_shape[-1])
+
+    def scorer(self, average: str = "probabilities", count: int | None = None) -> Scorer:
+        """Of as many pixels at a time as a batch of the training had, or as `count` images have."""
         parallel.use_cores_as_devices()
         height, width, _ = self.image_shape
         part = self.config.batch_size // self.config.accumulate
+        part = part if count is None else min(part, count)
         mesh = parallel.make_mesh(len(jax.devices()), len(jax.devices()))
         return Scorer(
             self.model,

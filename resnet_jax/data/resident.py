@@ -30,6 +30,11 @@ class Normalization(NamedTuple):
     mean: np.ndarray
     std: np.ndarray
 
+    def uniform(self) -> "Normalization":
+        """With one colour, [channels], for the mean image: for pictures of other sizes."""
+        # In float64: a sum over 50,000 equal pixels is off by 1 in 1,000 in float32.
+        return Normalization(self.mean.mean((0, 1), dtype=np.float64).astype(np.float32), self.std)
+
 
 def normalization(images: np.ndarray, mean: str = "pixel", std: str = "none") -> Normalization:
     """Statistics of the training images, uint8 [n, height, width, channels].

@@ -114,7 +114,8 @@ def describe(name: str, *, data_dir: str | None, image_size: int | None) -> Desc
     if name not in ("digits", "image_folder"):
         features = tfds_builder(name, data_dir).info.features
         check_features(name, features)
-        shape, names = features["image"].shape, tuple(features["label"].names)
+        shape = features["image"].shape
+        names = originals.CLASSES.get(name) or tuple(features["label"].names)
         return Description(None if None in shape else shape, names)
     source = _open(name, data_dir, image_size)
     channels = 1 if name == "digits" else 3

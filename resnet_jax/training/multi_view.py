@@ -131,9 +131,9 @@ class Scorer:
             height, width, _ = crop.shape
             batch[i, :height, :width] = crop
             sizes[i] = height, width
-        mean, std = self._normalization
-        if mean.shape[:2] != shape:  # A mean image, or the one colour that all its pixels are.
-            mean = mean.mean((0, 1), dtype=np.float64).astype(np.float32)
+        normalization = self._normalization
+        if normalization.mean.shape[:2] != shape:
+            normalization = normalization.uniform()
         own = None if shape[0] == shape[1] else sizes
-        scores = self._score(self._variables, mean, std, batch, own)
+        scores = self._score(self._variables, *normalization, batch, own)
         return np.asarray(parallel.one_at_a_time(scores))[: len(crops)]
