@@ -67,8 +67,9 @@ def _mistake(error: BaseException) -> str:
     """What the user should read of an error in parsing flags."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, InputError):
-            return str(cause)  # Raised by a config file; ml_collections wraps it in a traceback.
+        # Raised by a config file; ml_collections raises one of the same type with a traceback.
+        if isinstance(cause, InputError) and not str(cause).startswith("Error whilst parsing"):
+            return str(cause)
         cause = cause.__cause__ or cause.__context__
     missing = re.search(r"No such file or directory: '(.+?)'", str(error))
     if missing:
