@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from scipy.special import log_softmax
 
 from experiments import configuration, experiment, trained
 from resnet_jax import parallel, runs
-from resnet_jax.data import augment, photographs, resident
+from resnet_jax.data import photographs, resident
 from resnet_jax.data.views import VIEWS, cut
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models.population import mean_over_groups
@@ -114,17 +115,17 @@ def _show_images(
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         state = checkpoints.restore(run.state_template(), step)
     variables, about = state.variables, _about(config, split, int(state.step))
-    part = config.batch_size // config.accumulate
     if batch_norm == "recomputed":
         data, sharded = run.splits["train"], parallel.sharded(run.mesh)
-        look = jax.jit(lambda data, indices, windows: resident.take(data, indices, windows)[0])
-
-        def images(indices):
-            return look(data, parallel.place(indices, sharded), augment.whole(len(indices)))
-
-        variables, about["groups"] = _recompute(config, run.model, variables, images, len(data))
-    logits = make_score(run.model, run.mesh, part)(variables, run.splits[split])
-    return Answers(about, logits, np.asarray(run.splits[split].labels), run.class_names)
+        look = jax.jit(lambda data, inputs: data.plain(inputs)[0])
+        batches = (
+            look(data.on_devices, parallel.place(inputs, sharded))[: mask.sum()]
+            for inputs, mask in data.evaluation_inputs(config.batch_size)
+        )
+        variables, about["groups"] = _recompute(config, run.model, variables, batches, len(data))
+    score = make_score(run.model, run.mesh, config.batch_size)
+    logits, labels = score(variables, run.splits[split])
+    return Answers(about, logits, labels, run.class_names)
 
 
 def _show_view(
@@ -152,13 +153,13 @@ def _show_view(
     about = _about(config, split, net.step)
     if batch_norm == "recomputed":
         training = photographs.open(dataset.name, dataset.train, **where)
-        square = lambda i: net.as_trained(net.decode(training[i]))
-
-        def images(indices):
-            pixels = list(photographs.read_ahead(lambda i: square(int(indices[i])), len(indices)))
-            return resident.normalize(np.stack(pixels), net.normalization)
-
-        found, about["groups"] = _recompute(config, net.model, net.variables, images, len(training))
+        squares = photographs.read_ahead(
+            lambda i: net.as_trained(net.decode(training[i])), len(training)
+        )
+        batches = _normalized_batches(squares, net.normalization, config.batch_size)
+        found, about["groups"] = _recompute(
+            config, net.model, net.variables, batches, len(training)
+        )
         net = dataclasses.replace(net, variables=found)
     labels = np.empty(len(pictures), np.int32)
 
@@ -175,25 +176,32 @@ def _about(config: ConfigDict, split: str, step: int) -> dict[str, Any]:
     return {"model": config.model.name, "split": split, "step": step}
 
 
+def _normalized_batches(
+    squares: Iterator[np.ndarray], normalization: resident.Normalization, size: int
+) -> Iterator[jax.Array]:
+    while batch := list(itertools.islice(squares, size)):
+        yield resident.normalize(np.stack(batch), normalization)
+
+
 def _recompute(
     config: ConfigDict,
     model: ResNet,
     variables: Any,
-    images: Callable[[np.ndarray], Any],
+    batches: Iterable[jax.Array],
     num_examples: int,
 ) -> tuple[dict[str, Any], int]:
     """The variables with true averages for statistics, and of how many groups they are.
 
-    The groups are those of a run's first epoch, without augmentation. What is left of the split
+    The groups are those of the training split in its order, without augmentation. What is left
     after the last whole group, less than one, has no part in them.
     """
-    part, group = config.batch_size // config.accumulate, configuration.group_size(config)
-    groups = num_examples // group
-    if not groups:
+    group = configuration.group_size(config)
+    if num_examples < group:
         raise InputError(
             f"batch_norm='recomputed': the {num_examples} training examples are less than one "
             f"group of {group}"
         )
-    order = resident.batch_indices(config.seed, 0, num_examples, num_examples)[: groups * group]
-    batches = (images(order[i : i + part]) for i in range(0, len(order), part))
-    return mean_over_groups(model, variables, batches), groups
+    grouped = model.clone(architecture=dataclasses.replace(model.architecture, group_size=group))
+    whole = (images[: len(images) // group * group] for images in batches)
+    found = mean_over_groups(grouped, variables, (images for images in whole if len(images)))
+    return found, num_examples // group

@@ -10,9 +10,10 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from experiments import configuration, starting
+from experiments import configuration, starting, streams
 from resnet_jax import cluster, parallel
 from resnet_jax.data import resident, sources
+from resnet_jax.data.split import Split
 from resnet_jax.errors import InputError
 from resnet_jax.models import counting, zoo
 from resnet_jax.models.resnet import ResNet
@@ -38,12 +39,12 @@ class Experiment:
     model: ResNet
     optimizer: optax.GradientTransformation
     schedule: schedules.Schedule
-    splits: dict[str, resident.Resident]
+    splits: dict[str, Split]
     class_names: tuple[str, ...]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.splits["train"].images.shape[1:]
+        return self.splits["train"].image_shape
 
     @property
     def steps_per_epoch(self) -> int:
@@ -98,14 +99,14 @@ class Experiment:
             key=self._keys()[1],
             seed=config.seed,
             batch_size=config.batch_size,
-            padding=config.dataset.padding,
-            flip=config.dataset.flip,
             engine=config.parallel,
         )
 
     def calendar(self) -> loop.Calendar:
         config = self.config
-        chunk = 1 if jax.default_backend() == "cpu" else STEPS_PER_DISPATCH
+        # On the CPU a step at a time is fastest; of a stream, it is all that there is room for.
+        single = jax.default_backend() == "cpu" or "streaming" in config
+        chunk = 1 if single else STEPS_PER_DISPATCH
         return loop.Calendar(
             num_steps=config.num_steps,
             log_every=config.log_every,
@@ -206,8 +207,10 @@ def build(config: ConfigDict) -> Experiment:
 
 def load_splits(
     config: ConfigDict, mesh: jax.sharding.Mesh
-) -> tuple[dict[str, resident.Resident], tuple[str, ...]]:
-    """The config's splits on the devices, normalised as the training split is, and its classes."""
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """The config's splits, normalised as the training split is, and its classes."""
+    if "streaming" in config:
+        return streams.load_splits(config, mesh)
     dataset = config.dataset
     named = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     examples = {
@@ -221,7 +224,10 @@ def load_splits(
     statistics = resident.normalization(examples["train"].images, dataset.mean, dataset.std)
     place = parallel.replicated(mesh)
     splits = {
-        name: parallel.place(resident.Resident(part.images, part.labels, statistics), place)
+        name: parallel.place(
+            resident.Resident(part.images, part.labels, statistics, dataset.padding, dataset.flip),
+            place,
+        )
         for name, part in examples.items()
     }
     return splits, examples["train"].class_names

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import configuration
+from experiments import configuration, streams
 from resnet_jax import parallel, runs
-from resnet_jax.data import photographs, resident, sources, views
+from resnet_jax.data import photographs, records, resident, sources, streaming, views
 from resnet_jax.data.records import Record
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
@@ -47,7 +47,9 @@ class Trained:
 
     def as_trained(self, picture: np.ndarray) -> np.ndarray:
         """A picture, uint8 [height, width, channels], as the net's test images are."""
-        return views.fit_square(picture, self.size)
+        streaming = "streaming" in self.config
+        side = self.config.streaming.shorter_side if streaming else self.size
+        return views.centre_of(picture, side, self.size)
 
     def decode(self, record: Record) -> np.ndarray:
         """A picture in the net's colours; raises `InputError`, naming the record."""
@@ -135,12 +137,13 @@ def _describe(
 
 def _normalization(config: ConfigDict, shape: tuple[int, int, int]) -> resident.Normalization:
     dataset = config.dataset
-    images = np.zeros((1, *shape), np.uint8)
-    if {dataset.mean, dataset.std} - {"none", *resident.CONSTANTS}:
-        images = sources.load(
-            dataset.name,
-            dataset.train,
-            data_dir=dataset.data_dir,
-            image_size=dataset.image_size,
-        ).images
+    if not {dataset.mean, dataset.std} - {"none", *resident.CONSTANTS}:
+        nothing = np.zeros((1, *shape), np.uint8)
+        return resident.normalization(nothing, dataset.mean, dataset.std)
+    if "streaming" in config:
+        training = records.open(dataset.name, dataset.train, dataset.data_dir)
+        return streaming.normalization(training, streams.framing(config), dataset.mean, dataset.std)
+    images = sources.load(
+        dataset.name, dataset.train, data_dir=dataset.data_dir, image_size=dataset.image_size
+    ).images
     return resident.normalization(images, dataset.mean, dataset.std)

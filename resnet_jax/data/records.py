@@ -1,5 +1,6 @@
 """Random access to the pictures of a TFDS set, encoded as they are stored."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from resnet_jax.data import originals, sources
@@ -52,6 +53,23 @@ class Records:
         return Record(feature["image"].bytes_list.value[0], label, name)
 
 
+def check(name: str, splits: Iterable[str], *, data_dir: str | None) -> None:
+    """Finds what is wrong with a choice of data before anything is read or downloaded.
+
+    Raises:
+      InputError: for what `open` would refuse, except missing files.
+    """
+    if name in ("digits", "image_folder"):
+        raise InputError(
+            f"dataset.name={name!r}: is not streamed; `python -m experiments.prepare_data "
+            "--dataset=NAME --source=TREE` makes a set of a tree of pictures that is"
+        )
+    builder = sources.tfds_builder(name, data_dir)
+    sources.check_features(name, builder.info.features)
+    for split in splits:
+        sources.resolve(name, split, sources.splits_of(name, builder))
+
+
 def open(name: str, split: str, data_dir: str | None = None) -> Records:
     """Opens a split of a TFDS image set that is prepared as ArrayRecord; reads no picture.
 
@@ -71,8 +89,7 @@ def open(name: str, split: str, data_dir: str | None = None) -> Records:
         from resnet_jax.data import builders
 
         builders.prepare(name, data_dir)
+    check(name, [split], data_dir=data_dir)
     builder = sources.tfds_builder(name, data_dir)
-    sources.check_features(name, builder.info.features)
-    sources.resolve(name, split, dict(builder.info.splits))
     raw = sources.raw_records(builder, split)
     return Records(raw, split, tuple(builder.info.features["label"].names))

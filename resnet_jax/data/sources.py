@@ -229,7 +229,7 @@ class _Tfds:
 
     def __init__(self, name: str, data_dir: str | None):
         self._builder = tfds_builder(name, data_dir)
-        self.splits = dict(self._builder.info.splits) or _split_infos(originals.NUM_EXAMPLES[name])
+        self.splits = splits_of(name, self._builder)
         check_features(name, self._builder.info.features)
         self._shape = _fixed_shape(name, self._builder.info.features)
         height, width, _ = self._shape
@@ -254,6 +254,11 @@ class _Tfds:
                 images[i - start] = np.asarray(picture).reshape(self._shape)
                 labels[i - start] = feature["label"].int64_list.value[0]
         return images, labels
+
+
+def splits_of(name: str, builder: Any) -> dict[str, Any]:
+    """The splits of a TFDS set, also of one that is not prepared yet."""
+    return dict(builder.info.splits) or _split_infos(originals.NUM_EXAMPLES[name])
 
 
 def raw_records(builder: Any, split: str) -> Any:

@@ -65,9 +65,9 @@ def scale(picture: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(image.resize(to, Image.Resampling.BILINEAR)).reshape(to[1], to[0], channels)
 
 
-def fit_square(picture: np.ndarray, size: int) -> np.ndarray:
-    """The centre of a picture whose shorter side is `size` pixels, as image folders are fitted."""
-    return _crops(scale(picture, size), "centre", size)[0]
+def centre_of(picture: np.ndarray, side: int, size: int) -> np.ndarray:
+    """The middle square, of `size` pixels, of a picture whose shorter side is `side`."""
+    return _crops(scale(picture, side), "centre", size)[0]
 
 
 def _in_proportion(pixels: int, size: int) -> int:

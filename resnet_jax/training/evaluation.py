@@ -10,11 +10,11 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from resnet_jax import parallel
-from resnet_jax.data import augment, resident
+from resnet_jax.data.split import Split
 from resnet_jax.training.step import cross_entropy
 
-Score = Callable[[dict[str, Any], resident.Resident], np.ndarray]
-Evaluate = Callable[[dict[str, Any], resident.Resident], dict[str, float]]
+Score = Callable[[dict[str, Any], Split], tuple[np.ndarray, np.ndarray]]
+Evaluate = Callable[[dict[str, Any], Split], dict[str, float]]
 
 
 def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
@@ -24,8 +24,8 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
     """
     replicated, sharded = parallel.replicated(mesh), parallel.sharded(mesh)
 
-    def evaluate_batch(sums, variables, data, indices, mask):
-        images, labels = resident.take(data, indices, augment.whole(batch_size))
+    def evaluate_batch(sums, variables, data, inputs, mask):
+        images, labels = data.plain(inputs)
         logits = model.apply(variables, images, train=False)
         losses, errors = cross_entropy(logits, labels), logits.argmax(-1) != labels
         return sums + jnp.stack([losses, errors.astype(jnp.float32)]).sum(1, where=mask)
@@ -38,9 +38,11 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
 
     def evaluate(variables, data):
         sums = np.zeros(2, np.float32)  # Counts are exact to 2²⁴.
-        for batch in resident.evaluation_batches(len(data), batch_size):
-            indices, mask = parallel.place(batch, sharded)
-            sums = parallel.one_at_a_time(evaluate_batch(sums, variables, data, indices, mask))
+        for batch in data.evaluation_inputs(batch_size):
+            inputs, mask = parallel.place(batch, sharded)
+            sums = parallel.one_at_a_time(
+                evaluate_batch(sums, variables, data.on_devices, inputs, mask)
+            )
         losses, errors = jax.device_get(sums)
         return {"loss": float(losses) / len(data), "error": float(errors) / len(data)}
 
@@ -48,15 +50,16 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
 
 
 def make_score(model: nn.Module, mesh: Mesh, batch_size: int) -> Score:
-    """Makes `score(variables, split) -> logits`, float32 [examples, classes], in the split's order.
+    """Makes `score(variables, split)`: the split's logits and labels, in its order.
 
-    The net runs with its running statistics.
+    They are float32 [examples, classes] and int32 [examples]. The net runs with its running
+    statistics.
     """
     replicated, sharded = parallel.replicated(mesh), parallel.sharded(mesh)
 
-    def score_batch(variables, data, indices):
-        images, _ = resident.take(data, indices, augment.whole(batch_size))
-        return model.apply(variables, images, train=False)
+    def score_batch(variables, data, inputs):
+        images, labels = data.plain(inputs)
+        return model.apply(variables, images, train=False), labels
 
     score_batch = jax.jit(
         score_batch, in_shardings=(replicated, replicated, sharded), out_shardings=replicated
@@ -64,9 +67,11 @@ def make_score(model: nn.Module, mesh: Mesh, batch_size: int) -> Score:
 
     def score(variables, data):
         parts = []
-        for indices, mask in resident.evaluation_batches(len(data), batch_size):
-            logits = score_batch(variables, data, parallel.place(indices, sharded))
-            parts.append(np.asarray(parallel.one_at_a_time(logits))[mask])
-        return np.concatenate(parts)
+        for inputs, mask in data.evaluation_inputs(batch_size):
+            placed = parallel.place(inputs, sharded)
+            scored = parallel.one_at_a_time(score_batch(variables, data.on_devices, placed))
+            parts.append([np.asarray(array)[mask] for array in scored])
+        logits, labels = map(np.concatenate, zip(*parts, strict=True))
+        return logits, labels
 
     return score

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data.views import VIEWS, cut, fit_square, scale
+from resnet_jax.data.views import VIEWS, centre_of, cut, scale
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
 
@@ -68,4 +68,4 @@ def test_square_is_that_of_image_folders():
     from resnet_jax.data import image_folder
 
     expected = np.asarray(image_folder.fit_square(Image.fromarray(PICTURE), 32))
-    np.testing.assert_array_equal(fit_square(PICTURE, 32), expected)
+    np.testing.assert_array_equal(centre_of(PICTURE, 32, 32), expected)
