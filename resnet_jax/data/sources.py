@@ -207,6 +207,7 @@ class _Tfds:
         self.class_names = tuple(self._builder.info.features["label"].names)
 
     def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images, uint8 [n, height, width, channels], and labels [n] of positions in a split."""
         import tensorflow_datasets as tfds
         from tensorflow_datasets.proto import tf_example_pb2
 
