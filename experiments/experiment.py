@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -166,6 +167,16 @@ def build(config: ConfigDict) -> Experiment:
     Raises:
       InputError: the data cannot be had, or do not suit the config or the devices.
     """
+    mesh = make_mesh(config)
+    return assemble(config, mesh, *load_splits(config, mesh))
+
+
+def make_mesh(config: ConfigDict) -> jax.sharding.Mesh:
+    """The devices that a config's run has here; call it before JAX first computes.
+
+    Raises:
+      InputError: there are not as many, or they do not suit the config.
+    """
     parallel.use_cores_as_devices()
     if config.deterministic:
         parallel.use_deterministic_ops()
@@ -179,7 +190,16 @@ def build(config: ConfigDict) -> Experiment:
             "deterministic=True: on GPUs XLA knows no such gradient of the ImageNet stem's max "
             "pooling; give deterministic=False"
         )
-    splits, class_names = load_splits(config, mesh)
+    return mesh
+
+
+def assemble(
+    config: ConfigDict,
+    mesh: jax.sharding.Mesh,
+    splits: dict[str, Split],
+    class_names: tuple[str, ...],
+) -> Experiment:
+    """The objects of a config, around data that are there already."""
     optimizer = config.optimizer
     return Experiment(
         config=config,
@@ -197,12 +217,28 @@ def build(config: ConfigDict) -> Experiment:
                 decay=optimizer.decay,
                 nesterov=optimizer.nesterov,
             ),
-            freezing.parse(config.frozen, net),
+            freezing.parse(config.frozen, configuration.architecture(config)),
         ),
         schedule=schedules.Schedule(num_steps=config.num_steps, **config.schedule),
         splits=splits,
         class_names=class_names,
     )
+
+
+def of_noise(
+    config: ConfigDict, shape: tuple[int, int, int], num_classes: int, num_examples: int
+) -> Experiment:
+    """A config's experiment on random images [height, width, channels], to see how fast it runs."""
+    mesh = make_mesh(config)
+    random = np.random.default_rng(0)
+    images = random.integers(256, size=(num_examples, *shape), dtype=np.uint8)
+    labels = random.integers(num_classes, size=num_examples, dtype=np.int32)
+    statistics = resident.normalization(images, "channel")
+    dataset = config.dataset
+    noise = resident.Resident(images, labels, statistics, dataset.padding, dataset.flip)
+    noise = parallel.place(noise, parallel.replicated(mesh))
+    names = tuple(map(str, range(num_classes)))
+    return assemble(config, mesh, {"train": noise, "test": noise}, names)
 
 
 def load_splits(
