@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -161,6 +162,16 @@ def build(config: ConfigDict) -> Experiment:
     Raises:
       InputError: the data cannot be had, or do not suit the config or the devices.
     """
+    mesh = make_mesh(config)
+    return assemble(config, mesh, *load_splits(config, mesh))
+
+
+def make_mesh(config: ConfigDict) -> jax.sharding.Mesh:
+    """The devices that a config's run has here; call it before JAX first computes.
+
+    Raises:
+      InputError: there are not as many, or they do not suit the config.
+    """
     parallel.use_cores_as_devices()
     if config.deterministic:
         parallel.use_deterministic_ops()
@@ -174,7 +185,16 @@ def build(config: ConfigDict) -> Experiment:
             "deterministic=True: on GPUs XLA knows no such gradient of the ImageNet stem's max "
             "pooling; give deterministic=False"
         )
-    splits, num_classes = load_splits(config, mesh)
+    return mesh
+
+
+def assemble(
+    config: ConfigDict,
+    mesh: jax.sharding.Mesh,
+    splits: dict[str, Split],
+    num_classes: int,
+) -> Experiment:
+    """The objects of a config, around data that are there already."""
     optimizer = config.optimizer
     return Experiment(
         config=config,
@@ -194,6 +214,21 @@ def build(config: ConfigDict) -> Experiment:
         schedule=schedules.Schedule(num_steps=config.num_steps, **config.schedule),
         splits=splits,
     )
+
+
+def of_noise(
+    config: ConfigDict, shape: tuple[int, int, int], num_classes: int, num_examples: int
+) -> Experiment:
+    """A config's experiment on random images [height, width, channels], to see how fast it runs."""
+    mesh = make_mesh(config)
+    random = np.random.default_rng(0)
+    images = random.integers(256, size=(num_examples, *shape), dtype=np.uint8)
+    labels = random.integers(num_classes, size=num_examples, dtype=np.int32)
+    statistics = resident.normalization(images, "channel")
+    padding, flip = config.dataset.padding, config.dataset.flip
+    noise = resident.Resident(images, labels, statistics, padding, flip)
+    noise = parallel.place(noise, parallel.replicated(mesh))
+    return assemble(config, mesh, {"train": noise, "test": noise}, num_classes)
 
 
 def load_splits(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[dict[str, Split], int]:

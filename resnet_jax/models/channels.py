@@ -28,6 +28,7 @@ def split_zero_channels(
         order.append(np.concatenate([before, order[-1], after]))
 
     def renumber(path: Path, value: np.ndarray) -> np.ndarray:
+        """One array with its channels, in and out, in the new order."""
         if path[1:] == ("classifier", "kernel"):
             return value[order[-1]]
         unit = re.fullmatch(r"stage(\d+)_unit(\d+)", path[1])

@@ -37,6 +37,7 @@ class Findings:
 
 
 def find(collection: Collection) -> Findings:
+    """What the runs say of degradation, for each data set and setting, and what limits it."""
     arms: dict[tuple[str, str], list[Group]] = {}
     for group in collection.groups:
         arms.setdefault((group.dataset, group.setting), []).append(group)

@@ -29,6 +29,7 @@ class Report:
 
     @property
     def paths(self) -> list[Path]:
+        """The files that were written."""
         found = (
             self.index,
             self.figure_png,

@@ -36,6 +36,7 @@ def panels(rows: Sequence[Row]) -> list[list[Panel]]:
 
 
 def find(rows: Sequence[Row]) -> list[str]:
+    """Whether the deep net computes what the shallow one does, and where both starts end."""
     sentences = []
     for net, own in by(rows, "net").items():
         shallow, built = (_evaluated(own, start, 0) for start in ("shallow", "constructed"))

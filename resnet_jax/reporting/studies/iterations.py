@@ -24,6 +24,7 @@ def panels(rows: Sequence[Row]) -> list[list[Panel]]:
 
 
 def find(rows: Sequence[Row]) -> list[str]:
+    """Whether the longer run brings the deep net to where the shallow one is."""
     sentences = []
     finals = {
         key: [first[0] for first in by(own, "seed").values()]

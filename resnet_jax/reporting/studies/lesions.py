@@ -47,6 +47,7 @@ def panels(rows: Sequence[Row]) -> list[list[Panel]]:
 
 
 def find(rows: Sequence[Row]) -> list[str]:
+    """Of each net what one unit, and several, are worth; and which paths carry its gradient."""
     sentences = []
     for net, own in by(rows, "net").items():
         kinds = by(own, "kind")

@@ -27,6 +27,7 @@ def panels(rows: Sequence[Row]) -> list[list[Panel]]:
 
 
 def find(rows: Sequence[Row]) -> list[str]:
+    """The mean response of each net, and each residual net beside its plain twin (v1 Fig. 7)."""
     nets = by(rows, "net")
     level = {net: statistics.mean(column(own, "std")) for net, own in nets.items()}
     sentences = [
