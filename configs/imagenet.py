@@ -25,6 +25,7 @@ from ml_collections.config_dict import placeholder
 from configs import arguments, cifar10
 from resnet_jax.errors import check_choice
 from resnet_jax.models import zoo
+from resnet_jax.models.architecture import ORDERS
 
 NUM_IMAGES = 1_281_167
 
@@ -83,8 +84,10 @@ def _modern(config: ConfigDict, fields: dict[str, Any]) -> None:
     steps_per_epoch = NUM_IMAGES / config.batch_size
     config.num_steps = round(120 * steps_per_epoch)
     config.model.dtype = "bfloat16"
-    config.model.zero_init_last = True
-    if zoo.describe(config.model.name).branch == "bottleneck":
+    net = zoo.describe(config.model.name)
+    if "norm" in ORDERS[net.order].last:
+        config.model.zero_init_last = True
+    if net.branch == "bottleneck":
         config.model.stride_in = "3x3"
     config.dataset.std = "imagenet"
     config.streaming.augmentation = "scale_and_aspect"

@@ -234,8 +234,8 @@ def of_noise(
     images = random.integers(256, size=(num_examples, *shape), dtype=np.uint8)
     labels = random.integers(num_classes, size=num_examples, dtype=np.int32)
     statistics = resident.normalization(images, "channel")
-    dataset = config.dataset
-    noise = resident.Resident(images, labels, statistics, dataset.padding, dataset.flip)
+    padding, flip = config.dataset.padding, config.dataset.flip
+    noise = resident.Resident(images, labels, statistics, padding, flip)
     noise = parallel.place(noise, parallel.replicated(mesh))
     names = tuple(map(str, range(num_classes)))
     return assemble(config, mesh, {"train": noise, "test": noise}, names)
