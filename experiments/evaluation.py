@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,8 @@ def _show_images(
 ) -> Answers:
     """The images of a split as the net is shown them in training."""
     run = experiment.build(config)
-    check_choice("split", split, run.splits)
+    known = runs.read_run(workdir).info.get("class_names")
+    _check_classes(known or run.class_names, run.class_names)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         state = checkpoints.restore(run.state_template(), step)
     variables, about = state.variables, _about(config, split, int(state.step))
@@ -145,11 +146,7 @@ def _show_view(
     except photographs.OneSize as error:
         raise InputError(f"views={view!r}: {error}") from error
     net = trained.load(workdir, step, dataset.data_dir)
-    if len(pictures.class_names) != len(net.class_names):
-        raise InputError(
-            f"dataset.name={dataset.name!r}: has {len(pictures.class_names)} classes; the net "
-            f"tells {len(net.class_names)} apart"
-        )
+    _check_classes(net.class_names, pictures.class_names)
     about = _about(config, split, net.step)
     if batch_norm == "recomputed":
         training = photographs.open(dataset.name, dataset.train, **where)
@@ -170,6 +167,15 @@ def _show_view(
 
     logits = net.scorer(average)(photographs.read_ahead(crops, len(pictures)))
     return Answers({**about, "views": view}, logits, labels, pictures.class_names)
+
+
+def _check_classes(known: Sequence[str], found: Sequence[str]) -> None:
+    """The labels of a data set that has moved must still mean what they meant in training."""
+    if len(known) != len(found):
+        raise InputError(f"dataset: has {len(found)} classes; the net tells {len(known)} apart")
+    for label, (name, now) in enumerate(zip(known, found, strict=True)):
+        if name != now:
+            raise InputError(f"dataset: class {label} is {now!r}; the net was trained on {name!r}")
 
 
 def _about(config: ConfigDict, split: str, step: int) -> dict[str, Any]:

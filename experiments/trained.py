@@ -57,7 +57,6 @@ class Trained:
 
     def scorer(self, average: str = "probabilities", count: int | None = None) -> Scorer:
         """Of as many pixels at a time as a batch of the training had, or as `count` images have."""
-        parallel.use_cores_as_devices()
         height, width, _ = self.image_shape
         part = self.config.batch_size // self.config.accumulate
         part = part if count is None else min(part, count)

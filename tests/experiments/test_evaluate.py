@@ -161,6 +161,18 @@ def test_broken_picture_is_named(run, run_command, tmp_path):
     assert "test/green/25x25.png: unreadable picture" in done.stderr
 
 
+@pytest.mark.parametrize("view", [[], ["--views=centre"]])
+def test_data_set_of_other_classes_is_refused(view, run, run_command, tmp_path):
+    """As many folders, so that nothing but the names shows it."""
+    shutil.copytree(run.parent / "pictures", tmp_path / "pictures")
+    for split in ("train", "test"):
+        (tmp_path / "pictures" / split / "green").rename(tmp_path / "pictures" / split / "cyan")
+    flags = [f"--workdir={run}", f"--data_dir={tmp_path / 'pictures'}", *view]
+    done = run_command("evaluate", *flags)
+    assert (done.code, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "class 1 is 'cyan'; the net was trained on 'green'" in done.stderr
+
+
 def test_data_sets_of_one_size_have_one_view(tmp_path):
     """CIFAR's images are what the net was shown; nothing can be cut from them."""
     from configs import digits
