@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     workdir = Path(_WORKDIR.value)
     config = experiment.load_config(workdir)
     config.num_devices = None  # Those of this machine, not of the one that trained.
-    config.update(parallel="jit", deterministic=False)  # They concern training alone.
+    config.update(parallel="jit", deterministic=False, onednn=False)  # They concern training alone.
     if _DATA_DIR.value:
         config.dataset.data_dir = _DATA_DIR.value
     run = experiment.build(config)

@@ -12,7 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from experiments import configuration, streams
-from resnet_jax import cluster, parallel
+from resnet_jax import backends, cluster, parallel
 from resnet_jax.data import resident, sources
 from resnet_jax.data.split import Split
 from resnet_jax.errors import InputError
@@ -26,7 +26,7 @@ STEPS_PER_DISPATCH = 100  # on accelerators
 
 _SECTIONS = ("model", "dataset", "optimizer", "schedule")
 
-ADDED = {"parallel": "jit", "deterministic": False}
+ADDED = {"parallel": "jit", "deterministic": False, "onednn": False}
 """Fields that configs of earlier versions lack, and what stood for them."""
 
 
@@ -172,9 +172,7 @@ def make_mesh(config: ConfigDict) -> jax.sharding.Mesh:
     Raises:
       InputError: there are not as many, or they do not suit the config.
     """
-    parallel.use_cores_as_devices()
-    if config.deterministic:
-        parallel.use_deterministic_ops()
+    backends.prepare(deterministic=config.deterministic, onednn=config.onednn)
     net, part = configuration.architecture(config), config.batch_size // config.accumulate
     num_groups = part // configuration.group_size(config)
     mesh = parallel.make_mesh(part, num_groups, config.num_devices)
