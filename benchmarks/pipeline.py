@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from PIL import Image
 
 from resnet_jax.data import crops, decoding, pictures, records, resident
@@ -156,7 +156,7 @@ def pytorch(kind: type[Usual]) -> Callable[..., Iterator]:
             batch_size,
             sampler=list(zip(order.tolist(), places, strict=True)),
             num_workers=workers,
-            multiprocessing_context="spawn",
+            multiprocessing_context="spawn" if workers else None,
         )
 
     return batches
@@ -223,6 +223,7 @@ _DEVICE = flags.DEFINE_float("device_rate", 2500, "images a second that an accel
 def main(argv: list[str]) -> None:
     """Prints both tables, and how many cores one accelerator needs."""
     del argv
+    logging.set_verbosity(logging.WARNING)  # TFDS tells much.
     opened = records.open(_DATASET.value, _SPLIT.value, _DATA_DIR.value)
     print("CPU time an image, one process, median (range)")
     taken = stages(opened, _BATCH.value, 4 * _ROUNDS.value)

@@ -20,7 +20,7 @@ DTYPES = ("float32", "bfloat16")
 
 _SECTIONS = ("model", "dataset", "optimizer", "schedule")
 
-ADDED = {"parallel": "jit", "deterministic": False, "start": None, "frozen": None}
+ADDED = {"parallel": "jit", "deterministic": False, "onednn": False, "start": None, "frozen": None}
 """Fields that configs of earlier versions lack, and what stood for them."""
 
 

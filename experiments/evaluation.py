@@ -88,7 +88,7 @@ def answer(
         check_choice("views", view, VIEWS)
     config = configuration.load_config(workdir)
     config.num_devices = None  # Those of this machine, not of the one that trained.
-    config.update(parallel="jit", deterministic=False)  # They concern training alone.
+    config.update(parallel="jit", deterministic=False, onednn=False)  # They concern training alone.
     if data_dir:
         config.dataset.data_dir = data_dir
     given = [name for name in ("train", "validation", "test") if config.dataset[name]]

@@ -12,7 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from experiments import configuration, starting, streams
-from resnet_jax import cluster, parallel
+from resnet_jax import backends, cluster, parallel
 from resnet_jax.data import resident, sources
 from resnet_jax.data.split import Split
 from resnet_jax.errors import InputError
@@ -177,9 +177,7 @@ def make_mesh(config: ConfigDict) -> jax.sharding.Mesh:
     Raises:
       InputError: there are not as many, or they do not suit the config.
     """
-    parallel.use_cores_as_devices()
-    if config.deterministic:
-        parallel.use_deterministic_ops()
+    backends.prepare(deterministic=config.deterministic, onednn=config.onednn)
     net, part = configuration.architecture(config), config.batch_size // config.accumulate
     num_groups = part // configuration.group_size(config)
     mesh = parallel.make_mesh(part, num_groups, config.num_devices)

@@ -19,11 +19,11 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "this one's number, from 0")
 
 
-def join(*, deterministic: bool = False) -> None:
+def join(**preparation: bool) -> None:
     """Joins the other processes if there are any.
 
     Args:
-      deterministic: see `parallel.use_deterministic_ops`.
+      preparation: see `backends.prepare`.
 
     Raises:
       InputError: the flags contradict each other, or the others cannot be reached.
@@ -33,11 +33,9 @@ def join(*, deterministic: bool = False) -> None:
     if count == 1 or (not detected and (coordinator, count, number) == (None, None, None)):
         return
     _check(coordinator, count, number, detected)
-    from resnet_jax import parallel  # Only now, because it loads JAX.
+    from resnet_jax import backends  # Only now, because it loads JAX.
 
-    parallel.use_cores_as_devices()
-    if deterministic:
-        parallel.use_deterministic_ops()
+    backends.prepare(**preparation)
     cluster.join(None if coordinator == "auto" else coordinator, count, number)
 
 

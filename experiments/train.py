@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     """Trains and returns the exit code."""
     del argv
     config = _CONFIG.value
-    launch.join(deterministic=config.deterministic)
+    launch.join(deterministic=config.deterministic, onednn=config.onednn)
     with cluster.ending_together():
         return train(config, Path(_WORKDIR.value))
 

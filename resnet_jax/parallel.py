@@ -1,8 +1,6 @@
 """Over which devices a run is spread: data parallelism over one mesh axis."""
 
 import collections
-import importlib.metadata
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,36 +11,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from resnet_jax.errors import InputError
 
 AXIS = "data"
-
-
-def use_cores_as_devices() -> None:
-    """On a CPU, makes JAX see each core as a device; call it before JAX first computes.
-
-    XLA:CPU leaves cores idle on one device: on two cores, two devices trained ResNet-20 1.1 to
-    1.45 times and ResNet-56 2.1 times as fast (JAX 0.12). A number of devices that is set
-    already, say by JAX_NUM_CPU_DEVICES, is kept. Accelerators are not affected.
-    """
-    if jax.config.jax_num_cpu_devices < 1:
-        jax.config.update("jax_num_cpu_devices", _num_cores())
-
-
-def use_deterministic_ops() -> None:
-    """On GPUs, makes XLA compute the same bits at every start; call it before JAX first computes.
-
-    XLA then chooses no kernel by timing it, and no operation adds in the order of arrival: slower,
-    by how much has not been measured here. A value that is set already in XLA_FLAGS is kept.
-    """
-    plugins = importlib.metadata.entry_points(group="jax_plugins")
-    gpus = any(plugin.name.startswith(("xla_cuda", "xla_rocm")) for plugin in plugins)
-    xla_flags = os.environ.get("XLA_FLAGS", "")
-    if gpus and "xla_gpu_deterministic_ops" not in xla_flags:
-        os.environ["XLA_FLAGS"] = f"{xla_flags} --xla_gpu_deterministic_ops=true".strip()
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) -> Mesh:

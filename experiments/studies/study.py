@@ -57,9 +57,9 @@ def study(
     folder = _folder(workdirs, output)
     untrained = [_load_config(text) for text in configs]
     # Only now, because loading JAX takes a second or two; then before it computes anything.
-    from resnet_jax import parallel
+    from resnet_jax import backends
 
-    parallel.use_cores_as_devices()
+    backends.prepare()
     from experiments.studies import subjects
     from experiments.studies.progress import Tracker
     from resnet_jax.reporting.studies.write import write_study

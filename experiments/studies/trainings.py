@@ -1,6 +1,7 @@
 """The studies that train: from subjects to rows."""
 
 import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -154,8 +155,9 @@ def _run_folder(subject: Subject, folder: Path, times: int) -> Path:
         path = subject.path.with_name(f"{subject.path.name}-{times}x")
     else:
         path = folder / f"{config.model.name}-seed{config.seed}-{config.num_steps}-steps"
-    if train(config, path):
-        raise InputError(f"workdir={str(path)!r}: stopped before its end; the command goes on")
+    code = train(config, path)
+    if code:  # Stopped and saved, as `train` has said.
+        sys.exit(code)
     return path
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from resnet_jax.models.architecture import EXPANSION, ORDERS, Architecture
+from resnet_jax.models.convolution import conv_general_dilated
 from resnet_jax.models.initialization import kernel_init
 from resnet_jax.models.normalization import BatchNorm
 
@@ -29,6 +30,7 @@ class Layers(nn.Module):
         x,
         channels: int,
         size: int,
+        train: bool,
         *,
         stride=1,
         dilation=1,
@@ -51,6 +53,7 @@ class Layers(nn.Module):
             kernel_init=kernel_init(self.architecture, role),
             bias_init=bias_init or nn.initializers.zeros,
             dtype=self.dtype,
+            conv_general_dilated=conv_general_dilated if train else None,
             name=name,
         )(x)
 
@@ -114,6 +117,7 @@ class ResidualUnit(Layers):
                 x,
                 channels,
                 size,
+                train,
                 stride=stride,
                 dilation=dilation,
                 name=f"conv{number}",
@@ -149,16 +153,18 @@ class ResidualUnit(Layers):
         option = self.architecture.option
         same_shape = self.stride == 1 and x.shape[-1] == self.channels
         if option == "C" or (option == "B" and not same_shape):
-            y = self.conv(activated, self.channels, 1, stride=self.stride, name="projection")
+            y = self.conv(activated, self.channels, 1, train, stride=self.stride, name="projection")
             steps = [s for s in ORDERS[self.architecture.order].last if s == "norm"]
             return self.sequence(steps, y, train, name="projection_norm")
         return pad_shortcut(x, self.stride, self.channels, self.architecture.option_a_padding)
 
-    def gate(self, x) -> jax.Array:
+    def gate(self, x, train) -> jax.Array:
         """g(x) = σ(W x + b), a 1×1 convolution (v2 §3.1)."""
         bias_init = nn.initializers.constant(self.architecture.gate_bias)
         return nn.sigmoid(
-            self.conv(x, self.channels, 1, stride=self.stride, name="gate", bias_init=bias_init)
+            self.conv(
+                x, self.channels, 1, train, stride=self.stride, name="gate", bias_init=bias_init
+            )
         )
 
 
@@ -185,12 +191,12 @@ def _constant_scaling(unit, x, activated, branch, train):
 
 
 def _exclusive_gating(unit, x, activated, branch, train):
-    gate = unit.gate(x)
+    gate = unit.gate(x, train)
     return (1 - gate) * unit.matched(x, activated, train) + gate * branch
 
 
 def _shortcut_only_gating(unit, x, activated, branch, train):
-    return (1 - unit.gate(x)) * unit.matched(x, activated, train) + branch
+    return (1 - unit.gate(x, train)) * unit.matched(x, activated, train) + branch
 
 
 def _dropout(unit, x, activated, branch, train):

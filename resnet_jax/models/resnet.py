@@ -59,7 +59,7 @@ class ResNet(Layers):
     def _stem(self, x, train) -> jax.Array:
         imagenet = self.architecture.stem == "imagenet"
         size, stride = (7, 2) if imagenet else (3, 1)
-        x = self.conv(x, self.architecture.width, size, stride=stride, name="stem")
+        x = self.conv(x, self.architecture.width, size, train, stride=stride, name="stem")
         x = self.activate(self.norm(x, train, name="stem_norm"))
         return self.pool(x) if imagenet else x
 

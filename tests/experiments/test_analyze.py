@@ -1,14 +1,17 @@
 """One command a study: on runs and untrained nets it leaves data, a figure and a finding."""
 
 import csv
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from configs import digits
-from experiments import training
+from experiments import command, training
 from experiments.studies.study import STUDIES, study
+from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import write_report
 
@@ -102,6 +105,27 @@ def test_wrong_input_is_one_line(sweep, tmp_path, monkeypatch, arguments, messag
     with pytest.raises(InputError, match=message) as raised:
         study(**arguments)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_goes_on(sweep):
+    asked = ["--study=iterations", f"--workdir={sweep / 'plain'}", "--set=times=500"]
+    command_line = [sys.executable, "-m", "experiments.analyze", *asked]
+    process = subprocess.Popen(command_line)
+    log = sweep / "plain-500x" / "metrics.jsonl"
+    while not log.exists() or not log.read_text():
+        assert process.poll() is None, "it ended before it could be stopped"
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == command.STOPPED
+    assert not (sweep / "plain-500x" / "summary.json").exists()
+    stopped_at = runs.read_run(sweep / "plain-500x").rows[-1]["step"]
+    process = subprocess.Popen(command_line)
+    while runs.read_run(sweep / "plain-500x").rows[-1]["step"] <= stopped_at:
+        assert process.poll() is None, "it did not go on"
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait() == command.STOPPED
 
 
 def test_lesions_want_a_trained_net(tmp_path):

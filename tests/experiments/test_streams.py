@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -152,3 +153,33 @@ def test_sigterm_in_mid_epoch_loses_no_bit(data_dir: Path, tmp_path: Path):
         stops += [int(step) for step in re.findall(r"stopped at step (\d+), saved", printed)]
     assert len(stops) == 2
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_the_same_pixels_as_one(data_dir: Path, tmp_path: Path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"--coordinator=localhost:{free.getsockname()[1]}"
+    # Tanh has no kink: a ReLU may be flipped by the last bit of a sum in another order.
+    fields = {"num_devices": 2, "model.activation": "tanh", "batch_size": 8}
+
+    def train(name: str, devices: int, *more: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "experiments.train"),
+                *flags(data_dir, tmp_path / name, **fields),
+                *more,
+            ],
+            cwd=REPOSITORY,
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)},
+        )
+
+    assert train("one", 2).wait() == 0
+    pair = [
+        train("two", 1, address, "--num_processes=2", f"--process_id={number}")
+        for number in range(2)
+    ]
+    assert [process.wait() for process in pair] == [0, 0]
+    for ours, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
+        assert ours[:2] == theirs[:2]
+        assert ours[2:] == pytest.approx(theirs[2:], rel=1e-4)

@@ -1,0 +1,84 @@
+"""How JAX is set up in this process, before it first computes."""
+
+import ctypes
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+
+import jax
+
+_ONEDNN = {
+    "xla_cpu_use_onednn": "true",
+    "xla_cpu_experimental_onednn_custom_call": "true",
+}
+_ONEDNN_PAYS = ((0, 12), (0, 13))  # jaxlib; XLA aborts at a flag that it does not know
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+
+
+def prepare(*, deterministic: bool = False, onednn: bool = False) -> None:
+    """Sets JAX up for training; call it before JAX first computes.
+
+    What the user has set already, in XLA_FLAGS or the environment, is kept. What each of these
+    gives is in docs/performance.md.
+
+    Args:
+      deterministic: on GPUs XLA computes the same bits at every start. It then chooses no kernel
+        by timing it, and no operation adds in the order of arrival: slower.
+      onednn: on CPUs, convolutions are oneDNN's where that is the faster library. Programs with
+        them cannot be written to the compilation cache.
+    """
+    flags = {}
+    if onednn and _ONEDNN_PAYS[0] <= _jaxlib_version() < _ONEDNN_PAYS[1]:
+        flags |= _ONEDNN
+    if deterministic and _has_gpu_plugin():
+        flags["xla_gpu_deterministic_ops"] = "true"
+    _add_xla_flags(flags)
+    if "xla_cpu_experimental_onednn_custom_call=true" not in os.environ["XLA_FLAGS"]:
+        _keep_compiled_programs()
+    _use_cores_as_devices()
+    if not _has_gpu_plugin():
+        _keep_freed_memory()
+
+
+def _add_xla_flags(flags: dict[str, str]) -> None:
+    given = os.environ.get("XLA_FLAGS", "")
+    new = [f"--{name}={value}" for name, value in flags.items() if name not in given]
+    os.environ["XLA_FLAGS"] = " ".join([given, *new]).strip()
+
+
+def _keep_compiled_programs() -> None:
+    """What takes over a second to compile is kept for the next run, in the user's cache folder."""
+    if jax.config.jax_compilation_cache_dir is None:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(caches / "resnet_jax"))
+
+
+def _use_cores_as_devices() -> None:
+    """On a CPU, JAX sees each core as a device: on one device XLA:CPU leaves cores idle."""
+    if jax.config.jax_num_cpu_devices < 1:
+        jax.config.update("jax_num_cpu_devices", _num_cores())
+
+
+def _keep_freed_memory() -> None:
+    """Malloc keeps what a step frees; else every step asks the system for it anew."""
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):  # Else not glibc.
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_ARENA_MAX, 1)
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _jaxlib_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
+
+
+def _has_gpu_plugin() -> bool:
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return any(plugin.name.startswith(("xla_cuda", "xla_rocm")) for plugin in plugins)

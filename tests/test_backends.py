@@ -1,0 +1,69 @@
+"""Set up before JAX computes, and only where the user has not done so."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from resnet_jax import backends
+
+SETTINGS = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+
+
+def in_a_fresh_process(code: str, **environment: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    result = subprocess.run(
+        [sys.executable, "-c", f"import os, jax; from resnet_jax import backends; {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**kept, **environment},
+    )
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize("number", ["", "3"])
+def test_every_core_is_a_device_unless_a_number_is_set(number):
+    environment = {"JAX_NUM_CPU_DEVICES": number} if number else {}
+    seen = in_a_fresh_process("backends.prepare(); print(len(jax.devices()))", **environment)
+    assert seen == (number or str(len(os.sched_getaffinity(0))))
+
+
+def test_flags_of_the_user_are_kept():
+    code = "backends.prepare(onednn=True); print(os.environ['XLA_FLAGS'])"
+    flags = in_a_fresh_process(code, XLA_FLAGS="--xla_cpu_use_onednn=false").split()
+    assert "--xla_cpu_use_onednn=false" in flags
+    assert sum("xla_cpu_use_onednn=" in flag for flag in flags) == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "is_set"), [((0, 10), False), ((0, 12), True), ((1, 0), False)]
+)
+def test_onednn_is_asked_for_where_xla_knows_it_and_it_pays(version, is_set, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(backends, "_jaxlib_version", lambda: version)
+    backends.prepare(onednn=True)
+    assert ("onednn" in os.environ["XLA_FLAGS"]) == is_set
+
+
+def test_second_process_finds_what_the_first_compiled(tmp_path):
+    code = (
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); backends.prepare();"
+        "jax.jit(lambda x: x * 2 + 1)(3.0); print(jax.config.jax_compilation_cache_dir)"
+    )
+    folder = in_a_fresh_process(code, XDG_CACHE_HOME=str(tmp_path))
+    assert folder == str(tmp_path / "resnet_jax")
+    programs = sorted((tmp_path / "resnet_jax").glob("*-cache"))
+    assert programs
+    in_a_fresh_process(code, XDG_CACHE_HOME=str(tmp_path))
+    assert sorted((tmp_path / "resnet_jax").glob("*-cache")) == programs
+
+
+def test_deterministic_operations_are_asked_for_where_a_gpu_may_be(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    backends.prepare(deterministic=True)
+    assert "deterministic" not in os.environ["XLA_FLAGS"]
+    monkeypatch.setattr(backends, "_has_gpu_plugin", lambda: True)
+    backends.prepare(deterministic=True)
+    assert "--xla_gpu_deterministic_ops=true" in os.environ["XLA_FLAGS"]
