@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import configuration, streams
-from resnet_jax import parallel, runs
+from resnet_jax import backends, parallel, runs
 from resnet_jax.data import photographs, records, resident, sources, streaming, views
 from resnet_jax.data.records import Record
 from resnet_jax.errors import InputError
@@ -85,7 +85,7 @@ def load(workdir: Path, step: int | None = None, data_dir: str | None = None) ->
     config = configuration.load_config(workdir)
     if data_dir:
         config.dataset.data_dir = data_dir
-    parallel.use_cores_as_devices()
+    backends.prepare()
     saved = load_weights(workdir / "checkpoints", step)
     params = saved.variables["params"]
     channels, num_classes = params["stem"]["kernel"].shape[2], params["classifier"]["bias"].size
