@@ -45,7 +45,6 @@ def run(
 
 
 def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
-    flags.FLAGS.set_gnu_getopt(arguments is not None)
     try:
         positional = flags.FLAGS(argv)
         for value in flags.FLAGS.flag_values_dict().values():
