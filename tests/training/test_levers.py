@@ -7,20 +7,22 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from resnet_jax import backends
-from resnet_jax.models import convolution
+from resnet_jax.models import convolution, zoo
 
 TEN_STEPS = """
 import json, jax
 from configs import cifar10
 from experiments import experiment
 config = cifar10.get_config("resnet-8,batch_size=16,model.group_size=8,model.width=4")
-config.num_devices, config.onednn = 1, {onednn}
+config.num_devices, config.onednn, config.remat = 1, {onednn}, {remat}
 subject = experiment.of_noise(config, (16, 16, 3), 10, 64)
 state, advance, losses = subject.initial_state(), subject.make_advance(), []
 for step in range(10):
@@ -30,9 +32,9 @@ for step in range(10):
 """
 
 
-def losses(onednn: bool = False) -> list[float]:
+def losses(remat: bool = False) -> list[float]:
     scope = {}
-    exec(TEN_STEPS.format(onednn=onednn), scope)
+    exec(TEN_STEPS.format(onednn=False, remat=remat), scope)
     return scope["losses"]
 
 
@@ -48,6 +50,24 @@ def test_weight_gradient_in_parts(monkeypatch):
     assert max(parts) > 1
 
 
+def test_remat():
+    np.testing.assert_allclose(losses(remat=True), losses(), rtol=1e-4)
+
+
+def test_remat_needs_less_memory():
+    assert saved_numbers(remat=True) < saved_numbers(remat=False) / 3
+
+
+def saved_numbers(remat: bool) -> int:
+    """How many numbers the forward pass keeps for the backward pass."""
+    model = zoo.create("resnet-32", num_classes=10, width=4, remat=remat)
+    images = jax.ShapeDtypeStruct((4, 16, 16, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+    logits = lambda x, v: model.apply(v, x, train=True, mutable=["batch_stats"])[0]
+    backward = jax.make_jaxpr(lambda v, x: jax.vjp(partial(logits, x), v)[1])
+    return sum(leaf.size for leaf in backward(variables, images).out_avals)
+
+
 @pytest.mark.skipif(
     not (backends._ONEDNN_PAYS[0] <= backends._jaxlib_version() < backends._ONEDNN_PAYS[1]),
     reason="oneDNN is not used with this version of JAX",
@@ -56,7 +76,7 @@ def test_onednn():
     found = []
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     for onednn in (False, True):
-        code = TEN_STEPS.format(onednn=onednn) + "print(json.dumps(losses))"
+        code = TEN_STEPS.format(onednn=onednn, remat=False) + "print(json.dumps(losses))"
         done = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True, text=True, check=True, env=environment,
