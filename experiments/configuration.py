@@ -38,12 +38,12 @@ def check(config: ConfigDict) -> None:
     _check_dataset(config)
     # From here on JAX is loaded, which takes most of a second.
     from resnet_jax import parallel
-    from resnet_jax.data import resident, streaming
+    from resnet_jax.data import resident
     from resnet_jax.training import schedules, step
 
     check_choice("parallel", config.parallel, parallel.ENGINES)
     with section("dataset"):
-        means = streaming.MEANS if "streaming" in config else resident.MEANS
+        means = resident.COLOR_MEANS if "streaming" in config else resident.MEANS
         check_choice("mean", config.dataset.mean, means)
         check_choice("std", config.dataset.std, resident.STDS)
     with section("optimizer"):

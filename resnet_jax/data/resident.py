@@ -16,6 +16,7 @@ CONSTANTS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 """Mean and standard deviation of red, green and blue, as many published weights want them."""
 
 MEANS = ("pixel", "channel", "none", *CONSTANTS)
+COLOR_MEANS = MEANS[1:]  # the same at all positions
 STDS = ("channel", "none", *CONSTANTS)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from absl import flags
 from flax import struct
 
+from resnet_jax import backends
 from resnet_jax.data import augment, crops, pictures, resident
 from resnet_jax.data.records import Records
 from resnet_jax.errors import check_choice
@@ -28,8 +29,6 @@ from resnet_jax.errors import check_choice
 _FOREVER = 2**40  # steps
 _AHEAD = 2  # batches that a worker has ready
 _FOR_STATISTICS = 1000  # pictures
-
-MEANS = tuple(kind for kind in resident.MEANS if kind != "pixel")
 
 
 @struct.dataclass
@@ -92,7 +91,7 @@ class Stream:
         self.on_devices, self.class_names = receiver, records.class_names
         self._records, self._rows = records, rows
         self._augmentation, self._framing = augmentation, framing
-        self._num_workers = len(os.sched_getaffinity(0)) if num_workers is None else num_workers
+        self._num_workers = backends.num_cores() if num_workers is None else num_workers
         self._next: tuple[int, int] | None = None  # seed and step that the iterator is at
         self._iterator: grain.DatasetIterator[pictures.Batch] | None = None
 
@@ -201,7 +200,7 @@ def normalization(
     Raises:
       InputError: no such statistics for a stream, or a picture that cannot be decoded.
     """
-    check_choice("mean", mean, MEANS)
+    check_choice("mean", mean, resident.COLOR_MEANS)
     count = _FOR_STATISTICS if "channel" in (mean, std) else 1
     chosen = np.unique(np.linspace(0, len(records) - 1, count).astype(int))
     sample = pictures.Batches(
