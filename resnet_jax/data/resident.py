@@ -131,6 +131,9 @@ class Resident:
         windows = crop_and_flip(key, batch_size, padding=self.padding, flip=self.flip)
         return take(self, indices, own(windows))
 
+    def close(self) -> None:
+        """Nothing is under way."""
+
     def evaluation_inputs(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All examples once; see `evaluation_batches`."""
         return evaluation_batches(len(self), batch_size)

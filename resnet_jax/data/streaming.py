@@ -7,6 +7,7 @@ needs to know nothing but the step.
 """
 
 import functools
+import gc
 import os
 import signal
 import threading
@@ -134,12 +135,12 @@ class Stream:
             for batch, (_, mask) in zip(batches, masks, strict=True):
                 yield batch, mask
         finally:
-            batches.close()
+            _end(batches)
 
     def close(self) -> None:
         """Ends the worker processes."""
         if self._iterator is not None:
-            self._iterator.close()
+            _end(self._iterator)
         self._next = self._iterator = None
 
     def _read(
@@ -172,6 +173,12 @@ def _training_order(seed: int, batch_size: int, num_records: int, step: int) -> 
 def _evaluation_order(batch_size: int, num_records: int, step: int) -> pictures.Order:
     indices = np.arange(step * batch_size, (step + 1) * batch_size)
     return pictures.Order(np.where(indices < num_records, indices, 0), None)
+
+
+def _end(iterator: grain.DatasetIterator) -> None:
+    """Ends an iterator's workers, and frees the shared memory of what it had ready."""
+    iterator.close()
+    gc.collect()  # It refers to itself, and to its last batches.
 
 
 def _begin_worker(parent: int, index: int, count: int) -> None:
