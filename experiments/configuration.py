@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from resnet_jax.data import sources
+from resnet_jax.data import crops, records, sources
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import Architecture
@@ -43,7 +43,8 @@ def check(config: ConfigDict) -> None:
 
     check_choice("parallel", config.parallel, parallel.ENGINES)
     with section("dataset"):
-        check_choice("mean", config.dataset.mean, resident.MEANS)
+        means = resident.COLOR_MEANS if "streaming" in config else resident.MEANS
+        check_choice("mean", config.dataset.mean, means)
         check_choice("std", config.dataset.std, resident.STDS)
     with section("optimizer"):
         check_choice("decay", config.optimizer.decay, step.DECAYS)
@@ -116,13 +117,39 @@ def _check_dataset(config: ConfigDict) -> None:
     if not dataset.train:
         raise InputError(f"dataset.train={dataset.train!r}: a run needs a training split")
     splits = [split for split in (dataset.train, dataset.validation, dataset.test) if split]
-    sources.check(dataset.name, splits, data_dir=dataset.data_dir, image_size=dataset.image_size)
+    if "streaming" in config:
+        _check_streaming(config)
+        records.check(dataset.name, splits, data_dir=dataset.data_dir)
+    else:
+        sources.check(
+            dataset.name, splits, data_dir=dataset.data_dir, image_size=dataset.image_size
+        )
     if config.schedule.name == "plateau" and not dataset.validation:
         raise InputError(
             "dataset.validation=None: schedule.name='plateau' needs a split to watch, for example "
             "dataset.train='train[:90%]', dataset.validation='train[90%:]'; the test set "
             "chooses nothing"
         )
+
+
+def _check_streaming(config: ConfigDict) -> None:
+    size, stream = config.dataset.image_size, config.streaming
+    with section("streaming"):
+        check_choice("augmentation", stream.augmentation, crops.AUGMENTATIONS)
+    if size is None:
+        raise InputError("dataset.image_size=None: a stream needs the side of crops, such as 224")
+    if stream.num_workers is not None and stream.num_workers < 0:
+        raise InputError(f"streaming.num_workers={stream.num_workers}: must not be negative")
+    _require(config, "streaming.color_noise", lambda value: value >= 0, "must not be negative")
+    sides = tuple(stream.scales)
+    if len(sides) != 2 or not all(isinstance(n, int) for n in sides) or sides[0] > sides[1]:
+        raise InputError(f"streaming.scales={sides}: wanted two lengths in pixels, the lower first")
+    for field, side in (("scales", sides[0]), ("shorter_side", stream.shorter_side)):
+        if side < size:
+            raise InputError(
+                f"streaming.{field}={stream[field]}: too small for crops of "
+                f"dataset.image_size={size}"
+            )
 
 
 def _require(config: ConfigDict, field: str, allowed, message: str) -> None:

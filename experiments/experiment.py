@@ -11,9 +11,10 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from experiments import configuration
+from experiments import configuration, streams
 from resnet_jax import backends, cluster, parallel
 from resnet_jax.data import resident, sources
+from resnet_jax.data.split import Split
 from resnet_jax.errors import InputError
 from resnet_jax.models import counting, zoo
 from resnet_jax.models.resnet import ResNet
@@ -43,11 +44,11 @@ class Experiment:
     model: ResNet
     optimizer: optax.GradientTransformation
     schedule: schedules.Schedule
-    splits: dict[str, resident.Resident]
+    splits: dict[str, Split]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.splits["train"].images.shape[1:]
+        return self.splits["train"].image_shape
 
     @property
     def steps_per_epoch(self) -> int:
@@ -94,14 +95,14 @@ class Experiment:
             key=self._keys()[1],
             seed=config.seed,
             batch_size=config.batch_size,
-            padding=config.dataset.padding,
-            flip=config.dataset.flip,
             engine=config.parallel,
         )
 
     def calendar(self) -> loop.Calendar:
         config = self.config
-        chunk = 1 if jax.default_backend() == "cpu" else STEPS_PER_DISPATCH
+        # On the CPU a step at a time is fastest; of a stream, it is all that there is room for.
+        single = jax.default_backend() == "cpu" or "streaming" in config
+        chunk = 1 if single else STEPS_PER_DISPATCH
         return loop.Calendar(
             num_steps=config.num_steps,
             log_every=config.log_every,
@@ -133,17 +134,20 @@ class Experiment:
                     )
             return current
 
-        return loop.fit(
-            start,
-            self.calendar(),
-            advance=lambda current, begin, end: advance(current, splits["train"], begin, end),
-            evaluate=evaluate,
-            save=checkpoints.save,
-            log=log,
-            should_stop=should_stop,
-            batch_size=self.config.batch_size,
-            seconds=seconds,
-        )
+        try:
+            return loop.fit(
+                start,
+                self.calendar(),
+                advance=lambda current, begin, end: advance(current, splits["train"], begin, end),
+                evaluate=evaluate,
+                save=checkpoints.save,
+                log=log,
+                should_stop=should_stop,
+                batch_size=self.config.batch_size,
+                seconds=seconds,
+            )
+        finally:
+            splits["train"].close()
 
     def _keys(self) -> tuple[jax.Array, jax.Array]:
         """Keys of the initial weights and of the steps."""
@@ -188,7 +192,7 @@ def make_mesh(config: ConfigDict) -> jax.sharding.Mesh:
 def assemble(
     config: ConfigDict,
     mesh: jax.sharding.Mesh,
-    splits: dict[str, resident.Resident],
+    splits: dict[str, Split],
     num_classes: int,
 ) -> Experiment:
     """The objects of a config, around data that are there already."""
@@ -223,15 +227,16 @@ def of_noise(
     images = random.integers(256, size=(num_examples, *shape), dtype=np.uint8)
     labels = random.integers(num_classes, size=num_examples, dtype=np.int32)
     statistics = resident.normalization(images, "channel")
-    noise = resident.Resident(images, labels, statistics)
+    padding, flip = config.dataset.padding, config.dataset.flip
+    noise = resident.Resident(images, labels, statistics, padding, flip)
     noise = parallel.place(noise, parallel.replicated(mesh))
     return assemble(config, mesh, {"train": noise, "test": noise}, num_classes)
 
 
-def load_splits(
-    config: ConfigDict, mesh: jax.sharding.Mesh
-) -> tuple[dict[str, resident.Resident], int]:
-    """The config's splits on the devices, normalised as the training split is, and its classes."""
+def load_splits(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[dict[str, Split], int]:
+    """The config's splits, normalised as the training split is, and its number of classes."""
+    if "streaming" in config:
+        return streams.load_splits(config, mesh)
     dataset = config.dataset
     named = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     examples = {
@@ -245,7 +250,10 @@ def load_splits(
     statistics = resident.normalization(examples["train"].images, dataset.mean, dataset.std)
     place = parallel.replicated(mesh)
     splits = {
-        name: parallel.place(resident.Resident(part.images, part.labels, statistics), place)
+        name: parallel.place(
+            resident.Resident(part.images, part.labels, statistics, dataset.padding, dataset.flip),
+            place,
+        )
         for name, part in examples.items()
     }
     return splits, len(examples["train"].class_names)

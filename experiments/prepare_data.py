@@ -7,6 +7,12 @@ DIR holds the original files, packed or unpacked (for CIFAR-10 `cifar-10-binary.
 `.bin` files in it), or pictures in `train/<class>/` and `test/<class>/`. The result is TFDS's own
 data set in ArrayRecord, in TFDS's default folder or in --data_dir. CIFAR-10 takes about half a
 minute once the files are there.
+
+    python -m experiments.prepare_data --dataset=NAME --source=TREE    # your own pictures
+
+Under any other NAME the pictures in TREE's `train/<class>/`, `validation/<class>/` (or `val`) and
+`test/<class>/` become a TFDS set of that name, with the files' bytes and names as they are: what
+ImageNet-size training streams from. Each is decoded once, to find the broken ones now.
 """
 
 from absl import flags
@@ -22,13 +28,16 @@ def main(argv: list[str]) -> None:
     """Prepares the set unless it is there, and prints where it lies and its split sizes."""
     del argv
     # TFDS is imported late so that wrong flags fail at once.
-    from resnet_jax.data import builders
+    from resnet_jax.data import builders, tree_builder
 
-    info = builders.find(_DATASET.value, _DATA_DIR.value)
+    name, source, data_dir = _DATASET.value, _SOURCE.value, _DATA_DIR.value
+    is_tree = source is not None and name not in builders.NAMES
+    kind = tree_builder if is_tree else builders
+    info = kind.find(name, data_dir)
     if info is None:
-        info = builders.prepare(_DATASET.value, _DATA_DIR.value, _SOURCE.value)
+        info = kind.prepare(name, data_dir, source)
     else:
-        print(f"{_DATASET.value} is already prepared")
+        print(f"{name} is already prepared")
     sizes = ", ".join(f"{name} {split.num_examples:,}" for name, split in info.splits.items())
     print(f"{info.data_dir}: {sizes}")
 

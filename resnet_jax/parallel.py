@@ -75,6 +75,12 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(put, tree)
 
 
+def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Which rows of a batch the devices of this process have, int [own]."""
+    places = sharded(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.concatenate([np.arange(batch_size)[place] for place in places])
+
+
 def axis_name(engine: str) -> str | None:
     """The axis over which a step takes its means itself; None where the compiler does."""
     return AXIS if engine == "pmap" else None
@@ -94,10 +100,10 @@ def _jit(function: Callable, mesh: Mesh) -> Callable:
         function, in_shardings=(whole, whole, shared), out_shardings=whole, donate_argnums=0
     )
 
-    def run(state, data, indices):
-        return one_at_a_time(compiled(state, data, place(indices, shared)))
+    def run(state, data, inputs):
+        return one_at_a_time(compiled(state, data, place(inputs, shared)))
 
-    run.lower = lambda state, data, indices: compiled.lower(state, data, place(indices, shared))
+    run.lower = lambda state, data, inputs: compiled.lower(state, data, place(inputs, shared))
     return run
 
 
@@ -108,9 +114,10 @@ def _pmap(function: Callable, mesh: Mesh) -> Callable:
     )
     own = [device.process_index == jax.process_index() for device in devices]
 
-    def split(indices):
-        """[steps, batch] -> [devices of this process, steps, batch / devices]."""
-        return np.stack(np.split(indices, len(devices), axis=1))[own]
+    def split(inputs):
+        """[steps, batch, …] -> [devices of this process, steps, batch / devices, …]."""
+        deal = lambda leaf: np.stack(np.split(leaf, len(devices), axis=1))[own]
+        return jax.tree.map(deal, inputs)
 
     def whole(leaf):
         """What several processes hold alike is one array again: `pmap` gives each its own."""
@@ -118,11 +125,11 @@ def _pmap(function: Callable, mesh: Mesh) -> Callable:
         place = replicated(mesh)
         return jax.make_array_from_single_device_arrays(leaf.shape, place, buffers)
 
-    def run(state, data, indices):
-        state = one_at_a_time(mapped(state, data, split(indices)))
+    def run(state, data, inputs):
+        state = one_at_a_time(mapped(state, data, split(inputs)))
         return state if all(own) else jax.tree.map(whole, state)
 
-    run.lower = lambda state, data, indices: mapped.lower(state, data, split(indices))
+    run.lower = lambda state, data, inputs: mapped.lower(state, data, split(inputs))
     return run
 
 
@@ -131,9 +138,9 @@ ENGINES = {"jit": _jit, "pmap": _pmap}
 
 
 def spread(function: Callable, mesh: Mesh, engine: str) -> Callable:
-    """Compiles `function(state, data, indices) -> state` for a mesh.
+    """Compiles `function(state, data, inputs) -> state` for a mesh.
 
-    State and data are whole on every device, indices [steps, batch] are shared along the batch;
+    State and data are whole on every device, inputs [steps, batch, …] are shared along the batch;
     under "pmap" the function sees its device's part of them. The state is donated.
     """
     return ENGINES[engine](function, mesh)

@@ -1,7 +1,6 @@
 """Pictures in folders: `<split>/<class>/*.png`, one folder a class."""
 
 import os
-import struct
 from collections.abc import Iterable
 from concurrent import futures
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from resnet_jax.data import decoding
 from resnet_jax.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -59,23 +59,11 @@ def decode(path: Path, mode: str) -> Image.Image:
     Raises `InputError`, naming the file, if it cannot be read or has more than 8 bits a channel.
     """
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            if picture.mode.startswith(("I", "F")):
-                raise InputError(f"{path}: more than 8 bits a channel (mode {picture.mode})")
-            return picture.convert(mode)
-    except InputError:
-        raise
-    # What Pillow's decoders raise on broken files of these formats.
-    except (
-        EOFError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
+        return decoding.decode_with_pillow(path.read_bytes(), mode)
+    except decoding.UnreadablePicture as error:
         raise InputError(f"{path}: unreadable picture ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
 
 
 def fit_square(picture: Image.Image, size: int) -> Image.Image:

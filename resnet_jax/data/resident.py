@@ -1,21 +1,22 @@
 """Data sets that stay on the devices, as `uint8`; a batch is a pure function of (seed, step)."""
 
 import functools
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from resnet_jax.data.augment import Windows
+from resnet_jax.data.augment import Windows, crop_and_flip, whole
 from resnet_jax.errors import InputError, check_choice
 
 CONSTANTS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 """Mean and standard deviation of red, green and blue, as many published weights want them."""
 
 MEANS = ("pixel", "channel", "none", *CONSTANTS)
+COLOR_MEANS = MEANS[1:]  # the same at all positions
 STDS = ("channel", "none", *CONSTANTS)
 
 
@@ -88,14 +89,58 @@ class Resident:
       images: uint8 [n, height, width, channels].
       labels: int32 [n].
       normalization: of the training split.
+      padding, flip: of the augmentation, see `augment.crop_and_flip`.
     """
 
     images: jax.Array
     labels: jax.Array
     normalization: Normalization
+    padding: int = struct.field(pytree_node=False, default=0)
+    flip: bool = struct.field(pytree_node=False, default=False)
 
     def __len__(self) -> int:
         return self.images.shape[0]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1:]
+
+    @property
+    def on_devices(self) -> "Resident":
+        return self
+
+    def inputs(
+        self, seed: int, start: int, end: int, batch_size: int, after: Any = None
+    ) -> np.ndarray:
+        """What the steps from `start` up to `end` see: indices, int32 [steps, batch]."""
+        del after
+        steps = range(start, end)
+        return np.stack([batch_indices(seed, step, batch_size, len(self)) for step in steps])
+
+    def augmented(
+        self, indices: jax.Array, key: jax.Array, batch_size: int, own: Callable[[Any], Any]
+    ) -> tuple[jax.Array, jax.Array]:
+        """Images, float32, and labels, as the network is trained on them.
+
+        Args:
+          indices: of a step, or a device's part of them.
+          key: of the step.
+          batch_size: of the whole batch, whose windows are drawn at once.
+          own: takes from arrays [batch, …] what belongs to `indices`.
+        """
+        windows = crop_and_flip(key, batch_size, padding=self.padding, flip=self.flip)
+        return take(self, indices, own(windows))
+
+    def close(self) -> None:
+        """Nothing is under way."""
+
+    def evaluation_inputs(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All examples once; see `evaluation_batches`."""
+        return evaluation_batches(len(self), batch_size)
+
+    def plain(self, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Images, float32, and labels, as the network is tested on them."""
+        return take(self, indices, whole(len(indices)))
 
 
 def take(data: Resident, indices: jax.Array, windows: Windows) -> tuple[jax.Array, jax.Array]:

@@ -60,7 +60,7 @@ def check(
     """
     source = _open(name, data_dir, image_size)
     for split in splits:
-        _resolve(name, split, source.splits)
+        resolve(name, split, source.splits)
 
 
 def load(
@@ -85,7 +85,7 @@ def load(
 
         builders.prepare(name, data_dir)
     source = _open(name, data_dir, image_size)
-    parts = [source.read(*part) for part in _resolve(name, split, source.splits)]
+    parts = [source.read(*part) for part in resolve(name, split, source.splits)]
     # One part is the rule; concatenating it would copy it.
     images, labels = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
     wrong = labels[(labels < 0) | (labels >= len(source.class_names))]
@@ -117,7 +117,7 @@ def _open(name: str, data_dir: str | None, image_size: int | None) -> _Source:
     return source
 
 
-def _resolve(name: str, spec: str, splits: dict[str, Any]) -> list[tuple[str, int, int]]:
+def resolve(name: str, spec: str, splits: dict[str, Any]) -> list[tuple[str, int, int]]:
     """Each `(split, start, stop)` that a split in TFDS's syntax stands for."""
     import tensorflow_datasets as tfds
 
@@ -199,25 +199,20 @@ class _Tfds:
     """A TFDS set with an image and a label, prepared as ArrayRecord or about to be prepared."""
 
     def __init__(self, name: str, data_dir: str | None):
-        self._builder = _tfds_builder(name, data_dir)
-        self.splits = dict(self._builder.info.splits) or _split_infos(originals.NUM_EXAMPLES[name])
-        self._shape = _image_shape(name, self._builder.info.features)
+        self._builder = tfds_builder(name, data_dir)
+        self.splits = splits_of(name, self._builder)
+        check_features(name, self._builder.info.features)
+        self._shape = _fixed_shape(name, self._builder.info.features)
         height, width, _ = self._shape
         self.image_size = height if height == width else None
         self.class_names = tuple(self._builder.info.features["label"].names)
 
     def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Images, uint8 [n, height, width, channels], and labels [n] of positions in a split."""
-        import tensorflow_datasets as tfds
         from tensorflow_datasets.proto import tf_example_pb2
 
-        for path in self.splits[split].filepaths:
-            if not path.exists():
-                raise InputError(f"{path}: missing; remove {self._builder.data_dir} and prepare it")
         # Parsing records here takes half as long as TFDS's decoding: 4 s for 50,000 CIFAR images.
-        records = self._builder.as_data_source(
-            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-        )
+        records = raw_records(self._builder, split)
         images = np.empty((stop - start, *self._shape), np.uint8)
         labels = np.empty(stop - start, np.int32)
         mode = {1: "L", 3: "RGB", 4: "RGBA"}[self._shape[-1]]
@@ -233,7 +228,26 @@ class _Tfds:
         return images, labels
 
 
-def _tfds_builder(name: str, data_dir: str | None):
+def splits_of(name: str, builder: Any) -> dict[str, Any]:
+    """The splits of a TFDS set, also of one that is not prepared yet."""
+    return dict(builder.info.splits) or _split_infos(originals.NUM_EXAMPLES[name])
+
+
+def raw_records(builder: Any, split: str) -> Any:
+    """Random access to the serialised `tf.train.Example`s of a split of a prepared TFDS set.
+
+    It can be sent to worker processes. Raises `InputError` if a file is missing.
+    """
+    import tensorflow_datasets as tfds
+
+    for path in builder.info.splits[split].filepaths:
+        if not path.exists():
+            raise InputError(f"{path}: missing; remove {builder.data_dir} and prepare it")
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    return builder.as_data_source(split, deserialize_method=raw).data_source
+
+
+def tfds_builder(name: str, data_dir: str | None):
     """The builder of a set on disk; or of one that can be prepared, with empty `info.splits`."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import naming, read_only_builder, registered
@@ -277,8 +291,8 @@ def _unknown(name: str) -> InputError:
     )
 
 
-def _image_shape(name: str, features: Any) -> tuple[int, int, int]:
-    """[height, width, channels] of every image of a set with `image` and `label` features."""
+def check_features(name: str, features: Any) -> None:
+    """Raises `InputError` if a set does not have an `image` of bytes and one `label`."""
     import tensorflow_datasets as tfds
 
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
@@ -287,9 +301,13 @@ def _image_shape(name: str, features: Any) -> tuple[int, int, int]:
             raise InputError(
                 f"{name}: wanted features image and label, it has {', '.join(features)}"
             )
-    shape = features["image"].shape
     if features["image"].np_dtype != np.uint8:
         raise InputError(f"{name}: images are {features['image'].np_dtype.__name__}, wanted uint8")
+
+
+def _fixed_shape(name: str, features: Any) -> tuple[int, int, int]:
+    """[height, width, channels] of every image of a set."""
+    shape = features["image"].shape
     if None in shape:
         raise InputError(
             f"{name}: images vary in size and do not fit an array; "

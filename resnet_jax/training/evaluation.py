@@ -10,10 +10,10 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from resnet_jax import parallel
-from resnet_jax.data import augment, resident
+from resnet_jax.data.split import Split
 from resnet_jax.training.step import cross_entropy
 
-Evaluate = Callable[[dict[str, Any], resident.Resident], dict[str, float]]
+Evaluate = Callable[[dict[str, Any], Split], dict[str, float]]
 
 
 def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
@@ -23,8 +23,8 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
     """
     replicated, sharded = parallel.replicated(mesh), parallel.sharded(mesh)
 
-    def evaluate_batch(sums, variables, data, indices, mask):
-        images, labels = resident.take(data, indices, augment.whole(batch_size))
+    def evaluate_batch(sums, variables, data, inputs, mask):
+        images, labels = data.plain(inputs)
         logits = model.apply(variables, images, train=False)
         losses, errors = cross_entropy(logits, labels), logits.argmax(-1) != labels
         return sums + jnp.stack([losses, errors.astype(jnp.float32)]).sum(1, where=mask)
@@ -37,9 +37,11 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
 
     def evaluate(variables, data):
         sums = np.zeros(2, np.float32)  # Counts are exact to 2²⁴.
-        for batch in resident.evaluation_batches(len(data), batch_size):
-            indices, mask = parallel.place(batch, sharded)
-            sums = parallel.one_at_a_time(evaluate_batch(sums, variables, data, indices, mask))
+        for batch in data.evaluation_inputs(batch_size):
+            inputs, mask = parallel.place(batch, sharded)
+            sums = parallel.one_at_a_time(
+                evaluate_batch(sums, variables, data.on_devices, inputs, mask)
+            )
         losses, errors = jax.device_get(sums)
         return {"loss": float(losses) / len(data), "error": float(errors) / len(data)}
 

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from resnet_jax import parallel
-from resnet_jax.data import augment, resident
+from resnet_jax.data.split import Inputs, OnDevices, Split
 from resnet_jax.runs import Row
 from resnet_jax.training.state import NOT_DIVERGED, TrainState, Window
 from resnet_jax.training.step import Batch, Metrics
@@ -49,7 +48,7 @@ class Calendar:
         return step % period == 0 or step == self.num_steps
 
 
-Advance = Callable[[TrainState, resident.Resident, int, int], TrainState]
+Advance = Callable[[TrainState, Split, int, int], TrainState]
 
 
 def make_advance(
@@ -59,8 +58,6 @@ def make_advance(
     key: jax.Array,
     seed: int,
     batch_size: int,
-    padding: int,
-    flip: bool,
     engine: str = "jit",
 ) -> Advance:
     """Makes `advance(state, data, start, end) -> state`: the steps from `start` up to `end`.
@@ -74,35 +71,32 @@ def make_advance(
       key: of the augmentation and of dropout; every step folds its number in.
       seed: of the order of the examples.
       batch_size: examples a step.
-      padding, flip: see `augment.crop_and_flip`.
       engine: "jit" or "pmap", see `parallel.spread`.
     """
     axis = parallel.axis_name(engine)
 
-    def one_step(state: TrainState, data: resident.Resident, indices: jax.Array) -> TrainState:
-        window_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-        windows = augment.crop_and_flip(window_key, batch_size, padding=padding, flip=flip)
-        batch = resident.take(data, indices, parallel.own_part(windows, axis))
+    def one_step(state: TrainState, data: OnDevices, inputs: Inputs) -> TrainState:
+        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        own = lambda arrays: parallel.own_part(arrays, axis)
+        batch = data.augmented(inputs, augment_key, batch_size, own)
         step = state.step
         state, metrics = train_step(state, batch, dropout_key)
         return state.replace(window=state.window.add(step, metrics))
 
-    def chunk(state: TrainState, data: resident.Resident, indices: jax.Array) -> TrainState:
-        body = lambda state, indices: (one_step(state, data, indices), None)
-        return parallel.scan(body, state, indices)[0]
+    def chunk(state: TrainState, data: OnDevices, inputs: Inputs) -> TrainState:
+        body = lambda state, inputs: (one_step(state, data, inputs), None)
+        return parallel.scan(body, state, inputs)[0]
 
     run = parallel.spread(chunk, mesh, engine)
 
-    def indices_of(data, start, end):
-        steps = range(start, end)
-        return np.stack([resident.batch_indices(seed, s, batch_size, len(data)) for s in steps])
+    def arguments(state, data, start, end):
+        inputs = data.inputs(seed, start, end, batch_size, state.step)
+        return state, data.on_devices, inputs
 
     def advance(state, data, start, end):
-        return run(state, data, indices_of(data, start, end))
+        return run(*arguments(state, data, start, end))
 
-    advance.lower = lambda state, data, start, end: run.lower(
-        state, data, indices_of(data, start, end)
-    )
+    advance.lower = lambda *args: run.lower(*arguments(*args))
     return advance
 
 

@@ -64,3 +64,12 @@ def test_too_small_set_is_not_prepared(prepared: Path, tmp_path: Path):
     assert done.returncode == 2
     assert "10 pictures, cifar10 has 50000 in this split" in done.stderr
     assert not (data_dir / "cifar10" / "3.0.2").exists()
+
+
+def test_tree_of_pictures_becomes_a_set_of_the_name_given(prepared: Path, tmp_path: Path):
+    tree = prepared.parent / "tree"
+    flags = ("--dataset=small", f"--source={tree}", f"--data_dir={tmp_path / 'new'}")
+    done = prepare_data(*flags)
+    place = f"{tmp_path / 'new' / 'small' / '1.0.0'}: train 10, test 10"
+    assert done.stdout.splitlines()[-1] == place, done.stderr
+    assert prepare_data(*flags).stdout.splitlines() == ["small is already prepared", place]

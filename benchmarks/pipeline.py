@@ -1,0 +1,245 @@
+"""How fast pictures become batches: ours beside PyTorch's DataLoader, alternating in one run.
+
+    python -m experiments.prepare_data --dataset=photographs --source=TREE --data_dir=DIR
+    python -m benchmarks.pipeline --dataset=photographs --data_dir=DIR
+
+First the CPU time of each stage, in one process; then whole pipelines that read the same records in
+the same order and make the same crops, `uint8` in batches, with so many worker processes:
+
+- `ours`: `resnet_jax.data.streaming`;
+- `PyTorch, Pillow`: a DataLoader in the usual way: Pillow decodes, resizes all of it, crops;
+- `PyTorch, same decoder`: a DataLoader around our decoder and crops: only the machinery differs.
+
+PyTorch's are spared what a training script would add on the host, conversion to floats and
+normalisation, which ours does on the device.
+"""
+
+import io
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from absl import app, flags, logging
+from PIL import Image
+
+from resnet_jax.data import crops, decoding, pictures, records, resident
+
+AUGMENTATION = "scale"
+FRAMING = crops.Framing()
+SEED = 0
+
+
+class Rate(NamedTuple):
+    """Images a second of a pipeline: the median of some rounds, and their range."""
+
+    name: str
+    workers: int
+    rounds: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    def __str__(self) -> str:
+        low, high = min(self.rounds), max(self.rounds)
+        text = f"{self.name:<24} {self.workers} worker(s) {self.median:7.0f} images/s"
+        return f"{text}  ({low:.0f} to {high:.0f}), {self.median / self.workers:.0f} a worker"
+
+
+def stages(opened: records.Records, batch_size: int, rounds: int) -> dict[str, list[float]]:
+    """CPU milliseconds an image of each of our stages, once a round, in this process."""
+    import jax
+
+    taken: dict[str, list[float]] = {}
+
+    def timed(stage: str, function: Callable, arguments: Iterable) -> list:
+        begin = time.process_time()
+        results = [function(*each) for each in arguments]
+        spent = time.process_time() - begin
+        taken.setdefault(stage, []).append(1000 * spent / batch_size)
+        return results
+
+    def batch(images: tuple[np.ndarray, ...]) -> np.ndarray:
+        return np.stack(images)
+
+    side, crop = crops.min_side(AUGMENTATION, FRAMING), crops.AUGMENTATIONS[AUGMENTATION]
+    for step in range(rounds):
+        indices = resident.batch_indices(SEED, step, batch_size, len(opened))
+        read = timed("read", opened.__getitem__, ((int(i),) for i in indices))
+        decoded = timed("decode", pictures.decode, ((record, side) for record in read))
+        draws = [pictures.draws(SEED, place) for place in range(batch_size)]
+        augmented = timed(
+            "augment",
+            lambda picture, drawn: crops.render(
+                picture, crop(*picture.shape[:2], FRAMING, drawn), FRAMING.size
+            ),
+            zip(decoded, draws, strict=True),
+        )
+        (whole,) = timed("batch", batch, [(augmented,)])
+        timed("transfer", lambda arrays: jax.block_until_ready(jax.device_put(arrays)), [(whole,)])
+    return taken
+
+
+class Usual:
+    """A DataLoader's data set as it is usually written, by (record, place in the stream)."""
+
+    def __init__(self, opened: records.Records):
+        self._records = opened
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
+        index, place = key
+        record, draws = self._records[index], pictures.draws(SEED, place)
+        picture = Image.open(io.BytesIO(record.encoded)).convert("RGB")
+        low, high = FRAMING.scales
+        shorter = low + int(draws[0] * (high - low + 1))
+        ratio, size = shorter / min(picture.size), FRAMING.size
+        picture = picture.resize([max(shorter, round(side * ratio)) for side in picture.size], 2)
+        left = int(draws[1] * (picture.width - size + 1))
+        top = int(draws[2] * (picture.height - size + 1))
+        picture = picture.crop((left, top, left + size, top + size))
+        if draws[-1] < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.array(picture), record.label
+
+
+class SameDecoder(Usual):
+    """The same around our decoder and crops."""
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
+        index, place = key
+        record = self._records[index]
+        picture = decoding.decode(record.encoded, min_side=crops.min_side(AUGMENTATION, FRAMING))
+        crop = crops.AUGMENTATIONS[AUGMENTATION](
+            *picture.shape[:2], FRAMING, pictures.draws(SEED, place)
+        )
+        return np.ascontiguousarray(crops.render(picture, crop, FRAMING.size)), record.label
+
+
+def ours(opened: records.Records, batch_size: int, workers: int, steps: int) -> Iterator:
+    """Our batches; their devices would take them from here."""
+    from resnet_jax.data import streaming
+
+    receiver = streaming.Receiver(streaming.normalization(opened, FRAMING, "imagenet", "none"))
+    stream = streaming.Stream(
+        opened,
+        receiver,
+        augmentation=AUGMENTATION,
+        framing=FRAMING,
+        rows=np.arange(batch_size),
+        num_workers=workers,
+    )
+    try:
+        for step in range(steps):
+            yield stream.inputs(SEED, step, step + 1, batch_size, None)
+    finally:
+        stream.close()
+
+
+def pytorch(kind: type[Usual]) -> Callable[..., Iterator]:
+    """Batches of a DataLoader over `kind`."""
+
+    def batches(opened: records.Records, batch_size: int, workers: int, steps: int) -> Iterator:
+        from torch.utils import data
+
+        places = range(steps * batch_size)
+        order = np.concatenate(
+            [resident.batch_indices(SEED, step, batch_size, len(opened)) for step in range(steps)]
+        )
+        yield from data.DataLoader(
+            kind(opened),
+            batch_size,
+            sampler=list(zip(order.tolist(), places, strict=True)),
+            num_workers=workers,
+            multiprocessing_context="spawn" if workers else None,
+        )
+
+    return batches
+
+
+PIPELINES = {
+    "ours": ours,
+    "PyTorch, Pillow": pytorch(Usual),
+    "PyTorch, same decoder": pytorch(SameDecoder),
+}
+
+
+def rate(
+    pipeline: Callable[..., Iterator],
+    opened: records.Records,
+    batch_size: int,
+    workers: int,
+    images: int,
+) -> float:
+    """Images a second, once the workers have started and what they had in stock is consumed."""
+    stock, timed = 5 * workers + 1, math.ceil(images / batch_size)
+    batches = pipeline(opened, batch_size, workers, stock + timed)
+    for _ in range(stock):
+        next(batches)
+    begin = time.perf_counter()
+    for _ in range(timed):
+        next(batches)
+    seconds = time.perf_counter() - begin
+    batches.close()
+    return timed * batch_size / seconds
+
+
+def compare(
+    opened: records.Records, batch_size: int, workers: list[int], images: int, rounds: int
+) -> list[Rate]:
+    """The rates of all pipelines; each round runs all of them, one after another."""
+    found = [Rate(name, count, []) for count in workers for name in _runnable()]
+    for _ in range(rounds):
+        for each in found:
+            pipeline = PIPELINES[each.name]
+            each.rounds.append(rate(pipeline, opened, batch_size, each.workers, images))
+    return found
+
+
+def _runnable() -> list[str]:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        print("PyTorch is not installed: ours alone")
+        return ["ours"]
+    return list(PIPELINES)
+
+
+_DATASET = flags.DEFINE_string("dataset", "imagenet2012", "a prepared TFDS set")
+_SPLIT = flags.DEFINE_string("split", "train", "in TFDS's syntax")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder of data sets")
+_BATCH = flags.DEFINE_integer("batch_size", 32, "images a batch", lower_bound=1)
+_IMAGES = flags.DEFINE_integer("images", 1000, "timed in a round", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "of all pipelines", lower_bound=1)
+_WORKERS = flags.DEFINE_list("workers", ["1", "2"], "numbers of worker processes")
+_DEVICE = flags.DEFINE_float("device_rate", 2500, "images a second that an accelerator takes")
+
+
+def main(argv: list[str]) -> None:
+    """Prints both tables, and how many cores one accelerator needs."""
+    del argv
+    logging.set_verbosity(logging.WARNING)  # TFDS tells much.
+    opened = records.open(_DATASET.value, _SPLIT.value, _DATA_DIR.value)
+    print("CPU time an image, one process, median (range)")
+    taken = stages(opened, _BATCH.value, 4 * _ROUNDS.value)
+    for stage, spent in taken.items():
+        low, high = min(spent), max(spent)
+        print(f"  {stage:<9} {statistics.median(spent):6.3f} ms  ({low:.3f} to {high:.3f})")
+    total = sum(map(statistics.median, taken.values()))
+    print(f"  {'all':<9} {total:6.3f} ms: {1000 / total:.0f} images a second a core")
+    workers = [int(count) for count in _WORKERS.value]
+    found = compare(opened, _BATCH.value, workers, _IMAGES.value, _ROUNDS.value)
+    print(f"images a second, median of {_ROUNDS.value} rounds (range)")
+    for each in found:
+        print(f"  {each}")
+    single = found[0].median / found[0].workers
+    print(f"{_DEVICE.value:.0f} images a second need {_DEVICE.value / single:.1f} cores")
+
+
+if __name__ == "__main__":
+    app.run(main)

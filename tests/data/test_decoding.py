@@ -1,0 +1,133 @@
+"""A picture is decoded whole, to the pixels that other decoders see, or is refused."""
+
+import io
+
+import numpy as np
+import pytest
+from photographs import sample
+from PIL import Image
+
+from resnet_jax.data import decoding
+
+RNG = np.random.default_rng(0)
+# Smooth, so that lossy formats come near; red differs from blue, height from width.
+ROWS, COLUMNS = np.mgrid[:60, :90]
+PIXELS = np.stack([4 * ROWS, COLUMNS, 255 - 2 * COLUMNS], -1).astype(np.uint8)
+
+
+def encode(format: str, mode: str = "RGB", pixels: np.ndarray = PIXELS, **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(stream, format, **options)
+    return stream.getvalue()
+
+
+ENCODED = {
+    "jpeg": encode("JPEG", quality=95),
+    "progressive": encode("JPEG", quality=95, progressive=True),
+    "grey": encode("JPEG", "L", quality=95),
+    "cmyk": encode("JPEG", "CMYK", quality=95),
+    "png": encode("PNG"),
+    "palette": encode("PNG", "P"),
+    "transparent": encode("PNG", "RGBA"),
+    "webp": encode("WEBP", quality=95),
+    "gif": encode("GIF"),
+    "bmp": encode("BMP"),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+def test_every_kind_of_picture_becomes_rgb(kind: str):
+    pixels = decoding.decode(ENCODED[kind])
+    wanted = np.asarray(Image.open(io.BytesIO(ENCODED[kind])).convert("RGB"))
+    assert (pixels.shape, pixels.dtype) == ((60, 90, 3), np.uint8)
+    np.testing.assert_allclose(pixels.astype(int), wanted, atol=3)
+    if kind == "grey":
+        assert (pixels == pixels[..., :1]).all()
+    elif kind not in ("palette", "gif"):  # of few colours
+        assert np.abs(pixels.astype(int) - PIXELS).mean() < 3
+
+
+def test_photographs_decode_to_the_pixels_that_pillow_sees():
+    for photograph in sample(20):
+        wanted = np.asarray(Image.open(photograph).convert("RGB"))
+        pixels = decoding.decode(photograph.read_bytes()).astype(int)
+        np.testing.assert_allclose(pixels, wanted, atol=2)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((510, 600), (510, 600)), ((512, 600), (256, 300)), ((1030, 1024), (258, 256))],
+)
+def test_large_jpeg_is_decoded_at_the_smallest_size_that_suffices(size, expected):
+    large = encode("JPEG", pixels=np.zeros((*size, 3), np.uint8))
+    assert decoding.decode(large, min_side=256).shape[:2] == expected
+    assert decoding.decode(large).shape[:2] == size
+
+
+def test_scaled_jpeg_shows_the_same_picture():
+    large = np.asarray(Image.fromarray(PIXELS).resize((900, 600), Image.Resampling.BILINEAR))
+    half = decoding.decode(encode("JPEG", pixels=large, quality=95), min_side=300)
+    wanted = np.asarray(Image.fromarray(large).resize((450, 300), Image.Resampling.BOX))
+    assert np.abs(half.astype(int) - wanted).mean() < 2
+
+
+def test_orientation_is_ignored():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate by 90 degrees to show"
+    assert decoding.decode(encode("JPEG", exif=exif)).shape == (60, 90, 3)
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+@pytest.mark.parametrize("kept", [0.0, 0.05, 0.3, 0.6, 0.9, 0.99])
+def test_picture_that_breaks_off_is_whole_or_refused(kind: str, kept: float):
+    data = ENCODED[kind]
+    try:
+        pixels = decoding.decode(data[: int(kept * len(data))])
+    except decoding.UnreadablePicture:
+        return
+    assert kind in ("png", "transparent")  # Some checksums end them; the pixels come before.
+    np.testing.assert_array_equal(pixels, decoding.decode(data))
+
+
+@pytest.mark.parametrize("missing", [2, 3, 20, 100, 1000])
+@pytest.mark.parametrize("min_side", [None, 128])
+def test_photograph_that_lacks_its_end_is_refused(missing: int, min_side: int | None):
+    for photograph in sample(10):
+        with pytest.raises(decoding.UnreadablePicture, match=r"Premature end"):
+            decoding.decode(photograph.read_bytes()[:-missing], min_side=min_side)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data, at: data[:at] + bytes(len(data) - at),  # a file that was never written out
+        lambda data, at: data[:at] + data[at + 500 :],
+        lambda data, at: data[:at] + RNG.bytes(2000) + data[at:],
+    ],
+)
+def test_damaged_photograph_is_refused(damage):
+    for photograph in sample(10):
+        data = photograph.read_bytes()
+        with pytest.raises(decoding.UnreadablePicture):
+            decoding.decode(damage(data, len(data) // 2))
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff", b"<html></html>"])
+def test_what_is_no_picture_is_refused_in_words(data: bytes):
+    with pytest.raises(decoding.UnreadablePicture, match=r"\w") as caught:
+        decoding.decode(data)
+    assert "0x" not in str(caught.value)
+
+
+def test_more_than_eight_bits_are_refused():
+    deep = encode("PNG", "I;16", np.full((8, 8), 60_000, np.uint16))
+    with pytest.raises(decoding.UnreadablePicture, match="more than 8 bits"):
+        decoding.decode(deep)
+
+
+def test_absurd_size_is_refused_before_memory_is_taken():
+    data = bytearray(ENCODED["jpeg"])
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = b"\xff\xdc\xff\xdc"  # 65500 × 65500
+    with pytest.raises(decoding.UnreadablePicture, match="65500×65500"):
+        decoding.decode(bytes(data))

@@ -1,0 +1,130 @@
+"""Records of a TFDS set, and of a tree of pictures that became one: the files as they were."""
+
+import io
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photographs import sample
+from PIL import Image
+
+from resnet_jax.data import records, tree_builder
+from resnet_jax.errors import InputError
+
+
+def write_tree(root: Path, splits: dict[str, int]) -> Path:
+    """Pictures of various sizes and formats in two classes a split."""
+    rng = np.random.default_rng(0)
+    for folder, count in splits.items():
+        for name in ("cat", "dog"):
+            (root / folder / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (20 + i, 30, 3), np.uint8)
+                format = ("PNG", "JPEG", "WEBP")[i % 3]
+                Image.fromarray(pixels).save(root / folder / name / f"{name}{i}.jpg", format)
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return write_tree(tmp_path / "tree", {"train": 5, "val": 2})
+
+
+def test_converted_tree_keeps_every_byte_name_and_class(tree: Path, tmp_path: Path):
+    tree_builder.prepare("pets", str(tmp_path), str(tree))
+    for split, folder in (("train", "train"), ("validation", "val")):
+        opened = records.open("pets", split, str(tmp_path))
+        assert opened.class_names == ("cat", "dog")
+        found = {}
+        for i in range(len(opened)):
+            encoded, label, name = opened[i]
+            found[f"{opened.class_names[label]}/{name}"] = encoded
+        files = {f"{p.parent.name}/{p.name}": p for p in (tree / folder).rglob("*.jpg")}
+        assert found == {name: path.read_bytes() for name, path in files.items()}
+
+
+def test_converted_photographs_are_a_genuine_tfds_set(tmp_path: Path):
+    for photograph in sample(4):
+        folder = tmp_path / "tree" / "train" / photograph.name.split("_")[0]
+        folder.mkdir(parents=True)
+        (folder / photograph.name).write_bytes(photograph.read_bytes())
+    tree_builder.prepare("photographs", str(tmp_path), str(tmp_path / "tree"))
+    code = (
+        "import sys, tensorflow_datasets as tfds\n"
+        f"data = tfds.data_source('photographs', split='train', data_dir={str(tmp_path)!r})\n"
+        "print(sorted((e['file_name'].decode(), e['image'].shape) for e in data))\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    wanted = [(p.name, np.asarray(Image.open(p).convert("RGB")).shape) for p in sample(4)]
+    assert done.stdout.strip() == str(sorted(wanted)), done.stderr
+
+
+def test_splits_are_those_of_tfds(tree: Path, tmp_path: Path):
+    tree_builder.prepare("pets", str(tmp_path), str(tree))
+    whole = records.open("pets", "train", str(tmp_path))
+    part = records.open("pets", "train[3:6]", str(tmp_path))
+    assert [part[i] for i in range(3)] == [whole[i] for i in range(3, 6)]
+    assert len(records.open("pets", "train+validation", str(tmp_path))) == 14
+    with pytest.raises(InputError, match=r"Unknown split.*train \(10\), validation \(4\)"):
+        records.open("pets", "test", str(tmp_path))
+
+
+def test_slices_hold_all_classes(tree: Path, tmp_path: Path):
+    tree_builder.prepare("pets", str(tmp_path), str(tree))
+    part = records.open("pets", "train[:50%]", str(tmp_path))
+    assert {part[i].label for i in range(len(part))} == {0, 1}
+
+
+def test_worker_process_can_have_the_records(tree: Path, tmp_path: Path):
+    tree_builder.prepare("pets", str(tmp_path), str(tree))
+    opened = records.open("pets", "train", str(tmp_path))
+    first = opened[0]
+    sent = pickle.dumps(opened)
+    assert len(sent) < 10_000
+    assert pickle.loads(sent)[0] == first
+
+
+def test_record_of_a_set_without_file_names_is_named_by_its_place(tmp_path: Path):
+    from test_sources import prepare_tfds_set
+
+    prepare_tfds_set(tmp_path)
+    opened = records.open("toy", "train", str(tmp_path))
+    assert opened[4].name == "train[4]"
+    assert Image.open(io.BytesIO(opened[4].encoded)).size == (5, 4)
+
+
+def refused(tree: Path, tmp_path: Path, name: str = "pets") -> str:
+    with pytest.raises(InputError) as caught:
+        tree_builder.prepare(name, str(tmp_path / "tfds"), str(tree))
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "tfds" / "pets").glob("*"))
+    return str(caught.value)
+
+
+def test_broken_picture_is_found_before_training(tree: Path, tmp_path: Path):
+    broken = tree / "train" / "dog" / "dog1.jpg"
+    broken.write_bytes(broken.read_bytes()[:-50])
+    assert f"{broken}: unreadable picture" in refused(tree, tmp_path)
+
+
+def test_class_that_is_not_trained_is_refused(tree: Path, tmp_path: Path):
+    (tree / "val" / "cow").mkdir()
+    assert "cow: not a class; classes are cat, dog" in refused(tree, tmp_path)
+
+
+def test_names_and_folders_that_cannot_be_are_refused(tree: Path, tmp_path: Path):
+    assert "wanted small letters" in refused(tree, tmp_path, "My Pets")
+    assert "not a folder" in refused(tree / "nowhere", tmp_path)
+    assert "train: no such folder" in refused(tmp_path / "tree" / "val", tmp_path)
+
+
+def test_lost_file_is_named(tree: Path, tmp_path: Path):
+    tree_builder.prepare("pets", str(tmp_path), str(tree))
+    (lost,) = (tmp_path / "pets" / "1.0.0").glob("*train*record*")
+    lost.unlink()
+    with pytest.raises(InputError, match=f"{lost.name}: missing"):
+        records.open("pets", "train", str(tmp_path))
