@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.experiment import build, load_config
+from experiments.configuration import load_config
+from experiments.experiment import build
 from resnet_jax.training.checkpoints import Checkpoints
 
 

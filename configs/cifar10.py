@@ -83,6 +83,9 @@ def recipe(name: str) -> ConfigDict:
     config.dataset.padding = 4
     config.dataset.flip = True
 
+    config.start = placeholder(str)  # a run whose weights, but the classifier's, are the first
+    config.frozen = placeholder(str)  # what stays as it is, e.g. "stem+stage1+batch_norm"
+
     config.batch_size = 128
     config.num_steps = 64_000
     config.accumulate = 1

@@ -17,7 +17,10 @@ STOPPED = 75  # Asked to stop and saved: the same command goes on. (EX_TEMPFAIL 
 
 
 def run(
-    main: Callable[[list[str]], int | None], wrong_flags: Callable[[str], None] | None = None
+    main: Callable[[list[str]], int | None],
+    wrong_flags: Callable[[str], None] | None = None,
+    *,
+    arguments: str | None = None,
 ) -> None:
     """Parses flags and runs `main`; a user's mistake is one line on stderr and exit code 2.
 
@@ -26,12 +29,13 @@ def run(
     Args:
       main: takes the positional arguments, and returns the exit code.
       wrong_flags: is told of a mistake in the flags, before the process ends.
+      arguments: what the command takes beside flags, in any order with them; None for nothing.
     """
     logging.set_verbosity(logging.WARNING)  # Orbax tells much.
 
     def parse(argv: list[str]) -> list[str]:
         try:
-            return _parse_flags(argv)
+            return _parse_flags(argv, arguments)
         except InputError as error:
             if wrong_flags:
                 wrong_flags(str(error))
@@ -40,7 +44,8 @@ def run(
     app.run(_without_traceback(main), flags_parser=parse)
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
+    flags.FLAGS.set_gnu_getopt(arguments is not None)
     try:
         positional = flags.FLAGS(argv)
         for value in flags.FLAGS.flag_values_dict().values():
@@ -53,7 +58,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     workdirs = flags.FLAGS["workdir"].value if "workdir" in flags.FLAGS else None
     if workdirs is not None and not all(workdirs if isinstance(workdirs, list) else [workdirs]):
         raise InputError("workdir='': expected a folder")
-    if len(positional) > 1:
+    if arguments is None and len(positional) > 1:
         raise InputError(f"unexpected argument {positional[1]!r}; values are given as --flag=value")
     return positional
 
@@ -62,8 +67,9 @@ def _mistake(error: BaseException) -> str:
     """What the user should read of an error in parsing flags."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, InputError):
-            return str(cause)  # Raised by a config file; ml_collections wraps it in a traceback.
+        # Raised by a config file; ml_collections raises one of the same type with a traceback.
+        if isinstance(cause, InputError) and not str(cause).startswith("Error whilst parsing"):
+            return str(cause)
         cause = cause.__cause__ or cause.__context__
     missing = re.search(r"No such file or directory: '(.+?)'", str(error))
     if missing:

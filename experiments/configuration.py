@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -11,11 +12,19 @@ from resnet_jax.data import crops, records, sources
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import Architecture
-from resnet_jax.runs import WHERE_NOT_WHAT
+from resnet_jax.runs import WHERE_NOT_WHAT, read_run
 
 _OPTIONAL = ("num_devices", "steps_per_dispatch", "dataset.image_size")
 
 DTYPES = ("float32", "bfloat16")
+
+_SECTIONS = ("model", "dataset", "optimizer", "schedule")
+
+ADDED = {
+    **{"parallel": "jit", "deterministic": False, "onednn": False, "remat": False},
+    **{"start": None, "frozen": None},
+}
+"""Fields that configs of earlier versions lack, and what stood for them."""
 
 
 def check(config: ConfigDict) -> None:
@@ -39,8 +48,9 @@ def check(config: ConfigDict) -> None:
     # From here on JAX is loaded, which takes most of a second.
     from resnet_jax import parallel
     from resnet_jax.data import resident
-    from resnet_jax.training import schedules, step
+    from resnet_jax.training import freezing, schedules, step
 
+    freezing.parse(config.frozen, architecture(config))
     check_choice("parallel", config.parallel, parallel.ENGINES)
     with section("dataset"):
         means = resident.COLOR_MEANS if "streaming" in config else resident.MEANS
@@ -50,6 +60,24 @@ def check(config: ConfigDict) -> None:
         check_choice("decay", config.optimizer.decay, step.DECAYS)
     with section("schedule"):
         schedules.Schedule(num_steps=config.num_steps, **config.schedule)
+
+
+def load_config(workdir: Path) -> ConfigDict:
+    """The config of an existing run.
+
+    Raises:
+      InputError: there is none, or its config is damaged.
+    """
+    run = read_run(workdir)
+    damaged = [problem for problem in run.problems if problem.startswith("config.json")]
+    if damaged and run.status != "missing":
+        raise InputError(f"workdir={str(workdir)!r}: {damaged[0]}")
+    if not run.config:
+        raise InputError(f"workdir={str(workdir)!r}: no run in this folder (no config.json)")
+    missing = [name for name in _SECTIONS if not isinstance(run.config.get(name), dict)]
+    if missing:
+        raise InputError(f"{workdir / 'config.json'}: has no section {missing[0]!r}")
+    return ConfigDict({**ADDED, **run.config})
 
 
 def architecture(config: ConfigDict) -> Architecture:

@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from configs import arguments, cifar10
 from experiments import configuration
-from experiments.experiment import load_config
 from resnet_jax import interop, runs, weight_files
 from resnet_jax.errors import InputError
 from resnet_jax.training.checkpoints import Checkpoints
@@ -46,7 +45,7 @@ def fill(workdir: Path, source: Path, dataset: str | None) -> str:
 def export(workdir: Path, output: Path, step: int | None) -> str:
     """Writes the weights of a run's checkpoint to a file; returns what to print."""
     weight_files.check_suffix(output)
-    net = configuration.architecture(load_config(workdir))
+    net = configuration.architecture(configuration.load_config(workdir))
     layout = "torchvision" if net.stem == "imagenet" else "akamaster"
     interop.check_has(layout, net)
     saved = load_weights(workdir / "checkpoints", step)

@@ -1,7 +1,14 @@
 """Evaluates a run's checkpoint on a split and prints the figures as JSON.
 
-python -m experiments.evaluate --workdir=runs/resnet-20
-python -m experiments.evaluate --workdir=runs/resnet-20 --split=train --step=200
+    python -m experiments.evaluate --workdir=runs/resnet-20
+    python -m experiments.evaluate --workdir=runs/resnet-20 --split=train --step=200
+    python -m experiments.evaluate --workdir=runs/resnet-20 --confusion=folder
+
+`--views` shows a net photographs as the papers do: centre, 10-crop, multi-scale (fully
+convolutional at five sizes) or single-320. It reads the pictures anew, so it needs an image folder
+or a TFDS set whose pictures vary in size. `--batch_norm=recomputed` puts the mean over the whole
+training split in place of batch norm's running averages. `--confusion` writes confusion.csv (a row
+for each true class, a column for each answer) and confusion.png into a folder.
 """
 
 import json
@@ -10,35 +17,41 @@ from pathlib import Path
 from absl import flags
 
 from experiments import command
-from resnet_jax.errors import check_choice
+from resnet_jax.data.views import VIEWS
+from resnet_jax.errors import InputError, check_choice
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
 _SPLIT = flags.DEFINE_string("split", "test", "train, validation or test, as the config has them")
 _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if not given")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is now, if it has moved")
+_VIEWS = flags.DEFINE_string("views", None, f"how photographs are cut: {', '.join(VIEWS)}")
+_AVERAGE = flags.DEFINE_string("average", "probabilities", "over views: or logits")
+_BATCH_NORM = flags.DEFINE_string("batch_norm", "running", "running averages, or recomputed")
+_CONFUSION = flags.DEFINE_string("confusion", None, "folder for the confusion matrix")
 
 
 def main(argv: list[str]) -> None:
     """Prints one JSON object: model, split, step, loss, error (a fraction) and examples."""
     del argv
+    if _VIEWS.value is not None:
+        check_choice("views", _VIEWS.value, VIEWS)
+    elif _AVERAGE.value != "probabilities":
+        raise InputError(f"average={_AVERAGE.value!r}: goes with --views; there is one view")
     # Only now, so that wrong flags fail at once.
-    from experiments import experiment
-    from resnet_jax.training.checkpoints import Checkpoints
+    from experiments import evaluation
 
-    workdir = Path(_WORKDIR.value)
-    config = experiment.load_config(workdir)
-    config.num_devices = None  # Those of this machine, not of the one that trained.
-    config.update(parallel="jit", deterministic=False, onednn=False)  # They concern training alone.
-    if _DATA_DIR.value:
-        config.dataset.data_dir = _DATA_DIR.value
-    run = experiment.build(config)
-    check_choice("split", _SPLIT.value, run.splits)
-    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-        state = checkpoints.restore(run.state_template(), _STEP.value)
-    data = run.splits[_SPLIT.value]
-    figures = run.make_evaluate()(state.variables, data)
-    about = {"model": config.model.name, "split": _SPLIT.value, "step": int(state.step)}
-    print(json.dumps({**about, **figures, "examples": len(data)}))
+    answers = evaluation.answer(
+        Path(_WORKDIR.value),
+        _SPLIT.value,
+        step=_STEP.value,
+        data_dir=_DATA_DIR.value,
+        view=_VIEWS.value,
+        average=_AVERAGE.value,
+        batch_norm=_BATCH_NORM.value,
+    )
+    if _CONFUSION.value:
+        evaluation.write_confusion(answers, Path(_CONFUSION.value))
+    print(json.dumps(answers.figures()))
 
 
 if __name__ == "__main__":

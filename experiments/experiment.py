@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from experiments import configuration, streams
+from experiments import configuration, starting, streams
 from resnet_jax import backends, cluster, parallel
 from resnet_jax.data import resident, sources
 from resnet_jax.data.split import Split
@@ -19,15 +19,10 @@ from resnet_jax.errors import InputError
 from resnet_jax.models import counting, zoo
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runs import Row
-from resnet_jax.training import evaluation, loop, schedules, state, step
+from resnet_jax.training import evaluation, freezing, loop, schedules, state, step
 from resnet_jax.training.checkpoints import Checkpoints
 
 STEPS_PER_DISPATCH = 100  # on accelerators
-
-_SECTIONS = ("model", "dataset", "optimizer", "schedule")
-
-ADDED = {"parallel": "jit", "deterministic": False, "onednn": False, "remat": False}
-"""Fields that configs of earlier versions lack, and what stood for them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +31,7 @@ class Experiment:
 
     Attributes:
       splits: "train", "test" and, if the config has one, "validation".
+      class_names: by label.
       image_shape: (height, width, channels).
     """
 
@@ -45,6 +41,7 @@ class Experiment:
     optimizer: optax.GradientTransformation
     schedule: schedules.Schedule
     splits: dict[str, Split]
+    class_names: tuple[str, ...]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -58,8 +55,15 @@ class Experiment:
         return counting.count(self.model, self.image_shape)
 
     def initial_state(self) -> state.TrainState:
+        """Fresh weights, or, but for the classifier, those of the run that the config starts from.
+
+        Raises:
+          InputError: they cannot be had or do not fit.
+        """
         key, _ = self._keys()
         fresh = state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
+        if self.config.start:
+            fresh = starting.take_over(fresh, Path(self.config.start))
         return parallel.place(fresh, parallel.replicated(self.mesh))
 
     def state_template(self) -> Any:
@@ -88,6 +92,7 @@ class Experiment:
                 self.schedule,
                 label_smoothing=config.label_smoothing,
                 accumulate=config.accumulate,
+                frozen=freezing.parse(config.frozen, self.model.architecture),
                 mesh=self.mesh if config.parallel == "jit" else None,
                 axis_name=parallel.axis_name(config.parallel),
             ),
@@ -193,7 +198,7 @@ def assemble(
     config: ConfigDict,
     mesh: jax.sharding.Mesh,
     splits: dict[str, Split],
-    num_classes: int,
+    class_names: tuple[str, ...],
 ) -> Experiment:
     """The objects of a config, around data that are there already."""
     optimizer = config.optimizer
@@ -202,19 +207,23 @@ def assemble(
         mesh=mesh,
         model=zoo.create(
             config.model.name,
-            num_classes=num_classes,
+            num_classes=len(class_names),
             dtype=config.model.dtype,
             remat=config.remat,
             **configuration.model_overrides(config),
         ),
-        optimizer=step.sgd(
-            optimizer.momentum,
-            optimizer.weight_decay,
-            decay=optimizer.decay,
-            nesterov=optimizer.nesterov,
+        optimizer=freezing.optimizer(
+            step.sgd(
+                optimizer.momentum,
+                optimizer.weight_decay,
+                decay=optimizer.decay,
+                nesterov=optimizer.nesterov,
+            ),
+            freezing.parse(config.frozen, configuration.architecture(config)),
         ),
         schedule=schedules.Schedule(num_steps=config.num_steps, **config.schedule),
         splits=splits,
+        class_names=class_names,
     )
 
 
@@ -230,11 +239,14 @@ def of_noise(
     padding, flip = config.dataset.padding, config.dataset.flip
     noise = resident.Resident(images, labels, statistics, padding, flip)
     noise = parallel.place(noise, parallel.replicated(mesh))
-    return assemble(config, mesh, {"train": noise, "test": noise}, num_classes)
+    names = tuple(map(str, range(num_classes)))
+    return assemble(config, mesh, {"train": noise, "test": noise}, names)
 
 
-def load_splits(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[dict[str, Split], int]:
-    """The config's splits, normalised as the training split is, and its number of classes."""
+def load_splits(
+    config: ConfigDict, mesh: jax.sharding.Mesh
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """The config's splits, normalised as the training split is, and its classes."""
     if "streaming" in config:
         return streams.load_splits(config, mesh)
     dataset = config.dataset
@@ -256,28 +268,8 @@ def load_splits(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[dict[str, 
         )
         for name, part in examples.items()
     }
-    return splits, len(examples["train"].class_names)
+    return splits, examples["train"].class_names
 
 
 def _bytes(splits: dict[str, sources.Examples]) -> bytes:
     return b"".join(part.images.tobytes() + part.labels.tobytes() for part in splits.values())
-
-
-def load_config(workdir: Path) -> ConfigDict:
-    """The config of an existing run.
-
-    Raises:
-      InputError: there is none, or its config is damaged.
-    """
-    from resnet_jax.runs import read_run
-
-    run = read_run(workdir)
-    damaged = [problem for problem in run.problems if problem.startswith("config.json")]
-    if damaged and run.status != "missing":
-        raise InputError(f"workdir={str(workdir)!r}: {damaged[0]}")
-    if not run.config:
-        raise InputError(f"workdir={str(workdir)!r}: no run in this folder (no config.json)")
-    missing = [name for name in _SECTIONS if not isinstance(run.config.get(name), dict)]
-    if missing:
-        raise InputError(f"{workdir / 'config.json'}: has no section {missing[0]!r}")
-    return ConfigDict({**ADDED, **run.config})

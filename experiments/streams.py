@@ -20,7 +20,7 @@ def framing(config: ConfigDict) -> crops.Framing:
 
 def load_splits(
     config: ConfigDict, mesh: jax.sharding.Mesh
-) -> tuple[dict[str, streaming.Stream], int]:
+) -> tuple[dict[str, streaming.Stream], tuple[str, ...]]:
     """The config's splits as streams, normalised as the training split is, and its classes."""
     dataset, section = config.dataset, config.streaming
     named = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
@@ -46,7 +46,7 @@ def load_splits(
         )
         for name, part in opened.items()
     }
-    return splits, len(train.class_names)
+    return splits, train.class_names
 
 
 def _glance(part: records.Records) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
-from experiments import command, configuration
+from experiments import command, configuration, starting
 from experiments.interruption import StopSignals
 from resnet_jax import cluster, runs
 from resnet_jax.errors import InputError, storage_failure
@@ -58,6 +58,7 @@ def _is_complete(config: ConfigDict, workdir: Path) -> bool:
 def _holds_finished_run(config: ConfigDict, workdir: Path) -> bool:
     run = runs.read_run(workdir)
     if run.status == "missing":
+        starting.check(config)  # A run that has begun has its own weights.
         return False
     # A torn line in metrics.jsonl is what a kill may leave: the log is mended when it is opened.
     damaged = [problem for problem in run.problems if not problem.startswith("metrics.jsonl")]
@@ -85,11 +86,18 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
             state = checkpoints.restore(experiment.state_template())
         else:
             state = experiment.initial_state()
+            if config.start:
+                checkpoints.save(state)  # From here on the other run may change or go.
         step = int(state.step)
         rows: list[runs.Row] = []
         outlets: list[Callable[[runs.Row], None]] = []
         if cluster.is_first():
-            runs.write_config(workdir, config.to_dict(), devices=_devices(experiment))
+            runs.write_config(
+                workdir,
+                config.to_dict(),
+                devices=_devices(experiment),
+                class_names=experiment.class_names,
+            )
             metrics = stack.enter_context(runs.MetricsLog(workdir, step))
             display = stack.enter_context(Display(config.model.name, config.num_steps, step))
             rows, outlets = metrics.rows, [metrics.append, display.show]

@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +188,10 @@ def _mean(values: list[float | None]) -> float | None:
     return None if not values or None in values else sum(values) / len(values)
 
 
-def write_config(workdir: Path, config: dict[str, Any], *, devices: str) -> None:
-    """Writes `config.json`: the config, and what it runs on."""
+def write_config(
+    workdir: Path, config: dict[str, Any], *, devices: str, class_names: Sequence[str] = ()
+) -> None:
+    """Writes `config.json`: the config, what it runs on, and the names of the classes if known."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     versions = {"python": platform.python_version(), "resnet_jax": __version__}
     versions |= {package: importlib.metadata.version(package) for package in packages}
@@ -198,6 +200,7 @@ def write_config(workdir: Path, config: dict[str, Any], *, devices: str) -> None
         "config": config,
         "versions": versions,
         "devices": devices,
+        "class_names": list(class_names),
         "processor": _processor(),
         "command": shlex.join(["python", "-m", *_module_and_arguments()]),
         "commit": _commit(),

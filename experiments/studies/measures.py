@@ -9,8 +9,8 @@ from experiments.studies.progress import Tracker
 from experiments.studies.subjects import Subject, Variables, spread
 from experiments.studies.trainings import train_for
 from resnet_jax import analysis
-from resnet_jax.analysis.population import with_statistics_of
 from resnet_jax.errors import InputError
+from resnet_jax.models.population import with_statistics_of
 
 Row = dict[str, Any]
 

@@ -143,7 +143,7 @@ def collect(
     """
     found = []
     for workdir in map(Path, workdirs):
-        found.append((experiment.load_config(workdir), workdir))
+        found.append((configuration.load_config(workdir), workdir))
     found += [(config, None) for config in configs]
     if not found:
         raise InputError("give nets: --workdir=RUN, or --config=configs/digits.py:plain-56")

@@ -193,11 +193,7 @@ class _ReadsWithoutTensorFlow:
 
     @property
     def _class_names(self) -> tuple[str, ...]:
-        cifar = {
-            "cifar10": originals.CIFAR10_CLASSES,
-            "cifar100": originals.CIFAR100_CLASSES,
-        }
-        return cifar.get(self.name) or tuple(self.info.features["label"].names)
+        return originals.CLASSES.get(self.name) or tuple(self.info.features["label"].names)
 
     @property
     def _num_examples(self) -> dict[str, int]:

@@ -56,6 +56,9 @@ CIFAR100_SUPERCLASSES = {
 # Both of CIFAR-100's label lists are in alphabetical order.
 CIFAR100_CLASSES = tuple(sorted(" ".join(CIFAR100_SUPERCLASSES.values()).split()))
 
+CLASSES = {"cifar10": CIFAR10_CLASSES, "cifar100": CIFAR100_CLASSES}
+"""Names that TFDS only knows of sets that are prepared."""
+
 _CIFAR_PARTS = {
     "cifar10": {
         "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),

@@ -31,6 +31,11 @@ class Normalization(NamedTuple):
     mean: np.ndarray
     std: np.ndarray
 
+    def uniform(self) -> "Normalization":
+        """With one colour, [channels], for the mean image: for pictures of other sizes."""
+        # In float64: a sum over 50,000 equal pixels is off by 1 in 1,000 in float32.
+        return Normalization(self.mean.mean((0, 1), dtype=np.float64).astype(np.float32), self.std)
+
 
 def normalization(images: np.ndarray, mean: str = "pixel", std: str = "none") -> Normalization:
     """Statistics of the training images, uint8 [n, height, width, channels].
@@ -52,6 +57,12 @@ def normalization(images: np.ndarray, mean: str = "pixel", std: str = "none") ->
     return Normalization(
         _mean(images, mean).astype(np.float32), _deviation(images, std).astype(np.float32)
     )
+
+
+def normalize(images: jax.Array, normalization: Normalization) -> jax.Array:
+    """Images, uint8 [n, height, width, channels], as float32."""
+    pixels = jnp.asarray(images, jnp.float32) / 255
+    return (pixels - normalization.mean) / normalization.std
 
 
 def _mean(images: np.ndarray, kind: str) -> np.ndarray:

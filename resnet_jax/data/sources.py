@@ -13,7 +13,7 @@ import difflib
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -97,6 +97,31 @@ def load(
     return Examples(images, labels, source.class_names)
 
 
+class Description(NamedTuple):
+    """What is known of a data set before a picture is read.
+
+    Attributes:
+      image_shape: (height, width, channels) in which all images are seen; None if they vary.
+      class_names: by label.
+    """
+
+    image_shape: tuple[int, int, int] | None
+    class_names: tuple[str, ...]
+
+
+def describe(name: str, *, data_dir: str | None, image_size: int | None) -> Description:
+    """Raises `InputError` for a name, size or folder that cannot be loaded."""
+    if name not in ("digits", "image_folder"):
+        features = tfds_builder(name, data_dir).info.features
+        check_features(name, features)
+        shape = features["image"].shape
+        names = originals.CLASSES.get(name) or tuple(features["label"].names)
+        return Description(None if None in shape else shape, names)
+    source = _open(name, data_dir, image_size)
+    channels = 1 if name == "digits" else 3
+    return Description((source.image_size, source.image_size, channels), source.class_names)
+
+
 class _Source(Protocol):
     image_size: int | None  # None if images are not square
     splits: dict[str, Any]  # of tfds.core.SplitInfo
@@ -107,7 +132,7 @@ class _Source(Protocol):
 
 def _open(name: str, data_dir: str | None, image_size: int | None) -> _Source:
     if name == "image_folder":
-        return _ImageFolder(data_dir, image_size)
+        return ImageFolder(data_dir, image_size)
     source = _Digits() if name == "digits" else _Tfds(name, data_dir)
     if image_size not in (None, source.image_size):
         raise InputError(
@@ -164,7 +189,7 @@ class _Digits:
         return images[..., None], digits.target[chosen].astype(np.int32)
 
 
-class _ImageFolder:
+class ImageFolder:
     """Pictures in one folder a class, converted to RGB and fitted to squares.
 
     The order within a split is a fixed permutation, because pictures listed by class would make
@@ -186,13 +211,17 @@ class _ImageFolder:
         }
         self.splits = _split_infos({split: len(p) for split, (p, _) in self._pictures.items()})
 
-    def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    def files(self, split: str, start: int, stop: int) -> tuple[list[Path], np.ndarray]:
+        """The pictures of a part of a split, in its order, and their labels, int32 [N]."""
         paths, labels = self._pictures[split]
         # Raw bits, not a Generator's methods: only they are the same in all versions of NumPy.
         bits = np.random.Philox(key=0).random_raw(len(paths))
         chosen = np.argsort(bits, kind="stable")[start:stop]
-        images = image_folder.read_square([paths[i] for i in chosen], self.image_size)
-        return images, labels[chosen]
+        return [paths[i] for i in chosen], labels[chosen]
+
+    def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        paths, labels = self.files(split, start, stop)
+        return image_folder.read_square(paths, self.image_size), labels
 
 
 class _Tfds:

@@ -66,9 +66,11 @@ class ResNet(Layers):
         size, stride = (7, 2) if imagenet else (3, 1)
         x = self.conv(x, self.architecture.width, size, train, stride=stride, name="stem")
         x = self.activate(self.norm(x, train, name="stem_norm"))
-        if imagenet:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1)] * 2)
-        return x
+        return self.pool(x) if imagenet else x
+
+    def pool(self, x: jax.Array) -> jax.Array:
+        """The ImageNet stem's 3×3 max-pool/2 (v1 Table 1)."""
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1)] * 2)
 
     @property
     def unit_names(self) -> tuple[str, ...]:

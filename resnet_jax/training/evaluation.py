@@ -1,4 +1,4 @@
-"""The error over exactly a whole split."""
+"""The error over exactly a whole split, and what a net says of each of its examples."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +13,7 @@ from resnet_jax import parallel
 from resnet_jax.data.split import Split
 from resnet_jax.training.step import cross_entropy
 
+Score = Callable[[dict[str, Any], Split], tuple[np.ndarray, np.ndarray]]
 Evaluate = Callable[[dict[str, Any], Split], dict[str, float]]
 
 
@@ -46,3 +47,31 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
         return {"loss": float(losses) / len(data), "error": float(errors) / len(data)}
 
     return evaluate
+
+
+def make_score(model: nn.Module, mesh: Mesh, batch_size: int) -> Score:
+    """Makes `score(variables, split)`: the split's logits and labels, in its order.
+
+    They are float32 [examples, classes] and int32 [examples]. The net runs with its running
+    statistics.
+    """
+    replicated, sharded = parallel.replicated(mesh), parallel.sharded(mesh)
+
+    def score_batch(variables, data, inputs):
+        images, labels = data.plain(inputs)
+        return model.apply(variables, images, train=False), labels
+
+    score_batch = jax.jit(
+        score_batch, in_shardings=(replicated, replicated, sharded), out_shardings=replicated
+    )
+
+    def score(variables, data):
+        parts = []
+        for inputs, mask in data.evaluation_inputs(batch_size):
+            placed = parallel.place(inputs, sharded)
+            scored = parallel.one_at_a_time(score_batch(variables, data.on_devices, placed))
+            parts.append([np.asarray(array)[mask] for array in scored])
+        logits, labels = map(np.concatenate, zip(*parts, strict=True))
+        return logits, labels
+
+    return score

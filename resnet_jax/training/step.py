@@ -1,6 +1,6 @@
 """One update of the network's weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from resnet_jax import parallel
 from resnet_jax.errors import check_choice
 from resnet_jax.models.architecture import Architecture
+from resnet_jax.training import freezing
 from resnet_jax.training.schedules import Schedule
 from resnet_jax.training.state import TrainState
 
@@ -64,6 +65,7 @@ def make_train_step(
     *,
     label_smoothing: float = 0.0,
     accumulate: int = 1,
+    frozen: Collection[str] = (),
     mesh: Mesh | None = None,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
@@ -76,6 +78,7 @@ def make_train_step(
       accumulate: parts in which the batch goes through the network, one after another, to save
         memory. The update is the same as for the whole batch where no batch-norm group is larger
         than a part.
+      frozen: parts of the net that stay as they are, see `freezing`; `optimizer` leaves them out.
       mesh: devices that share the parts; without one a part stays where its examples are.
       axis_name: of `jax.pmap`, whose devices' means make the update: the batch is then a device's
         part. None where `jax.jit` divides the whole batch.
@@ -85,13 +88,15 @@ def make_train_step(
         images, labels = batch
 
         def loss_of(params):
-            logits, updates = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": key},
-            )
+            params = freezing.stop_gradients(params, frozen)
+            with freezing.as_fixed_functions(frozen):
+                logits, updates = model.apply(
+                    {"params": params, "batch_stats": state.batch_stats},
+                    images,
+                    train=True,
+                    mutable=["batch_stats"],
+                    rngs={"dropout": key},
+                )
             loss = cross_entropy(logits, labels, label_smoothing).mean()
             error = jnp.mean(logits.argmax(-1) != labels, dtype=jnp.float32)
             return loss, (loss, error, updates.get("batch_stats", {}))
@@ -123,7 +128,7 @@ def make_train_step(
         state = state.replace(
             step=state.step + 1,
             params=params,
-            batch_stats=batch_stats,
+            batch_stats=freezing.keep(state.batch_stats, batch_stats, frozen),
             opt_state=opt_state,
             schedule=schedule.after_step(state.schedule, error),
         )

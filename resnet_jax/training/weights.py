@@ -1,8 +1,12 @@
 """The weights in a checkpoint, for which neither the data set nor the recipe need be known."""
 
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from flax.traverse_util import flatten_dict
+
+from resnet_jax.errors import InputError
 from resnet_jax.training.checkpoints import Checkpoints
 
 
@@ -33,3 +37,16 @@ def load_weights(directory: str | os.PathLike, step: int | None = None) -> Saved
     # A net without batch norm has no statistics.
     variables = {"params": state["params"], "batch_stats": state.get("batch_stats", {})}
     return SavedWeights(int(state["step"]), variables)
+
+
+def check_shapes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises `InputError`, naming the first that differs, unless all wanted variables are there.
+
+    Args:
+      found, wanted: variables, or their shapes.
+    """
+    there = flatten_dict(found)
+    for path, own in flatten_dict(wanted).items():
+        if path not in there or there[path].shape != own.shape:
+            has = list(there[path].shape) if path in there else "nothing"
+            raise InputError(f"{'.'.join(path[1:])} is {has} there, here {list(own.shape)}")

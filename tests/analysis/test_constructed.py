@@ -8,8 +8,8 @@ import pytest
 from nets import IMAGES, make, shaken
 
 from resnet_jax.analysis import constructed
-from resnet_jax.analysis.population import with_statistics_of
 from resnet_jax.errors import InputError
+from resnet_jax.models.population import with_statistics_of
 
 SMALLEST = {"basic": 8, "bottleneck": 11, "single": 5}
 AXES = [

@@ -6,9 +6,9 @@ import pytest
 from nets import IMAGES, LABELS, make, shaken
 
 from resnet_jax.analysis import lesions
-from resnet_jax.analysis.population import with_statistics_of
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
+from resnet_jax.models.population import with_statistics_of
 
 
 def logits_of(model, variables, images=IMAGES):

@@ -8,7 +8,7 @@ from nets import IMAGES, make
 
 from resnet_jax.analysis import responses
 from resnet_jax.analysis.batches import mean_over
-from resnet_jax.analysis.population import with_statistics_of
+from resnet_jax.models.population import with_statistics_of
 
 
 @pytest.mark.parametrize("name", ["plain-8", "resnet-8"])

@@ -5,7 +5,7 @@ import pytest
 from nets import make
 
 from resnet_jax.analysis import shattering
-from resnet_jax.analysis.population import with_statistics_of
+from resnet_jax.models.population import with_statistics_of
 
 IMAGES = np.random.default_rng(2).normal(size=(16, 8, 8, 1)).astype(np.float32)
 

@@ -5,8 +5,8 @@ import pytest
 from nets import IMAGES, LABELS, make
 
 from resnet_jax.analysis import shortcuts
-from resnet_jax.analysis.population import with_statistics_of
 from resnet_jax.errors import InputError
+from resnet_jax.models.population import with_statistics_of
 
 
 def factors(name="preact-resnet-8", **axes):

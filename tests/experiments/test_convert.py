@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs import arguments, cifar10, digits
-from experiments import conversion, experiment, train
+from experiments import configuration, conversion, experiment, train
 from resnet_jax import interop, runs, weight_files
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
@@ -41,7 +41,7 @@ def write(path: Path, name: str = "resnet-8", colours: int = 1, num_classes: int
 
 def score(workdir: Path) -> dict[str, float]:
     """What `experiments.evaluate` prints of the test split."""
-    run = experiment.build(experiment.load_config(workdir))
+    run = experiment.build(configuration.load_config(workdir))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         state = checkpoints.restore(run.state_template())
     return run.make_evaluate()(state.variables, run.splits["test"])

@@ -64,6 +64,7 @@ def check(case: Case, run_command, folder: Path) -> None:
     done = run_command(case.command, *flags)
     assert done.stderr.count("\n") == 1, done.stderr[-3000:]
     assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
     assert case.message in done.stderr
     assert done.code == 2
     after = snapshot(folder)

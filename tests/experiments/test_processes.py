@@ -12,7 +12,8 @@ import pytest
 
 from configs import arguments, digits
 from experiments import command, train
-from experiments.experiment import build, load_config
+from experiments.configuration import load_config
+from experiments.experiment import build
 from resnet_jax import runs
 from resnet_jax.training.checkpoints import Checkpoints
 

@@ -1,10 +1,12 @@
 """Batch norm's statistics over given images, in place of running averages."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from resnet_jax.models.normalization import MOMENTUM
 from resnet_jax.models.resnet import ResNet
@@ -31,3 +33,24 @@ def with_statistics_of(model: ResNet, variables: Any, images: jax.Array) -> dict
     )
     statistics = jax.tree.map(lambda leaf: leaf / (1 - MOMENTUM), updated.get("batch_stats", {}))
     return {"params": variables["params"], "batch_stats": statistics}
+
+
+def mean_over_groups(model: ResNet, variables: Any, batches: Iterable[jax.Array]) -> dict[str, Any]:
+    """`variables` whose batch-norm statistics are means over all groups of the batches.
+
+    They are the averages of which those that run along with training are estimates: of one set of
+    weights, over every group alike (He et al.'s released ImageNet nets carry such). As in
+    training each group is normalised by its own statistics, and variances are unbiased.
+
+    Args:
+      batches: images [batch, height, width, channels]; each batch is a whole number of groups.
+    """
+    parts = []
+    for images in batches:
+        statistics = with_statistics_of(model, variables, images)["batch_stats"]
+        groups = len(images) // (model.architecture.group_size or len(images))
+        parts.append((groups, jax.device_get(statistics)))
+    weights, statistics = zip(*parts, strict=True)
+    mean = lambda *leaves: np.average(leaves, axis=0, weights=weights).astype(np.float32)
+    means = jax.tree.map(mean, *statistics)
+    return {"params": variables["params"], "batch_stats": means}

@@ -1,0 +1,185 @@
+"""Views, true averages and the confusion matrix, by the command, on a run of real photographs."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import arguments, cifar10
+from experiments import evaluation, train, trained
+from resnet_jax.errors import InputError
+from resnet_jax.models.population import with_statistics_of
+
+SIZE = 16
+
+
+def take_pictures(folder: Path) -> Path:
+    """Photographs of three colours, of many shapes; the test's first is named after its shape."""
+    noise = np.random.default_rng(0)
+    for split, shapes in (
+        ("train", [(20, 20), (30, 20), (20, 33), (16, 40), (50, 24), (24, 24), (17, 31)]),
+        ("test", [(40, 20), (20, 31), (25, 25), (64, 40)]),
+    ):
+        for channel, name in enumerate(("red", "green", "blue")):
+            (folder / split / name).mkdir(parents=True)
+            for height, width in shapes:
+                pixels = noise.integers(0, 150, (height, width, 3), np.uint8)
+                pixels[..., channel] += 60
+                file = folder / split / name / f"{height}x{width}.png"
+                Image.fromarray(pixels).save(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    fields = (
+        "resnet-8,batch_size=8,num_steps=8,log_every=4,evaluate_every=8,checkpoint_every=8,"
+        "num_devices=1,model.width=4,model.group_size=4,dataset.name=image_folder,"
+        f"dataset.image_size={SIZE},dataset.mean=imagenet,dataset.std=imagenet"
+    )
+    config = arguments.update(cifar10.recipe("resnet-8"), arguments.split(fields, "")[1])
+    config.dataset.data_dir = str(take_pictures(folder / "pictures"))
+    assert train.train(config, folder / "run") == 0
+    return folder / "run"
+
+
+def test_figures_are_those_of_the_runs_own_last_row(run, run_command):
+    done = run_command("evaluate", f"--workdir={run}")
+    assert done.code == 0, done.stderr
+    figures = json.loads(done.stdout)
+    summary = json.loads((run / "summary.json").read_text())
+    assert figures["error"] == pytest.approx(summary["test_error"])
+    assert figures["loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("view", ["centre", "10-crop", "multi-scale", "single-320"])
+def test_view_shows_every_picture_of_the_split_once(view, run, run_command):
+    done = run_command("evaluate", f"--workdir={run}", f"--views={view}")
+    assert done.code == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["views"], figures["examples"]) == (view, 12)
+    assert 0 <= figures["error"] <= 1
+    # The very net, on the very pictures: a loss far from chance's is the net's.
+    plain = json.loads(run_command("evaluate", f"--workdir={run}").stdout)
+    assert figures["loss"] == pytest.approx(plain["loss"], rel=0.5)
+
+
+def test_views_do_not_depend_on_the_batch(run):
+    whole = evaluation.answer(run, "test", view="multi-scale")
+    net = trained.load(run)
+    net.config.batch_size = 1
+    from resnet_jax.data import photographs
+    from resnet_jax.data.views import VIEWS, cut
+
+    pictures = photographs.open(
+        "image_folder", "test", data_dir=net.config.dataset.data_dir, image_size=SIZE
+    )
+    decoded = [photographs.decode(pictures[i]) for i in range(len(pictures))]
+    crops = [cut(picture, VIEWS["multi-scale"], SIZE) for picture in decoded]
+    np.testing.assert_allclose(whole.logits, net.scorer()(crops), rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(whole.labels, [pictures[i].label for i in range(len(pictures))])
+
+
+@pytest.mark.parametrize("view", [None, "centre"])
+def test_recomputed_statistics_are_the_mean_over_whole_groups(view, run, monkeypatch):
+    """21 training pictures are five groups of 4; the net then says something else."""
+    seen = []
+    plain = evaluation.mean_over_groups
+
+    def spy(model, variables, batches):
+        batches = list(batches)
+        seen.append((variables, batches, plain(model, variables, batches)))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(evaluation, "mean_over_groups", spy)
+    answers = evaluation.answer(run, "test", view=view, batch_norm="recomputed")
+    assert answers.figures()["groups"] == 5
+    ((variables, batches, found),) = seen
+    images = np.concatenate([np.asarray(batch) for batch in batches])
+    assert len(images) == 20
+    model = trained.load(run).model
+    alone = [
+        with_statistics_of(model, variables, images[i : i + 4])["batch_stats"]
+        for i in range(0, 20, 4)
+    ]
+    jax.tree.map(
+        lambda mean, *parts: np.testing.assert_allclose(mean, np.mean(parts, 0), atol=1e-4),
+        found["batch_stats"],
+        *alone,
+    )
+    running = evaluation.answer(run, "test", view=view)
+    assert not np.allclose(answers.logits, running.logits)
+
+
+def test_confusion_matrix_agrees_with_the_error(run, run_command, tmp_path):
+    done = run_command("evaluate", f"--workdir={run}", f"--confusion={tmp_path / 'c'}")
+    assert done.code == 0, done.stderr
+    with (tmp_path / "c" / "confusion.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert header[1:] == [row[0] for row in rows] == ["blue", "green", "red"]
+    counts = np.array([row[1:] for row in rows], int)
+    assert counts.sum(1).tolist() == [4, 4, 4]
+    assert 1 - np.trace(counts) / 12 == pytest.approx(json.loads(done.stdout)["error"])
+    assert Image.open(tmp_path / "c" / "confusion.png").size[0] > 400
+
+
+def mistakes(flags: str, message: str):
+    return pytest.param(flags, message, id=flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        mistakes("--views=11-crop", "nearest: 10-crop"),
+        mistakes("--views=centre --average=mean", "average='mean': allowed are"),
+        mistakes("--average=logits", "goes with --views"),
+        mistakes("--batch_norm=true", "batch_norm='true': allowed are running, recomputed"),
+        mistakes("--views=centre --split=val", "split='val': allowed are train, test"),
+        mistakes("--views=centre --step=3", "step=3: no such checkpoint"),
+    ],
+)
+def test_mistake_is_one_line(flags, message, run, run_command):
+    done = run_command("evaluate", f"--workdir={run}", *flags.split())
+    assert (done.code, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert message in done.stderr
+
+
+def test_broken_picture_is_named(run, run_command, tmp_path):
+    shutil.copytree(run.parent / "pictures", tmp_path / "pictures")
+    file = tmp_path / "pictures/test/green/25x25.png"
+    file.write_bytes(file.read_bytes()[:200])
+    done = run_command(
+        "evaluate", f"--workdir={run}", "--views=centre", f"--data_dir={tmp_path / 'pictures'}"
+    )
+    assert (done.code, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "test/green/25x25.png: unreadable picture" in done.stderr
+
+
+@pytest.mark.parametrize("view", [[], ["--views=centre"]])
+def test_data_set_of_other_classes_is_refused(view, run, run_command, tmp_path):
+    """As many folders, so that nothing but the names shows it."""
+    shutil.copytree(run.parent / "pictures", tmp_path / "pictures")
+    for split in ("train", "test"):
+        (tmp_path / "pictures" / split / "green").rename(tmp_path / "pictures" / split / "cyan")
+    flags = [f"--workdir={run}", f"--data_dir={tmp_path / 'pictures'}", *view]
+    done = run_command("evaluate", *flags)
+    assert (done.code, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "class 1 is 'cyan'; the net was trained on 'green'" in done.stderr
+
+
+def test_data_sets_of_one_size_have_one_view(tmp_path):
+    """CIFAR's images are what the net was shown; nothing can be cut from them."""
+    from configs import digits
+    from resnet_jax import runs
+
+    config = digits.get_config("resnet-8")
+    runs.write_config(tmp_path, config.to_dict(), devices="none")
+    message = r"views='10-crop': digits's pictures are all 8×8: there is one view"
+    with pytest.raises(InputError, match=message):
+        evaluation.answer(tmp_path, "test", view="10-crop")

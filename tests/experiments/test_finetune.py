@@ -1,0 +1,152 @@
+"""A net goes on from another run's weights with new classes, stopped or not, frozen or not."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from PIL import Image
+
+from configs import arguments, cifar10, finetune
+from experiments import train
+from experiments.interruption import StopSignals
+from resnet_jax import runs
+from resnet_jax.errors import InputError
+from resnet_jax.training.weights import load_weights
+
+SHORT = "batch_size=8,num_steps=6,log_every=2,evaluate_every=6,checkpoint_every=3,num_devices=1"
+
+
+def draw(folder: Path, *classes: str) -> Path:
+    """Eight noisy pictures a class for training and four for the test; each has its brightness."""
+    noise = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        for number, name in enumerate(classes):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = noise.integers(80 * number, 80 * number + 80, (8, 8, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    """A run that tells two classes apart."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    fields = arguments.split(f"resnet-8,{SHORT},model.width=4,model.group_size=8", "")[1]
+    config = arguments.update(cifar10.recipe("resnet-8"), fields)
+    config.dataset.update(name="image_folder", image_size=8, mean="imagenet", std="imagenet")
+    config.dataset.data_dir = str(draw(folder / "pictures", "day", "night"))
+    assert train.train(config, folder / "run") == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    return draw(tmp_path / "pictures", "ash", "beech", "cedar")
+
+
+def tuned(start: Path, pictures: Path, extra: str = ""):
+    fields = f"start={start},data_dir={pictures},model.group_size=8,{SHORT}{extra}"
+    return finetune.get_config(fields)
+
+
+def weights(workdir: Path, step: int | None = None):
+    return flatten_dict(load_weights(workdir / "checkpoints", step).variables)
+
+
+def is_classifier(path) -> bool:
+    return path[1] == "classifier"
+
+
+def test_first_weights_are_the_other_runs_and_the_classifier_is_new(pretrained, pictures, tmp_path):
+    config = tuned(pretrained, pictures, ",keep_checkpoints=9")
+    assert config.model.width == 4
+    assert (config.dataset.mean, config.dataset.image_size) == ("imagenet", 8)
+    assert train.train(config, tmp_path / "run") == 0
+    theirs, first, last = (
+        weights(pretrained), weights(tmp_path / "run", 0), weights(tmp_path / "run")
+    )  # fmt: skip
+    for path, value in first.items():
+        if is_classifier(path):
+            assert value.shape[-1] == 3
+        else:
+            np.testing.assert_array_equal(value, theirs[path])
+            assert not np.array_equal(last[path], value)
+    run = runs.read_run(tmp_path / "run")
+    assert run.info["class_names"] == ["ash", "beech", "cedar"]
+    assert run.config["start"] == str(pretrained)
+
+
+def test_stopped_run_ends_with_the_same_bits_even_if_the_other_is_gone(
+    pretrained, pictures, tmp_path, monkeypatch
+):
+    start = tmp_path / "start"
+    shutil.copytree(pretrained, start)
+    config = tuned(start, pictures, ",frozen=stem+batch_norm")
+    assert train.train(config, tmp_path / "whole") == 0
+    asked = iter([False, False, True])
+    monkeypatch.setattr(StopSignals, "asked", lambda self: next(asked))
+    assert train.train(config, tmp_path / "stopped") == 75
+    shutil.rmtree(start)
+    monkeypatch.undo()
+    assert train.train(config, tmp_path / "stopped") == 0
+    whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert all(np.array_equal(whole[path], stopped[path]) for path in {*whole, *stopped})
+
+
+def test_frozen_net_learns_a_classifier_only(pretrained, pictures, tmp_path):
+    config = tuned(pretrained, pictures, ",frozen=stem+stage1+stage2+stage3")
+    assert train.train(config, tmp_path / "run") == 0
+    theirs, last = weights(pretrained), weights(tmp_path / "run")
+    assert {p for p in last if not is_classifier(p) and not np.array_equal(last[p], theirs[p])} == (
+        set()
+    )
+
+
+def spoilt(pretrained: Path, folder: Path, spoil) -> Path:
+    shutil.copytree(pretrained, folder)
+    spoil(folder)
+    return folder
+
+
+def test_start_without_checkpoints_is_one_line_and_leaves_no_folder(pretrained, pictures, tmp_path):
+    start = spoilt(pretrained, tmp_path / "s", lambda f: shutil.rmtree(f / "checkpoints"))
+    with pytest.raises(InputError, match=r"start='.*/s': no checkpoint in this folder"):
+        train.train(tuned(start, pictures), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_start_that_is_no_run_is_one_line(pretrained, pictures, tmp_path):
+    with pytest.raises(InputError, match=r"start='.*/none': no run in this folder"):
+        tuned(tmp_path / "none", pictures)
+    config = tuned(pretrained, pictures)
+    config.start = str(tmp_path / "none")
+    with pytest.raises(InputError, match=r"^start='.*/none': no run in this folder"):
+        train.train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (",model.width=8", r"start=.*another architecture \(width=4, here 8\)"),
+        (",model.shortcut=none", r"another architecture \(shortcut='identity', here 'none'\)"),
+        (",model.name=resnet-14", r"another architecture \(stage_sizes"),
+        (",frozen=stem+stage9", "frozen='stage9': allowed are stem, stage1"),
+        (",frozen=classifier", "frozen='classifier': allowed are"),
+    ],
+)
+def test_net_that_does_not_fit_is_named_before_anything_is_made(
+    fields, message, pretrained, pictures, tmp_path
+):
+    with pytest.raises(InputError, match=message):
+        train.train(tuned(pretrained, pictures, fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_config_wants_a_start():
+    with pytest.raises(InputError, match="name the folder of a trained run"):
+        finetune.get_config("data_dir=pictures")
+    with pytest.raises(InputError, match="'resnet-50': the network is that of the run"):
+        finetune.get_config("resnet-50,start=x")

@@ -1,0 +1,185 @@
+"""Files of pictures get their classes, whatever else is among them, as the run would see them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import arguments, cifar10
+from experiments import conversion, prediction, train, trained
+from resnet_jax import interop, runs, weight_files
+from resnet_jax.models import zoo
+
+COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
+
+
+def paint(path: Path, colour: str, height: int = 24, width: int = 24) -> Path:
+    noise = np.random.default_rng(len(path.name)).integers(-30, 30, (height, width, 3))
+    pixels = np.clip(np.array(COLOURS[colour]) + noise, 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run that has learnt three colours, whose pictures are gone since."""
+    folder = tmp_path_factory.mktemp("trained")
+    for split, count in (("train", 12), ("test", 4)):
+        for colour in COLOURS:
+            for i in range(count):
+                paint(folder / "pictures" / split / colour / f"{i}.png", colour)
+    fields = (
+        "resnet-8,batch_size=12,num_steps=40,log_every=20,evaluate_every=40,checkpoint_every=40,"
+        "num_devices=1,model.width=4,model.group_size=12,dataset.name=image_folder,"
+        "dataset.image_size=16,dataset.mean=imagenet,dataset.std=imagenet"
+    )
+    config = arguments.update(cifar10.recipe("resnet-8"), arguments.split(fields, "")[1])
+    config.dataset.data_dir = str(folder / "pictures")
+    assert train.train(config, folder / "run") == 0
+    assert runs.read_run(folder / "run").summary["test_error"] == 0
+    shutil.rmtree(folder / "pictures")
+    return folder / "run"
+
+
+@pytest.fixture
+def files(tmp_path) -> list[Path]:
+    return [
+        paint(tmp_path / "a.png", "green", 60, 40),
+        paint(tmp_path / "b.jpg", "red", 31, 90),
+        paint(tmp_path / "c.webp", "blue"),
+    ]
+
+
+def test_each_file_is_told_in_a_line_with_its_likely_classes(run, files, run_command):
+    done = run_command("predict", f"--workdir={run}", *map(str, files), "--top=2")
+    assert (done.code, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    for file, colour, line in zip(files, ("green", "red", "blue"), lines, strict=True):
+        assert line.startswith(f"{file}: {colour} ")
+        assert line.count("%") == 2
+
+
+def test_json_has_all_that_is_asked_for(run, files, run_command):
+    done = run_command("predict", "--json", f"--workdir={run}", *map(str, files))
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["file"] for record in records] == list(map(str, files))
+    for record, colour in zip(records, ("green", "red", "blue"), strict=True):
+        shares = [entry["probability"] for entry in record["classes"]]
+        assert record["classes"][0]["class"] == colour
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+
+
+def test_broken_and_missing_files_get_a_line_each_and_the_others_are_done(
+    run, files, run_command, tmp_path
+):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(files[1].read_bytes()[:300])
+    text = tmp_path / "notes.png"
+    text.write_text("no picture")
+    wrong = [broken, tmp_path / "none.png", text, tmp_path]
+    done = run_command("predict", f"--workdir={run}", *map(str, [wrong[0], *files, *wrong[1:]]))
+    assert done.code == 2
+    assert len(done.stdout.splitlines()) == 3
+    lines = done.stderr.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith(f"error: {file}: ") for line, file in zip(lines, wrong, strict=True))
+    done = run_command("predict", f"--workdir={run}", "--json", *map(str, [broken, files[0]]))
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert (done.code, done.stderr) == (2, "")
+    assert "unreadable picture" in first["error"]
+    assert second["classes"][0]["class"] == "green"
+
+
+def test_files_are_seen_as_the_test_split_is(run, tmp_path):
+    """The same logits as the resident data set has: same decoding, same fit, same colours."""
+    for colour in COLOURS:
+        for split in ("train", "test"):
+            paint(tmp_path / "p" / split / colour / "0.png", colour, 37, 52)
+    from experiments import evaluation
+
+    answers = evaluation.answer(run, "test", data_dir=str(tmp_path / "p"))
+    net = trained.load(run)
+    paths = [tmp_path / "p" / "test" / name / "0.png" for name in net.class_names]
+    found = list(prediction.predict(net, paths, 3, view=None, maps=None))
+    expected = {
+        label: np.exp(row) / np.exp(row).sum()
+        for label, row in zip(answers.labels, answers.logits.astype(np.float64), strict=True)
+    }
+    for label, one in enumerate(found):
+        shares = dict(one.classes)
+        for other, name in enumerate(net.class_names):
+            assert shares[name] == pytest.approx(expected[label][other], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("view", ["10-crop", "multi-scale"])
+def test_views_serve_files_too(view, run, files, run_command):
+    done = run_command("predict", f"--workdir={run}", f"--views={view}", *map(str, files))
+    assert [line.split(": ")[1].split()[0] for line in done.stdout.splitlines()] == [
+        "green", "red", "blue",
+    ]  # fmt: skip
+
+
+def test_maps_show_where_the_class_is(run, run_command, tmp_path):
+    """A red half in a picture of noise: the box is on its side, in the file's own pixels."""
+    grey = np.full((40, 120, 3), 120, np.uint8)
+    grey[:, 60:] = COLOURS["red"]
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(grey).save(tmp_path / folder / "half.png")
+    files = [str(tmp_path / folder / "half.png") for folder in ("one", "two")]
+    maps = tmp_path / "maps"
+    done = run_command("predict", f"--workdir={run}", "--json", f"--maps={maps}", *files)
+    assert done.code == 0, done.stderr
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert [Path(first["map"]).name, Path(second["map"]).name] == ["half.png", "half-2.png"]
+    found = first["box"]
+    assert first["classes"][0]["class"] == "red"
+    assert 45 <= found["left"] < found["right"] <= 120
+    assert Image.open(first["map"]).size[0] > 300
+
+
+def test_converted_imagenet_net_predicts_and_draws_finer_maps(run_command, files, tmp_path):
+    """It has seen no data set here; its classes then have numbers."""
+    model = zoo.create("resnet-18", 7)
+    import jax
+
+    variables = model.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    source = tmp_path / "net.safetensors"
+    weight_files.write(source, interop.to_torch(variables, model.architecture, "torchvision"))
+    for name in "abcdefg":
+        paint(tmp_path / "p" / "train" / name / "0.png", "red")
+        paint(tmp_path / "p" / "test" / name / "0.png", "red")
+    dataset = f"image_folder,data_dir={tmp_path / 'p'},image_size=64"
+    conversion.fill(tmp_path / "run", source, dataset)
+    shutil.rmtree(tmp_path / "p")
+    flags = [f"--workdir={tmp_path / 'run'}", f"--maps={tmp_path / 'maps'}", "--output_stride=16"]
+    done = run_command("predict", *flags, str(files[0]))
+    assert done.code == 0, done.stderr
+    assert ": class " in done.stdout
+    assert (tmp_path / "maps" / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--workdir={run}", "no pictures: name files"),
+        ("--workdir={dir}/none {dir}/a.png", "no run in this folder"),
+        ("--workdir={run} --views=crop {dir}/a.png", "views='crop'"),
+        ("--workdir={run} --top=0 {dir}/a.png", "top"),
+        ("--workdir={run} --step=7 {dir}/a.png", "step=7: no such checkpoint"),
+        ("--workdir={run} --output_stride=8 {dir}/a.png", "goes with --maps"),
+        ("--workdir={run} --maps={dir}/m --output_stride=8 {dir}/a.png", "ImageNet stem dilate"),
+        ("--workdir={run} --mpas={dir}/m {dir}/a.png", "mpas"),
+    ],
+)
+def test_mistake_is_one_line(flags, message, run, files, run_command, tmp_path):
+    done = run_command("predict", *[f.format(run=run, dir=tmp_path) for f in flags.split()])
+    assert (done.code, done.stderr.count("\n"), done.stdout) == (2, 1, ""), done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "m").exists()
