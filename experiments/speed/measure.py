@@ -10,14 +10,12 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
-from configs import arguments
+from configs.arguments import update
 from experiments import configuration, experiment
 from experiments.speed import machine
 from experiments.sweeps.definition import load_config_file
 from resnet_jax import parallel
-from resnet_jax.data import resident
 
 TRAINING_PASSES = 3  # forward, to the images, to the weights: of the same multiply-adds each
 
@@ -34,9 +32,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
       Seconds, bytes and images a second: see the keys.
     """
     began = time.perf_counter()
-    config = arguments.update(
-        load_config_file("config", asked["config"])(asked["model"]), asked["fields"]
-    )
+    config = update(load_config_file("config", asked["config"])(asked["model"]), asked["fields"])
     config.batch_size = asked["batch_size"]
     configuration.check(config)
     num_examples = max(asked["num_examples"], config.batch_size)
@@ -50,10 +46,9 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     found["trace_seconds"] = clock.lap()
     program = lowered.compile()
     found["compile_seconds"] = clock.lap()
-    steps = range(chunk)
-    indices = np.stack([resident.batch_indices(0, s, config.batch_size, len(data)) for s in steps])
-    indices = parallel.place(indices, parallel.sharded(subject.mesh, axis=1))
-    state = jax.block_until_ready(program(state, data, indices))
+    inputs = data.inputs(config.seed, 0, chunk, config.batch_size, state.step)
+    arguments = data.on_devices, parallel.place(inputs, parallel.sharded(subject.mesh, axis=1))
+    state = jax.block_until_ready(program(state, *arguments))
     found["first_step_seconds"] = clock.lap()
     if asked["start"]:
         return found
@@ -61,7 +56,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
 
     def train() -> int:
         nonlocal state
-        state = jax.block_until_ready(program(state, data, indices))
+        state = jax.block_until_ready(program(state, *arguments))
         return chunk * config.batch_size
 
     evaluate = subject.make_evaluate()
