@@ -26,7 +26,7 @@ STEPS_PER_DISPATCH = 100  # on accelerators
 
 _SECTIONS = ("model", "dataset", "optimizer", "schedule")
 
-ADDED = {"parallel": "jit", "deterministic": False, "onednn": False}
+ADDED = {"parallel": "jit", "deterministic": False, "onednn": False, "remat": False}
 """Fields that configs of earlier versions lack, and what stood for them."""
 
 
@@ -204,6 +204,7 @@ def assemble(
             config.model.name,
             num_classes=num_classes,
             dtype=config.model.dtype,
+            remat=config.remat,
             **configuration.model_overrides(config),
         ),
         optimizer=step.sgd(
