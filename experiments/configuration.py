@@ -20,7 +20,10 @@ DTYPES = ("float32", "bfloat16")
 
 _SECTIONS = ("model", "dataset", "optimizer", "schedule")
 
-ADDED = {"parallel": "jit", "deterministic": False, "onednn": False, "start": None, "frozen": None}
+ADDED = {
+    **{"parallel": "jit", "deterministic": False, "onednn": False, "remat": False},
+    **{"start": None, "frozen": None},
+}
 """Fields that configs of earlier versions lack, and what stood for them."""
 
 
@@ -44,13 +47,13 @@ def check(config: ConfigDict) -> None:
     _check_dataset(config)
     # From here on JAX is loaded, which takes most of a second.
     from resnet_jax import parallel
-    from resnet_jax.data import resident, streaming
+    from resnet_jax.data import resident
     from resnet_jax.training import freezing, schedules, step
 
     freezing.parse(config.frozen, architecture(config))
     check_choice("parallel", config.parallel, parallel.ENGINES)
     with section("dataset"):
-        means = streaming.MEANS if "streaming" in config else resident.MEANS
+        means = resident.COLOR_MEANS if "streaming" in config else resident.MEANS
         check_choice("mean", config.dataset.mean, means)
         check_choice("std", config.dataset.std, resident.STDS)
     with section("optimizer"):

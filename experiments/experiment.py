@@ -139,17 +139,20 @@ class Experiment:
                     )
             return current
 
-        return loop.fit(
-            start,
-            self.calendar(),
-            advance=lambda current, begin, end: advance(current, splits["train"], begin, end),
-            evaluate=evaluate,
-            save=checkpoints.save,
-            log=log,
-            should_stop=should_stop,
-            batch_size=self.config.batch_size,
-            seconds=seconds,
-        )
+        try:
+            return loop.fit(
+                start,
+                self.calendar(),
+                advance=lambda current, begin, end: advance(current, splits["train"], begin, end),
+                evaluate=evaluate,
+                save=checkpoints.save,
+                log=log,
+                should_stop=should_stop,
+                batch_size=self.config.batch_size,
+                seconds=seconds,
+            )
+        finally:
+            splits["train"].close()
 
     def _keys(self) -> tuple[jax.Array, jax.Array]:
         """Keys of the initial weights and of the steps."""
@@ -206,6 +209,7 @@ def assemble(
             config.model.name,
             num_classes=len(class_names),
             dtype=config.model.dtype,
+            remat=config.remat,
             **configuration.model_overrides(config),
         ),
         optimizer=freezing.optimizer(

@@ -57,7 +57,7 @@ def _keep_compiled_programs() -> None:
 def _use_cores_as_devices() -> None:
     """On a CPU, JAX sees each core as a device: on one device XLA:CPU leaves cores idle."""
     if jax.config.jax_num_cpu_devices < 1:
-        jax.config.update("jax_num_cpu_devices", _num_cores())
+        jax.config.update("jax_num_cpu_devices", num_cores())
 
 
 def _keep_freed_memory() -> None:
@@ -69,7 +69,8 @@ def _keep_freed_memory() -> None:
         mallopt(_M_ARENA_MAX, 1)
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

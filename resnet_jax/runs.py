@@ -39,7 +39,7 @@ FORMAT = 1
 Row = dict[str, Any]
 
 WHERE_NOT_WHAT = (
-    *("num_devices", "parallel", "steps_per_dispatch", "deterministic", "onednn"),
+    *("num_devices", "parallel", "steps_per_dispatch", "deterministic", "onednn", "remat"),
     *("keep_checkpoints", "dataset.data_dir", "streaming.num_workers"),
 )
 """Fields of a config that say where a run runs, not what it computes: it may continue under other

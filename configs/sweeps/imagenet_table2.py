@@ -3,8 +3,9 @@
     python -m experiments.sweep --config=configs/sweeps/imagenet_table2.py \\
         --workdir=runs/imagenet-table2
 
-It varies `configs/imagenet.py` and needs ImageNet, prepared for that config. An affair of
-accelerators: each run is up to 600,000 steps of 256 images.
+It varies `configs/imagenet.py` and needs ImageNet, prepared as TFDS's `imagenet2012`. An affair of
+accelerators: each run is 500,000 steps of 256 images, and on a CPU even --dry_run, which tries a
+step, takes many minutes.
 """
 
 from collections.abc import Iterator

@@ -16,6 +16,7 @@ CONSTANTS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 """Mean and standard deviation of red, green and blue, as many published weights want them."""
 
 MEANS = ("pixel", "channel", "none", *CONSTANTS)
+COLOR_MEANS = MEANS[1:]  # the same at all positions
 STDS = ("channel", "none", *CONSTANTS)
 
 
@@ -140,6 +141,9 @@ class Resident:
         """
         windows = crop_and_flip(key, batch_size, padding=self.padding, flip=self.flip)
         return take(self, indices, own(windows))
+
+    def close(self) -> None:
+        """Nothing is under way."""
 
     def evaluation_inputs(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All examples once; see `evaluation_batches`."""

@@ -32,5 +32,8 @@ class Split(Protocol):
     def inputs(self, seed: int, start: int, end: int, batch_size: int, after: Any) -> Inputs:
         """Of the steps from `start` up to `end`, [steps, batch, …]; `after` comes from the last."""
 
+    def close(self) -> None:
+        """Ends what makes the inputs; asked for more, it begins anew."""
+
     def evaluation_inputs(self, batch_size: int) -> Iterator[tuple[Inputs, Any]]:
         """Every example once, in batches; filling is false in the mask, bool [batch]."""

@@ -7,6 +7,7 @@ needs to know nothing but the step.
 """
 
 import functools
+import gc
 import os
 import signal
 import threading
@@ -21,6 +22,7 @@ import numpy as np
 from absl import flags
 from flax import struct
 
+from resnet_jax import backends
 from resnet_jax.data import augment, crops, pictures, resident
 from resnet_jax.data.records import Records
 from resnet_jax.errors import check_choice
@@ -28,8 +30,6 @@ from resnet_jax.errors import check_choice
 _FOREVER = 2**40  # steps
 _AHEAD = 2  # batches that a worker has ready
 _FOR_STATISTICS = 1000  # pictures
-
-MEANS = tuple(kind for kind in resident.MEANS if kind != "pixel")
 
 
 @struct.dataclass
@@ -92,7 +92,7 @@ class Stream:
         self.on_devices, self.class_names = receiver, records.class_names
         self._records, self._rows = records, rows
         self._augmentation, self._framing = augmentation, framing
-        self._num_workers = len(os.sched_getaffinity(0)) if num_workers is None else num_workers
+        self._num_workers = backends.num_cores() if num_workers is None else num_workers
         self._next: tuple[int, int] | None = None  # seed and step that the iterator is at
         self._iterator: grain.DatasetIterator[pictures.Batch] | None = None
 
@@ -135,12 +135,12 @@ class Stream:
             for batch, (_, mask) in zip(batches, masks, strict=True):
                 yield batch, mask
         finally:
-            batches.close()
+            _end(batches)
 
     def close(self) -> None:
         """Ends the worker processes."""
         if self._iterator is not None:
-            self._iterator.close()
+            _end(self._iterator)
         self._next = self._iterator = None
 
     def _read(
@@ -175,6 +175,12 @@ def _evaluation_order(batch_size: int, num_records: int, step: int) -> pictures.
     return pictures.Order(np.where(indices < num_records, indices, 0), None)
 
 
+def _end(iterator: grain.DatasetIterator) -> None:
+    """Ends an iterator's workers, and frees the shared memory of what it had ready."""
+    iterator.close()
+    gc.collect()  # It refers to itself, and to its last batches.
+
+
 def _begin_worker(parent: int, index: int, count: int) -> None:
     """In a worker: signals are for the parent, which stops its workers; without it, they end."""
     del index, count
@@ -201,7 +207,7 @@ def normalization(
     Raises:
       InputError: no such statistics for a stream, or a picture that cannot be decoded.
     """
-    check_choice("mean", mean, MEANS)
+    check_choice("mean", mean, resident.COLOR_MEANS)
     count = _FOR_STATISTICS if "channel" in (mean, std) else 1
     chosen = np.unique(np.linspace(0, len(records) - 1, count).astype(int))
     sample = pictures.Batches(

@@ -16,9 +16,12 @@ class ResNet(Layers):
       architecture: see `Architecture`.
       num_classes: of the classifier.
       dtype: of activations; parameters and batch-norm statistics are float32.
+      remat: in training keep only what each unit puts out, and compute its inside a second time
+        for the gradient (Chen et al. 2016): less memory, a third more work.
     """
 
     num_classes: int = 10
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -38,10 +41,12 @@ class ResNet(Layers):
           final activation.
         """
         x = self._stem(images.astype(self.dtype), train)
+        remat = self.remat and train
+        unit_class = nn.remat(ResidualUnit, static_argnums=2) if remat else ResidualUnit
         outputs = []
         for stage, units in enumerate(self._units()):
             for number, unit in enumerate(units, start=1):
-                x = ResidualUnit(
+                x = unit_class(
                     self.architecture,
                     self.dtype,
                     **unit,

@@ -70,13 +70,21 @@ def depth(name: str) -> int:
     return _parse(name)[2]
 
 
-def create(name: str, num_classes: int = 10, dtype: Any = "float32", **overrides: Any) -> "ResNet":
+def create(
+    name: str,
+    num_classes: int = 10,
+    dtype: Any = "float32",
+    *,
+    remat: bool = False,
+    **overrides: Any,
+) -> "ResNet":
     """The network of that name, a linen module.
 
     Args:
       name, **overrides: see `describe`.
       num_classes: of the classifier.
       dtype: of activations, "float32" or "bfloat16"; parameters are float32.
+      remat: see `ResNet`.
 
     Raises:
       InputError: see `describe`.
@@ -86,7 +94,8 @@ def create(name: str, num_classes: int = 10, dtype: Any = "float32", **overrides
 
     from resnet_jax.models.resnet import ResNet
 
-    return ResNet(describe(name, **overrides), jnp.dtype(dtype), num_classes=num_classes)
+    net = describe(name, **overrides)
+    return ResNet(net, jnp.dtype(dtype), num_classes=num_classes, remat=remat)
 
 
 def _parse(name: str) -> tuple[str | None, str, int]:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from experiments import configuration
 from experiments.sweeps import definition, plan
+from resnet_jax.data import tree_builder
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import naming, papers
 
@@ -97,3 +99,15 @@ def test_sweep_whose_config_is_missing_names_the_file(tmp_path: Path):
     )
     with pytest.raises(InputError, match=r"CONFIG='configs/absent.py': no such Python file"):
         definition.load(str(sweep))
+
+
+def test_every_net_of_imagenets_table_can_run_where_imagenet_is_prepared(tmp_path: Path):
+    for folder in ("train", "val"):
+        (tmp_path / "tree" / folder / "n01440764").mkdir(parents=True)
+        Image.new("RGB", (300, 280)).save(tmp_path / "tree" / folder / "n01440764" / "0.JPEG")
+    tree_builder.prepare("imagenet2012", str(tmp_path), str(tmp_path / "tree"))
+    runs = planned("imagenet_table2.py")
+    assert len(runs) == 4
+    for run in runs:
+        run.config.dataset.data_dir = str(tmp_path)
+        configuration.check(run.config)

@@ -1,0 +1,41 @@
+"""This project's own training step, as `experiments.train` runs it, on random images.
+
+python -m benchmarks.peers.ours --net=resnet-20 --batch_size=128
+"""
+
+import jax
+
+from benchmarks.peers import turns
+from configs import cifar10
+from experiments import experiment
+
+
+def main() -> None:
+    """Serves turns of training."""
+    asked = turns.arguments(("float32", "bfloat16"))
+    config = cifar10.get_config(asked.net)
+    config.batch_size = asked.batch_size
+    config.model.dtype = asked.setting
+    config.model.group_size = min(config.model.group_size, asked.batch_size)
+    config.deterministic = False
+    turns.serve(lambda: _trainer(config, asked))
+
+
+def _trainer(config, asked):
+    shape = (asked.image_size, asked.image_size, 3)
+    subject = experiment.of_noise(config, shape, asked.num_classes, asked.num_examples)
+    advance, data, chunk = subject.make_advance(), subject.splits["train"], subject.calendar().chunk
+    now, state = 0, subject.initial_state()
+
+    def train(num_steps: int) -> None:
+        nonlocal now, state
+        for _ in range(-(-num_steps // chunk)):
+            state = advance(state, data, now, now + chunk)
+            now += chunk
+        jax.block_until_ready(state)
+
+    return train
+
+
+if __name__ == "__main__":
+    main()

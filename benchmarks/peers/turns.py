@@ -1,0 +1,36 @@
+"""One contestant in a process of its own, which trains only when it is its turn.
+
+It answers in lines: `ready SECONDS` when it has compiled, and then, to each line with a number of
+steps that it is given, how many seconds these took. No line ends it.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+
+def arguments(settings: Sequence[str]) -> argparse.Namespace:
+    """What to train: `net`, `batch_size`, `image_size`, `num_classes`, and a `setting`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--net", required=True)
+    parser.add_argument("--batch_size", type=int, required=True)
+    parser.add_argument("--image_size", type=int, default=32)
+    parser.add_argument("--num_classes", type=int, default=10)
+    parser.add_argument("--num_examples", type=int, default=50_000)
+    parser.add_argument("--setting", choices=settings, default=settings[0])
+    return parser.parse_args()
+
+
+def serve(make: Callable[[], Callable[[int], object]]) -> None:
+    """Answers the turns; `make()` gives `train(num_steps)`, which returns when all is computed."""
+    began = time.perf_counter()
+    train = make()
+    train(1)
+    # A second dispatch, because what the first one gives may be laid out otherwise than its input.
+    train(1)
+    print("ready", time.perf_counter() - began, flush=True)
+    for line in sys.stdin:
+        began = time.perf_counter()
+        train(int(line))
+        print(time.perf_counter() - began, flush=True)

@@ -1,0 +1,89 @@
+"""The command that measures speed, and what is drawn of it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from experiments.speed.measure import measure
+from resnet_jax.reporting import cost
+
+ASKED = {
+    "config": "configs/cifar10.py",
+    "model": "resnet-8",
+    "fields": {"model.width": 4, "model.group_size": 8, "num_devices": 1},
+    "batch_size": 8,
+    "image_shape": [8, 8, 3],
+    "num_classes": 10,
+    "num_examples": 20,
+    "repeats": 2,
+    "seconds": 0.01,
+    "start": False,
+}
+
+
+@pytest.fixture(scope="module")
+def found():
+    return {**ASKED, **measure(ASKED), "cached_compile_seconds": 0.1}
+
+
+def test_measurement_counts_what_it_says(found):
+    assert found["depth"] == 8
+    assert found["flops_per_image"] == 6 * found["multiply_adds"]
+    for rates in (found["train_images_per_second"], found["evaluate_images_per_second"]):
+        assert len(rates) == 2
+        assert min(rates) > 0
+    assert found["matmul_flops_per_second"] > 1e8
+    assert found["copy_bytes_per_second"] > 1e7
+    weights = 4 * 2 * 900  # bytes of parameters and momentum at least
+    assert weights < found["program_bytes"] < found["process_peak_bytes"]
+
+
+def test_start_alone_is_timed_without_the_rest(found):
+    start = measure({**ASKED, "start": True})
+    assert set(start) == {key for key in start if key.endswith("_seconds")} | {"model"}
+    assert start["compile_seconds"] > 0
+
+
+def test_cost_is_told_from_shallow_to_deep(found):
+    deeper = {**found, "model": "resnet-80", "depth": 80, "compile_seconds": 7.0}
+    table = cost.rows([deeper, {**found, "compile_seconds": 2.0}])
+    assert [row["depth"] for row in table] == [8, 80]
+    first, *sentences = cost.find(table)
+    assert first == "From resnet-8 to resnet-80, 10.0 times as deep:"
+    assert "Seconds to compile: 2 to 7, 3.5 times." in sentences
+
+
+@pytest.mark.slow
+def test_command_leaves_numbers_figure_and_finding(tmp_path):
+    arguments = ["--sweep=depth", "--models=resnet-8,resnet-14", "--batch_size=8", "--repeats=1"]
+    arguments += ["--seconds=0.1", "--image_size=8", "--set=model.group_size=8"]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.benchmark", *arguments, f"--output={tmp_path}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "From resnet-8 to resnet-14" in done.stdout
+    assert len(json.loads((tmp_path / "benchmark.json").read_text())) == 2
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert "--sweep=depth" in (tmp_path / "finding.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models=resnet-21"], "resnet-21"),
+        (["--sweep=depth"], "--sweep draws a figure; name the folder"),
+        (["--models=resnet-8", "--set=width"], "expected field=value"),
+        (["--models=resnet-8", "--set=batch=3"], "config field"),
+    ],
+)
+def test_mistake_is_one_line(arguments, message):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.benchmark", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,86 @@
+"""What makes training faster leaves the losses as they are.
+
+Against the plain path, over ten steps: the relative difference of each loss is below 1e-4.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resnet_jax import backends
+from resnet_jax.models import convolution, zoo
+
+TEN_STEPS = """
+import json, jax
+from configs import cifar10
+from experiments import experiment
+config = cifar10.get_config("resnet-8,batch_size=16,model.group_size=8,model.width=4")
+config.num_devices, config.onednn, config.remat = 1, {onednn}, {remat}
+subject = experiment.of_noise(config, (16, 16, 3), 10, 64)
+state, advance, losses = subject.initial_state(), subject.make_advance(), []
+for step in range(10):
+    before = float(state.window.loss)
+    state = advance(state, subject.splits["train"], step, step + 1)
+    losses.append(float(state.window.loss) - before)
+"""
+
+
+def losses(remat: bool = False) -> list[float]:
+    scope = {}
+    exec(TEN_STEPS.format(onednn=False, remat=remat), scope)
+    return scope["losses"]
+
+
+def test_weight_gradient_in_parts(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    parts, plain = [], convolution._num_parts
+    count = lambda *arrays: parts.append(plain(*arrays)) or parts[-1]
+    monkeypatch.setattr(convolution, "_num_parts", count)
+    whole = losses()
+    assert set(parts) == {1}
+    monkeypatch.setattr(convolution, "PART", 2**14)
+    np.testing.assert_allclose(losses(), whole, rtol=1e-4)
+    assert max(parts) > 1
+
+
+def test_remat():
+    np.testing.assert_allclose(losses(remat=True), losses(), rtol=1e-4)
+
+
+def test_remat_needs_less_memory():
+    assert saved_numbers(remat=True) < saved_numbers(remat=False) / 3
+
+
+def saved_numbers(remat: bool) -> int:
+    """How many numbers the forward pass keeps for the backward pass."""
+    model = zoo.create("resnet-32", num_classes=10, width=4, remat=remat)
+    images = jax.ShapeDtypeStruct((4, 16, 16, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images)
+    logits = lambda x, v: model.apply(v, x, train=True, mutable=["batch_stats"])[0]
+    backward = jax.make_jaxpr(lambda v, x: jax.vjp(partial(logits, x), v)[1])
+    return sum(leaf.size for leaf in backward(variables, images).out_avals)
+
+
+@pytest.mark.skipif(
+    not (backends._ONEDNN_PAYS[0] <= backends._jaxlib_version() < backends._ONEDNN_PAYS[1]),
+    reason="oneDNN is not used with this version of JAX",
+)
+def test_onednn():
+    found = []
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    for onednn in (False, True):
+        code = TEN_STEPS.format(onednn=onednn, remat=False) + "print(json.dumps(losses))"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True, text=True, check=True, env=environment,
+        )  # fmt: skip
+        found.append(json.loads(done.stdout))
+    assert found[0] != found[1], "oneDNN rounds otherwise: was it used?"
+    np.testing.assert_allclose(*found, rtol=1e-4)
