@@ -172,8 +172,11 @@ def _show(net: str, figures: Sequence[dict]) -> None:
 
 
 def _machine() -> str:
-    from experiments.speed import machine  # Only now: it starts JAX.
+    # Only now: it starts JAX.
+    from experiments.speed import machine
+    from resnet_jax import backends
 
+    backends.prepare()
     return f"{machine.describe()}, {platform.system()}"
 
 
