@@ -1,14 +1,19 @@
-"""Is this process one of several? Answered from flags and the environment, without loading JAX."""
+"""Is this process one of several? Then it starts and ends with them.
+
+Answered from flags and the environment, without loading JAX.
+"""
 
 import contextlib
 import os
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 
 from absl import flags
 
+from experiments import command
 from resnet_jax import cluster
-from resnet_jax.errors import InputError
+from resnet_jax.errors import InputError, storage_failure
 
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0 of several; auto: JAX finds out, as on TPU VMs"
@@ -63,6 +68,35 @@ def tell_others(mistake: str) -> None:
     with contextlib.suppress(InputError):
         join()
         cluster.report(mistake)
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """A mistake that one process finds within ends all of them, when they next meet.
+
+    A bug or a full disk, of which the others know nothing, ends this process at once, and theirs
+    end when they miss it.
+
+    Raises:
+      cluster.SharedMistake: in every process.
+    """
+    try:
+        yield
+    except cluster.SharedMistake:
+        raise
+    except InputError as error:
+        cluster.report(str(error))
+        raise
+    except Exception as error:
+        if cluster.size() == 1:
+            raise
+        # At once: Python's orderly way out waits for the others, and they for this process.
+        failure = storage_failure(error)
+        sys.stdout.flush()
+        print(
+            f"error: {failure}" if failure else traceback.format_exc(), file=sys.stderr, flush=True
+        )
+        os._exit(command.WRONG_INPUT if failure else 1)
 
 
 def scheduled(environment: Mapping[str, str]) -> bool:

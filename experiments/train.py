@@ -15,7 +15,6 @@ from ml_collections import config_flags
 
 from experiments import command, launch
 from experiments.training import train
-from resnet_jax import cluster
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "what to run, file.py:model-name")
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder")
@@ -27,7 +26,7 @@ def main(argv: list[str]) -> int:
     del argv
     config = _CONFIG.value
     launch.join(deterministic=config.deterministic, onednn=config.onednn)
-    with cluster.ending_together():
+    with launch.ending_together():
         return train(config, Path(_WORKDIR.value))
 
 

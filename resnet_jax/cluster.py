@@ -3,17 +3,13 @@
 For a process on its own every function here does nothing or the obvious, and loads no JAX.
 """
 
-import contextlib
 import hashlib
-import os
 import signal
-import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
-from resnet_jax.errors import InputError, storage_failure
+from resnet_jax.errors import InputError
 
 _LINE = 2048  # bytes that a process can say when they meet
 _MISTAKE = "mistake: "
@@ -120,35 +116,6 @@ def same_everywhere(field: str, value: Callable[[], bytes]) -> None:
     for number, word in enumerate(words):
         if word != words[0]:
             raise SharedMistake(f"{field}: process {number} has another one than process 0")
-
-
-@contextlib.contextmanager
-def ending_together() -> Iterator[None]:
-    """A mistake that one process finds within ends all of them, when they next meet.
-
-    A bug or a full disk, of which the others know nothing, ends this process at once, and theirs
-    end when they miss it.
-
-    Raises:
-      SharedMistake: in every process.
-    """
-    try:
-        yield
-    except SharedMistake:
-        raise
-    except InputError as error:
-        report(str(error))
-        raise
-    except Exception as error:
-        if _size == 1:
-            raise
-        # At once: Python's orderly way out waits for the others, and they for this process.
-        failure = storage_failure(error)
-        sys.stdout.flush()
-        print(
-            f"error: {failure}" if failure else traceback.format_exc(), file=sys.stderr, flush=True
-        )
-        os._exit(2 if failure else 1)
 
 
 def report(mistake: str) -> None:

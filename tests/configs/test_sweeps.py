@@ -33,8 +33,13 @@ def architectures(name: str) -> list:
 
 @pytest.mark.parametrize("name", READY)
 def test_every_net_of_a_sweep_can_run(name: str):
+    mistakes = []
     for run in plan.one_of_each_net(planned(name)):
-        configuration.check(run.config)
+        try:
+            configuration.check(run.config)
+        except InputError as error:
+            mistakes.append(f"{run.name}: {error}")
+    assert not mistakes
 
 
 @pytest.mark.parametrize("name", READY)

@@ -83,7 +83,7 @@ def test_misspelt_argument_is_named(argument, message):
     "argument", [None, "plain-56", "preact-resnet-164,model.option=B", "seed=3,num_steps=10"]
 )
 def test_given_configs_are_sound(argument):
-    configuration.check(digits.get_config(argument))
+    assert configuration.check(digits.get_config(argument)) is None
 
 
 def test_recipe_is_that_of_the_papers():  # v1 §4.2
