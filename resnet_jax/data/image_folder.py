@@ -8,10 +8,47 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resnet_jax.data import decoding
+from resnet_jax.data import decoding, split_syntax
 from resnet_jax.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_SPLITS = ("train", "validation", "test")
+
+
+class ImageFolder:
+    """Pictures in one folder a class, converted to RGB and fitted to squares.
+
+    The order within a split is a fixed permutation, because pictures listed by class would make
+    slices such as `train[:80%]` lack classes.
+    """
+
+    def __init__(self, data_dir: str | None, image_size: int | None):
+        if data_dir is None:
+            raise InputError("image_folder: data_dir=None; wanted the folder with train/ and test/")
+        if image_size is None or image_size < 1:
+            raise InputError(f"image_folder: image_size={image_size}; wanted pixels, such as 32")
+        root = Path(data_dir).expanduser()
+        self.image_size = image_size
+        self.class_names = class_names(root / "train")
+        self._pictures = {
+            split: list_pictures(root / split, self.class_names)
+            for split in _SPLITS
+            if (root / split).is_dir()
+        }
+        sizes = {split: len(paths) for split, (paths, _) in self._pictures.items()}
+        self.splits = split_syntax.infos(sizes)
+
+    def files(self, split: str, start: int, stop: int) -> tuple[list[Path], np.ndarray]:
+        """The pictures of a part of a split, in its order, and their labels, int32 [N]."""
+        paths, labels = self._pictures[split]
+        # Raw bits, not a Generator's methods: only they are the same in all versions of NumPy.
+        bits = np.random.Philox(key=0).random_raw(len(paths))
+        chosen = np.argsort(bits, kind="stable")[start:stop]
+        return [paths[i] for i in chosen], labels[chosen]
+
+    def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        paths, labels = self.files(split, start, stop)
+        return read_square(paths, self.image_size), labels
 
 
 def class_names(split_dir: Path) -> tuple[str, ...]:

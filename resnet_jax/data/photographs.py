@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from resnet_jax.data import decoding, records, sources
+from resnet_jax.data import decoding, image_folder, records, sources, split_syntax
 from resnet_jax.data.records import Record
 from resnet_jax.errors import InputError
 
@@ -64,8 +64,8 @@ def open(name: str, split: str, *, data_dir: str | None, image_size: int | None)
         if shape:
             raise OneSize(f"{name}'s pictures are all {shape[1]}×{shape[0]}: there is one view")
         return records.open(name, split, data_dir)
-    folder = sources.ImageFolder(data_dir, image_size)
-    parts = [folder.files(*part) for part in sources.resolve(name, split, folder.splits)]
+    folder = image_folder.ImageFolder(data_dir, image_size)
+    parts = [folder.files(*part) for part in split_syntax.resolve(name, split, folder.splits)]
     paths = [path for files, _ in parts for path in files]
     return _Files(paths, np.concatenate([labels for _, labels in parts]), folder.class_names)
 

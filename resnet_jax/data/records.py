@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from resnet_jax.data import originals, sources
+from resnet_jax.data import originals, split_syntax, tfds_sets
 from resnet_jax.errors import InputError
 
 _NAMING = ("file_name", "filename", "image_name", "id")  # features by which sets name a picture
@@ -59,15 +59,15 @@ def check(name: str, splits: Iterable[str], *, data_dir: str | None) -> None:
     Raises:
       InputError: for what `open` would refuse, except missing files.
     """
-    if name in ("digits", "image_folder"):
+    if name in tfds_sets.NOT_TFDS:
         raise InputError(
             f"dataset.name={name!r}: is not streamed; `python -m experiments.prepare_data "
             "--dataset=NAME --source=TREE` makes a set of a tree of pictures that is"
         )
-    builder = sources.tfds_builder(name, data_dir)
-    sources.check_features(name, builder.info.features)
+    builder = tfds_sets.open_builder(name, data_dir)
+    tfds_sets.check_features(name, builder.info.features)
     for split in splits:
-        sources.resolve(name, split, sources.splits_of(name, builder))
+        split_syntax.resolve(name, split, tfds_sets.splits_of(name, builder))
 
 
 def open(name: str, split: str, data_dir: str | None = None) -> Records:
@@ -90,6 +90,6 @@ def open(name: str, split: str, data_dir: str | None = None) -> Records:
 
         builders.prepare(name, data_dir)
     check(name, [split], data_dir=data_dir)
-    builder = sources.tfds_builder(name, data_dir)
-    raw = sources.raw_records(builder, split)
+    builder = tfds_sets.open_builder(name, data_dir)
+    raw = tfds_sets.raw_records(builder, split)
     return Records(raw, split, tuple(builder.info.features["label"].names))

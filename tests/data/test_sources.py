@@ -12,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from resnet_jax.data import sources
+from resnet_jax.data import sources, tfds_sets
 from resnet_jax.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def test_set_to_be_downloaded_is_checked_before(tmp_path: Path):
 
 def test_all_names_are_accepted_but_a_folder_that_is_not_given(tmp_path: Path):
     asked = {"data_dir": str(tmp_path), "image_size": None}
-    refused = {name: refusal(name, ["train", "test"], asked) for name in sources.names()}
+    refused = {name: refusal(name, ["train", "test"], asked) for name in tfds_sets.names()}
     assert {name for name, reason in refused.items() if reason} == {"image_folder"}
 
 
