@@ -50,38 +50,8 @@ def recipe(name: str) -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
 
-    config.model = ConfigDict()
-    config.model.name = name
-    config.model.group_size = 64  # 128 images on two GPUs
-    config.model.dtype = "float32"
-    # The axes of `Architecture`; None is what the name stands for.
-    config.model.branch = placeholder(str)
-    config.model.shortcut = placeholder(str)
-    config.model.option = placeholder(str)
-    config.model.option_a_padding = placeholder(str)
-    config.model.order = placeholder(str)
-    config.model.norm = placeholder(str)
-    config.model.activation = placeholder(str)
-    config.model.width = placeholder(int)
-    config.model.stride_in = placeholder(str)
-    config.model.initialization = placeholder(str)
-    config.model.zero_init_last = placeholder(bool)
-    config.model.shortcut_scale = placeholder(float)
-    config.model.branch_scale = placeholder(float)
-    config.model.gate_bias = placeholder(float)
-    config.model.dropout_rate = placeholder(float)
-
-    config.dataset = ConfigDict()
-    config.dataset.name = "cifar10"
-    config.dataset.data_dir = placeholder(str)  # None: where TFDS keeps its data sets
-    config.dataset.image_size = placeholder(int)  # of an image folder
-    config.dataset.train = "train"
-    config.dataset.validation = placeholder(str)
-    config.dataset.test = "test"
-    config.dataset.mean = "pixel"
-    config.dataset.std = "none"
-    config.dataset.padding = 4
-    config.dataset.flip = True
+    config.model = _model(name)
+    config.dataset = _dataset()
 
     config.start = placeholder(str)  # a run whose weights, but the classifier's, are the first
     config.frozen = placeholder(str)  # what stays as it is, e.g. "stem+stage1+batch_norm"
@@ -91,22 +61,8 @@ def recipe(name: str) -> ConfigDict:
     config.accumulate = 1
     config.label_smoothing = 0.0
 
-    config.optimizer = ConfigDict()
-    config.optimizer.momentum = 0.9
-    config.optimizer.nesterov = False
-    config.optimizer.weight_decay = 1e-4
-    config.optimizer.decay = "kernels"
-
-    config.schedule = ConfigDict()
-    config.schedule.name = "steps"
-    config.schedule.learning_rate = 0.1
-    config.schedule.boundaries = (0.5, 0.75)  # of num_steps: 32k and 48k
-    config.schedule.factor = 0.1
-    config.schedule.patience = 5  # evaluations
-    config.schedule.warmup = _warmup(name)
-    config.schedule.warmup_steps = 400
-    config.schedule.warmup_rate = 0.01
-    config.schedule.warmup_error = 0.8
+    config.optimizer = _optimizer()
+    config.schedule = _schedule(name)
 
     config.log_every = 100
     config.evaluate_every = 1000
@@ -121,6 +77,68 @@ def recipe(name: str) -> ConfigDict:
     config.remat = False  # less memory, a third more work; for nets of a thousand layers
     config.onednn = True  # on CPUs: faster, but compiled anew at every start
     return config
+
+
+def _model(name: str) -> ConfigDict:
+    model = ConfigDict()
+    model.name = name
+    model.group_size = 64  # 128 images on two GPUs
+    model.dtype = "float32"
+    # The axes of `Architecture`; None is what the name stands for.
+    model.branch = placeholder(str)
+    model.shortcut = placeholder(str)
+    model.option = placeholder(str)
+    model.option_a_padding = placeholder(str)
+    model.order = placeholder(str)
+    model.norm = placeholder(str)
+    model.activation = placeholder(str)
+    model.width = placeholder(int)
+    model.stride_in = placeholder(str)
+    model.initialization = placeholder(str)
+    model.zero_init_last = placeholder(bool)
+    model.shortcut_scale = placeholder(float)
+    model.branch_scale = placeholder(float)
+    model.gate_bias = placeholder(float)
+    model.dropout_rate = placeholder(float)
+    return model
+
+
+def _dataset() -> ConfigDict:
+    dataset = ConfigDict()
+    dataset.name = "cifar10"
+    dataset.data_dir = placeholder(str)  # None: where TFDS keeps its data sets
+    dataset.image_size = placeholder(int)  # of an image folder
+    dataset.train = "train"
+    dataset.validation = placeholder(str)
+    dataset.test = "test"
+    dataset.mean = "pixel"
+    dataset.std = "none"
+    dataset.padding = 4
+    dataset.flip = True
+    return dataset
+
+
+def _optimizer() -> ConfigDict:
+    optimizer = ConfigDict()
+    optimizer.momentum = 0.9
+    optimizer.nesterov = False
+    optimizer.weight_decay = 1e-4
+    optimizer.decay = "kernels"
+    return optimizer
+
+
+def _schedule(name: str) -> ConfigDict:
+    schedule = ConfigDict()
+    schedule.name = "steps"
+    schedule.learning_rate = 0.1
+    schedule.boundaries = (0.5, 0.75)  # of num_steps: 32k and 48k
+    schedule.factor = 0.1
+    schedule.patience = 5  # evaluations
+    schedule.warmup = _warmup(name)
+    schedule.warmup_steps = 400
+    schedule.warmup_rate = 0.01
+    schedule.warmup_error = 0.8
+    return schedule
 
 
 def _warmup(name: str) -> str:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import arguments, cifar10
 from experiments import configuration
-from resnet_jax import interop, runs, weight_files
+from resnet_jax import claims, interop, runs, weight_files
 from resnet_jax.errors import InputError
 from resnet_jax.training.checkpoints import Checkpoints
 from resnet_jax.training.schedules import Schedule
@@ -31,7 +31,7 @@ def fill(workdir: Path, source: Path, dataset: str | None) -> str:
     config = _config(weights, dataset)
     config.converted_from = source.name
     configuration.check(config)
-    with runs.claim(workdir):
+    with claims.claim(workdir):
         runs.write_config(workdir, config.to_dict(), devices="none: converted weights")
         with Checkpoints(workdir / "checkpoints") as checkpoints:
             checkpoints.save(_state(weights, config))

@@ -44,7 +44,7 @@ from experiments.sweeps.crew import Crew, finished_state
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.progress import State
 from experiments.sweeps.workers import LocalWorker, Worker, shell_line
-from resnet_jax import runs
+from resnet_jax import claims
 from resnet_jax.errors import InputError, check_choice
 
 _EXECUTORS = ("local", "slurm", "submitit-local", "print")
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
         plan.check(planned, workdir)
         dry_run.show(planned, workdir, _WORKERS.value)
         return 0
-    with runs.claim(workdir):
+    with claims.claim(workdir):
         plan.check(planned, workdir)
         changed = extra if _NUM_STEPS.value is None else {**extra, "num_steps": _NUM_STEPS.value}
         manifest.write(workdir, sweep, planned, changed)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments import command, configuration, starting
 from experiments.interruption import StopSignals
-from resnet_jax import cluster, runs
+from resnet_jax import claims, cluster, runs
 from resnet_jax.errors import InputError, storage_failure
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def train(config: ConfigDict, workdir: Path) -> int:
 def _claimed(workdir: Path):
     """The first process claims the folder; the others make sure that theirs is the same one."""
     with contextlib.ExitStack() as stack:
-        mark = cluster.from_first(lambda: stack.enter_context(runs.claim(workdir)))
+        mark = cluster.from_first(lambda: stack.enter_context(claims.claim(workdir)))
         if not cluster.is_first():
-            runs.check_claim(workdir, mark)
+            claims.check(workdir, mark)
         cluster.meet()
         yield
 

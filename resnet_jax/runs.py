@@ -14,19 +14,16 @@ Imports neither JAX nor Flax, so that results can be read anywhere.
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
 import math
 import os
 import platform
-import secrets
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,72 +95,6 @@ def find_runs(workdir: str | os.PathLike) -> list[Run]:
 
 def _is_run(path: Path) -> bool:
     return any((path / name).exists() for name in ("config.json", "metrics.jsonl", "summary.json"))
-
-
-@contextlib.contextmanager
-def claim(workdir: Path) -> Iterator[str]:
-    """Keeps other processes from writing to the same run's folder; yields this claim's mark.
-
-    The operating system lets go of the claim when the process ends, however it ends. By the mark
-    those who train together with the claimant know the folder, see `check_claim`.
-
-    Raises:
-      InputError: another process has claimed the folder, or it cannot be written.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("a")
-    except OSError as error:
-        raise InputError(
-            f"workdir={str(workdir)!r}: cannot be written ({error.strerror})"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"workdir={str(workdir)!r}: another process is training there"
-            ) from error
-        mark = secrets.token_hex(8)
-        lock.truncate(0)
-        lock.write(mark)
-        lock.flush()
-        yield mark
-
-
-def check_claim(workdir: Path, mark: str, patience: float = 10.0) -> None:
-    """Raises `InputError` if this folder is not the one that was claimed with a mark.
-
-    Args:
-      workdir: the folder under the name that it has here.
-      mark: of the claim.
-      patience: seconds that a network's file system may take to show what another host has written.
-    """
-    deadline = time.monotonic() + patience
-    while True:
-        with contextlib.suppress(OSError):
-            if (workdir / ".lock").read_text(encoding="utf-8") == mark:
-                return
-        if time.monotonic() > deadline:
-            raise InputError(
-                f"workdir={str(workdir)!r}: not the folder in which process 0 trains; all "
-                "processes need a folder that their hosts share, under the same name"
-            )
-        time.sleep(0.1)
-
-
-def is_claimed(workdir: Path) -> bool:
-    """Whether a process holds the folder's claim at this moment."""
-    try:
-        lock = (workdir / ".lock").open()
-    except FileNotFoundError:
-        return False
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def final_training_figures(rows: list[Row], steps_per_epoch: int) -> dict[str, float | None]:

@@ -14,7 +14,7 @@ from experiments.sweeps.devices import Slot
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.progress import State
 from experiments.sweeps.workers import Worker
-from resnet_jax import runs
+from resnet_jax import claims, runs
 
 RESTARTS = 3
 """How often a run goes on in the same sweep after its process was killed, e.g. for memory."""
@@ -94,7 +94,7 @@ class Crew:
                 return
             folder = self._workdir / run.name
             # A process that a killed sweep left behind is saving there: it will be done soon.
-            if runs.is_claimed(folder):
+            if claims.is_claimed(folder):
                 continue
             self._waiting.remove(run)
             slot = self._free.pop(0)
@@ -123,7 +123,7 @@ class Crew:
             self._deaths[run.name] += 1
             self._waiting.insert(0, run)
             self._board.waits(run, f"{_describe(code)}; it goes on from its last checkpoint")
-        elif code == command.WRONG_INPUT and runs.is_claimed(folder):
+        elif code == command.WRONG_INPUT and claims.is_claimed(folder):
             self._waiting.append(run)
             self._board.waits(run, "another process is training there; waits for it")
         else:

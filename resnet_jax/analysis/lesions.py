@@ -80,12 +80,13 @@ def delete_random(
     """Errors without so many units chosen at random, [counts, repeats]."""
     draws = np.random.default_rng(seed)
     units = len(model.unit_names)
-    errors = []
-    for count in track(list(np.repeat(counts, repeats))):
+
+    def error_without(count: int) -> float:
         keep = np.ones(units, bool)
         keep[draws.choice(units, count, replace=False)] = False
-        errors.append(error_with(model, variables, keep, images, labels))
-    return np.reshape(errors, (len(counts), repeats))
+        return error_with(model, variables, keep, images, labels)
+
+    return _repeated(error_without, counts, repeats, track)
 
 
 def swap_random(
@@ -101,11 +102,11 @@ def swap_random(
     """Errors after so many random swaps of two units of equal shape, [counts, repeats]."""
     draws = np.random.default_rng(seed)
     keep = np.ones(len(model.unit_names), bool)
-    errors = []
-    for count in track(list(np.repeat(counts, repeats))):
-        swapped = swap(model, variables, count, draws)
-        errors.append(error_with(model, swapped, keep, images, labels))
-    return np.reshape(errors, (len(counts), repeats))
+
+    def error_after(count: int) -> float:
+        return error_with(model, swap(model, variables, count, draws), keep, images, labels)
+
+    return _repeated(error_after, counts, repeats, track)
 
 
 def swap(model: ResNet, variables: Any, count: int, draws: np.random.Generator) -> dict[str, Any]:
@@ -160,16 +161,26 @@ def path_gradients(
         raise InputError("shortcut='none': a plain net has one path only")
     draws = np.random.default_rng(seed)
     units = len(model.unit_names)
-    norms = []
-    for length in track(list(np.repeat(lengths, repeats))):
+
+    def gradient(length: int) -> float:
         through = np.zeros(units, np.float32)
         through[draws.choice(units, length, replace=False)] = 1.0
-        norms.append(float(_path_gradient(model, variables, through, images, labels)))
+        return float(_path_gradient(model, variables, through, images, labels))
+
+    norms = _repeated(gradient, lengths, repeats, track)
     log_share = [
         math.lgamma(units + 1) - math.lgamma(k + 1) - math.lgamma(units - k + 1) for k in lengths
     ]
     share = np.exp(np.array(log_share) - units * math.log(2))
-    return PathGradients(np.array(lengths), share, np.reshape(norms, (-1, repeats)).mean(1))
+    return PathGradients(np.array(lengths), share, norms.mean(1))
+
+
+def _repeated(
+    trial: Callable[[int], float], counts: Sequence[int], repeats: int, track: Track
+) -> np.ndarray:
+    """What `trial(count)` gives for each count, again and again: [counts, repeats]."""
+    outcomes = [trial(count) for count in track(list(np.repeat(counts, repeats)))]
+    return np.reshape(outcomes, (len(counts), repeats))
 
 
 @partial(jax.jit, static_argnums=0)

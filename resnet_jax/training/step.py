@@ -1,6 +1,7 @@
 """One update of the network's weights."""
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import jax
@@ -83,33 +84,14 @@ def make_train_step(
       axis_name: of `jax.pmap`, whose devices' means make the update: the batch is then a device's
         part. None where `jax.jit` divides the whole batch.
     """
-
-    def gradients(state: TrainState, batch: Batch, key: jax.Array):
-        images, labels = batch
-
-        def loss_of(params):
-            params = freezing.stop_gradients(params, frozen)
-            with freezing.as_fixed_functions(frozen):
-                logits, updates = model.apply(
-                    {"params": params, "batch_stats": state.batch_stats},
-                    images,
-                    train=True,
-                    mutable=["batch_stats"],
-                    rngs={"dropout": key},
-                )
-            loss = cross_entropy(logits, labels, label_smoothing).mean()
-            error = jnp.mean(logits.argmax(-1) != labels, dtype=jnp.float32)
-            return loss, (loss, error, updates.get("batch_stats", {}))
-
-        grads, (loss, error, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
-        return grads, loss, error, batch_stats
+    gradients = partial(_gradients, model, label_smoothing=label_smoothing, frozen=frozen)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         if accumulate == 1:
             means = gradients(state, batch, key)
         else:
             means = _mean_over_parts(
-                lambda part, part_key: gradients(state, part, part_key),
+                partial(gradients, state),
                 _parts(batch, accumulate, model.architecture, mesh),
                 jax.random.split(key, accumulate),
             )
@@ -135,6 +117,39 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def _gradients(
+    model: nn.Module,
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    label_smoothing: float,
+    frozen: Collection[str],
+) -> tuple[Any, jax.Array, jax.Array, Any]:
+    """Of a batch: the loss's gradients, the loss, the error and the batch statistics after it.
+
+    Loss and error are means over the batch, float32 []. `key` draws what dropout drops.
+    """
+    images, labels = batch
+
+    def loss_of(params):
+        params = freezing.stop_gradients(params, frozen)
+        with freezing.as_fixed_functions(frozen):
+            logits, updates = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+            )
+        loss = cross_entropy(logits, labels, label_smoothing).mean()
+        error = jnp.mean(logits.argmax(-1) != labels, dtype=jnp.float32)
+        return loss, (loss, error, updates.get("batch_stats", {}))
+
+    grads, (loss, error, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
+    return grads, loss, error, batch_stats
 
 
 def _parts(batch: Batch, parts: int, net: Architecture, mesh: Mesh | None) -> Batch:

@@ -1,140 +1,37 @@
 """Data sets prepared without TensorFlow are TFDS's own, or are not there at all."""
 
-import gzip
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 import tensorflow_datasets as tfds
+from originals_on_disk import (
+    SIZES,
+    Written,
+    refused,
+    write_cifar10,
+    write_cifar10_loose,
+    write_cifar10_packed,
+    write_cifar100,
+    write_cifar100_packed,
+    write_idx,
+    write_idx_gz,
+    write_svhn,
+    write_tree,
+)
 from PIL import Image
 
 from resnet_jax.data import builders, originals, sources
 from resnet_jax.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("few_examples")
+
 REPOSITORY = Path(__file__).parents[2]
 SHARED = REPOSITORY.parent / "shared"
 UNPACK = SHARED / "tools" / "unpack_cifar10.py"
-SIZES = {
-    "cifar10": {"train": 10, "test": 4},
-    "cifar100": {"train": 9, "test": 3},
-    "mnist": {"train": 6, "test": 3},
-    "fashion_mnist": {"train": 6, "test": 3},
-    "kmnist": {"train": 6, "test": 3},
-    "svhn_cropped": {"train": 5, "test": 3, "extra": 4},
-}
-RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def few_examples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sets of a handful of examples, everything else as published."""
-    if "slow" not in request.keywords:
-        for name, sizes in SIZES.items():
-            monkeypatch.setitem(originals.NUM_EXAMPLES, name, sizes)
-
-
-# Each writer makes random original files of a set in a folder and returns what they hold, by split:
-# images [N, height, width, channels] and labels [N].
-Written = dict[str, tuple[np.ndarray, np.ndarray]]
-
-
-def write_cifar10(folder: Path) -> Written:
-    folder = folder / "cifar-10-batches-bin"
-    folder.mkdir(parents=True)
-    return {
-        "train": write_cifar(folder, [f"data_batch_{i}.bin" for i in range(1, 6)], 2, [10]),
-        "test": write_cifar(folder, ["test_batch.bin"], 4, [10]),
-    }
-
-
-def write_cifar100(folder: Path) -> Written:
-    folder = folder / "cifar-100-binary"
-    folder.mkdir(parents=True)
-    return {
-        "train": write_cifar(folder, ["train.bin"], 9, [20, 100]),
-        "test": write_cifar(folder, ["test.bin"], 3, [20, 100]),
-    }
-
-
-def write_cifar(folder: Path, names: list[str], num_each: int, classes: list[int]):
-    """The label that counts is the last of the label bytes."""
-    images, labels = [], []
-    for name in names:
-        label_bytes = [RNG.integers(0, n, (num_each, 1), np.uint8) for n in classes]
-        planes = RNG.integers(0, 256, (num_each, 3, 32, 32), np.uint8)
-        np.hstack([*label_bytes, planes.reshape(num_each, -1)]).tofile(folder / name)
-        images.append(planes.transpose(0, 2, 3, 1))
-        labels.append(label_bytes[-1][:, 0])
-    return np.concatenate(images), np.concatenate(labels)
-
-
-def write_idx(folder: Path) -> Written:
-    folder.mkdir(parents=True, exist_ok=True)
-    written = {}
-    for split, prefix, num_examples in (("train", "train", 6), ("test", "t10k", 3)):
-        images = RNG.integers(0, 256, (num_examples, 28, 28), np.uint8)
-        labels = RNG.integers(0, 10, num_examples, np.uint8)
-        for array, kind in ((images, "images-idx3"), (labels, "labels-idx1")):
-            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-            (folder / f"{prefix}-{kind}-ubyte").write_bytes(header + array.tobytes())
-        written[split] = (images[..., None], labels)
-    return written
-
-
-def write_idx_gz(folder: Path) -> Written:
-    written = write_idx(folder)
-    for path in list(folder.glob("*-ubyte")):
-        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
-        path.unlink()
-    return written
-
-
-def write_svhn(folder: Path) -> Written:
-    folder.mkdir(parents=True, exist_ok=True)
-    written = {}
-    for split, num_examples in SIZES["svhn_cropped"].items():
-        images = RNG.integers(0, 256, (num_examples, 32, 32, 3), np.uint8)
-        digits = RNG.integers(0, 10, num_examples).astype(np.uint8)
-        digits[0] = 0
-        stored = np.where(digits == 0, 10, digits)[:, None]
-        arrays = {"X": images.transpose(1, 2, 3, 0), "y": stored}
-        scipy.io.savemat(folder / f"{split}_32x32.mat", arrays, do_compression=True)
-        written[split] = (images, digits)
-    return written
-
-
-def pack(folder: Path, name: str) -> None:
-    """Replaces the one folder in `folder` by a packed archive of it."""
-    (unpacked,) = folder.iterdir()
-    with tarfile.open(folder / name, "w:gz") as tar:
-        tar.add(unpacked, unpacked.name)
-    for path in unpacked.iterdir():
-        path.unlink()
-    unpacked.rmdir()
-
-
-def write_cifar10_packed(folder: Path) -> Written:
-    written = write_cifar10(folder)
-    pack(folder, "cifar-10-binary.tar.gz")
-    return written
-
-
-def write_cifar100_packed(folder: Path) -> Written:
-    written = write_cifar100(folder)
-    pack(folder, "cifar-100-binary.tar.gz")
-    return written
-
-
-def write_cifar10_loose(folder: Path) -> Written:
-    written = write_cifar10(folder)
-    for path in (folder / "cifar-10-batches-bin").iterdir():
-        path.rename(folder / path.name)
-    return written
 
 
 def as_set(images: np.ndarray, labels: np.ndarray) -> list[tuple[int, bytes]]:
@@ -191,15 +88,6 @@ def test_cifar100_superclasses_are_kept(tmp_path: Path):
     assert stored == sorted((int(coarse), int(fine)) for coarse, fine in rows[:, :2])
 
 
-def test_cifar100_has_20_superclasses_of_5_classes():
-    coarse = originals.coarse_labels(np.arange(100))
-    assert np.bincount(coarse).tolist() == [5] * 20
-    superclasses = list(originals.CIFAR100_SUPERCLASSES)
-    classes = list(originals.CIFAR100_CLASSES)
-    assert superclasses[coarse[classes.index("maple_tree")]] == "trees"
-    assert superclasses == sorted(superclasses)
-
-
 def test_prepared_order_repeats(tmp_path: Path):
     write_cifar10(tmp_path / "source")
     orders = []
@@ -219,16 +107,6 @@ def test_second_preparation_changes_nothing(tmp_path: Path):
 
 
 # --- trees of pictures
-
-
-def write_tree(folder: Path, classes: list[str], sizes: dict[str, int], shape=(32, 32, 3)) -> None:
-    """`sizes[split]` pictures of each class."""
-    for split, count in sizes.items():
-        for name in classes:
-            (folder / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = RNG.integers(0, 256, shape, np.uint8).squeeze()
-                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
 
 
 @pytest.fixture
@@ -269,16 +147,6 @@ def test_tree_of_cifar100_gets_its_superclasses(tmp_path: Path, monkeypatch: pyt
         assert e["coarse_label"] == originals.coarse_labels(e["label"])
 
 
-def refused(name: str, source: Path, data_dir: Path) -> str:
-    """The message with which a source is refused; checks that nothing looks prepared."""
-    with pytest.raises(InputError) as caught:
-        builders.prepare(name, str(data_dir), str(source))
-    assert "\n" not in str(caught.value)
-    assert builders.find(name, str(data_dir)) is None
-    assert not list(data_dir.rglob("*.array_record*"))
-    return str(caught.value)
-
-
 def test_picture_of_another_size_is_named(cifar_tree: Path, tmp_path: Path):
     path = cifar_tree / "train" / "cat" / "1.png"
     Image.new("RGB", (31, 32)).save(path)
@@ -298,95 +166,6 @@ def test_missing_class_is_named(cifar_tree: Path, tmp_path: Path):
 def test_missing_picture_is_counted(cifar_tree: Path, tmp_path: Path):
     (cifar_tree / "train" / "cat" / "1.png").unlink()
     assert "train: 19 pictures, cifar10 has 20" in refused("cifar10", cifar_tree, tmp_path)
-
-
-# --- broken originals
-
-
-def test_truncated_bin_is_named(tmp_path: Path):
-    write_cifar10(tmp_path / "source")
-    path = tmp_path / "source" / "cifar-10-batches-bin" / "data_batch_3.bin"
-    path.write_bytes(path.read_bytes()[:-1])
-    message = refused("cifar10", tmp_path / "source", tmp_path / "tfds")
-    assert f"{path}: 6145 bytes are not whole 3073-byte records" in message
-
-
-def test_missing_record_is_counted(tmp_path: Path):
-    write_cifar10(tmp_path / "source")
-    path = tmp_path / "source" / "cifar-10-batches-bin" / "test_batch.bin"
-    path.write_bytes(path.read_bytes()[:-3073])
-    message = refused("cifar10", tmp_path / "source", tmp_path / "tfds")
-    assert f"{path}: 3 examples, the published file has 4" in message
-
-
-def test_missing_bin_is_named(tmp_path: Path):
-    write_cifar10(tmp_path / "source")
-    (tmp_path / "source" / "cifar-10-batches-bin" / "data_batch_5.bin").unlink()
-    message = refused("cifar10", tmp_path / "source", tmp_path / "tfds")
-    assert "data_batch_5.bin is missing" in message
-
-
-def test_label_out_of_range_is_named(tmp_path: Path):
-    write_cifar10(tmp_path / "source")
-    path = tmp_path / "source" / "cifar-10-batches-bin" / "data_batch_2.bin"
-    content = bytearray(path.read_bytes())
-    content[3073] = 10
-    path.write_bytes(content)
-    message = refused("cifar10", tmp_path / "source", tmp_path / "tfds")
-    assert f"{path}: label 10 of record 1 is outside 0..9" in message
-
-
-def test_truncated_archive_is_named(tmp_path: Path):
-    write_cifar10_packed(tmp_path / "source")
-    path = tmp_path / "source" / "cifar-10-binary.tar.gz"
-    path.write_bytes(path.read_bytes()[:-2000])
-    message = refused("cifar10", tmp_path / "source", tmp_path / "tfds")
-    assert f"{path}: truncated or not a tar archive" in message
-
-
-@pytest.mark.parametrize("write", [write_idx, write_idx_gz])
-def test_truncated_idx_is_named(write: Callable[[Path], Written], tmp_path: Path):
-    write(tmp_path / "source")
-    (path,) = (tmp_path / "source").glob("t10k-images*")
-    path.write_bytes(path.read_bytes()[:-100])
-    assert str(path) in refused("mnist", tmp_path / "source", tmp_path / "tfds")
-
-
-def test_swapped_idx_files_are_noticed(tmp_path: Path):
-    write_idx(tmp_path / "source")
-    (path,) = (tmp_path / "source").glob("train-images*")
-    path.write_bytes((tmp_path / "source" / "train-labels-idx1-ubyte").read_bytes())
-    message = refused("mnist", tmp_path / "source", tmp_path / "tfds")
-    assert "not an IDX file of uint8 with 3 dimension(s)" in message
-
-
-def test_missing_idx_file_is_named(tmp_path: Path):
-    write_idx(tmp_path / "source")
-    (tmp_path / "source" / "t10k-labels-idx1-ubyte").unlink()
-    message = refused("mnist", tmp_path / "source", tmp_path / "tfds")
-    assert "missing t10k-labels-idx1-ubyte.gz, packed or unpacked" in message
-
-
-@pytest.mark.parametrize("kept", [0, 100, 3000])
-def test_truncated_mat_is_named(kept: int, tmp_path: Path):
-    write_svhn(tmp_path / "source")
-    path = tmp_path / "source" / "extra_32x32.mat"
-    path.write_bytes(path.read_bytes()[:kept])
-    assert str(path) in refused("svhn_cropped", tmp_path / "source", tmp_path / "tfds")
-
-
-def test_mat_label_out_of_range_is_named(tmp_path: Path):
-    write_svhn(tmp_path / "source")
-    path = tmp_path / "source" / "test_32x32.mat"
-    arrays = scipy.io.loadmat(path)
-    arrays["y"][1] = 0
-    scipy.io.savemat(path, {key: arrays[key] for key in ("X", "y")})
-    message = refused("svhn_cropped", tmp_path / "source", tmp_path / "tfds")
-    assert f"{path}: label 0 of record 1 is outside 1..10" in message
-
-
-def test_source_that_is_no_folder_is_refused(tmp_path: Path):
-    assert "not a folder" in refused("cifar10", tmp_path / "gone", tmp_path / "tfds")
 
 
 # --- when things go wrong

@@ -204,9 +204,9 @@ def test_slices_of_a_sweep_in_copied_folders_end_with_the_same_bits(
 
 
 def test_second_sweep_on_a_folder_is_turned_away(sweep_file: Path, tmp_path: Path):
-    from resnet_jax import runs
+    from resnet_jax import claims
 
-    with runs.claim(tmp_path / "runs"):
+    with claims.claim(tmp_path / "runs"):
         code, _, errors = sweep(sweep_file, tmp_path / "runs")
     assert code == 2
     assert errors.splitlines() == [

@@ -13,7 +13,7 @@ from experiments.sweeps.crew import RESTARTS, Crew
 from experiments.sweeps.devices import Slot
 from experiments.sweeps.plan import PlannedRun
 from experiments.sweeps.progress import State
-from resnet_jax import runs
+from resnet_jax import claims, runs
 
 KILLED, BUG, WRONG_INPUT, STOPPED = -9, 1, 2, 75
 
@@ -104,7 +104,7 @@ def test_bugs_traceback_is_shown_by_its_last_line(tmp_path: Path, capsys):
 def test_claimed_folder_is_waited_for_while_others_run(tmp_path: Path):
     scene = Scene(tmp_path, {"a": [0], "b": [0]})
     with contextlib.ExitStack() as claimed:
-        claimed.enter_context(runs.claim(tmp_path / "a"))
+        claimed.enter_context(claims.claim(tmp_path / "a"))
 
         def asked() -> bool:
             if "b" in scene.crew.ended:

@@ -1,0 +1,79 @@
+"""Which process may write to the folder of a run or a sweep: the one that holds its file `.lock`.
+
+Imports neither JAX nor Flax, as `runs` does not.
+"""
+
+import contextlib
+import fcntl
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from resnet_jax.errors import InputError
+
+
+@contextlib.contextmanager
+def claim(workdir: Path) -> Iterator[str]:
+    """Keeps other processes from writing to the same run's folder; yields this claim's mark.
+
+    The operating system lets go of the claim when the process ends, however it ends. By the mark
+    those who train together with the claimant know the folder, see `check`.
+
+    Raises:
+      InputError: another process has claimed the folder, or it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("a")
+    except OSError as error:
+        raise InputError(
+            f"workdir={str(workdir)!r}: cannot be written ({error.strerror})"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"workdir={str(workdir)!r}: another process is training there"
+            ) from error
+        mark = secrets.token_hex(8)
+        lock.truncate(0)
+        lock.write(mark)
+        lock.flush()
+        yield mark
+
+
+def check(workdir: Path, mark: str, patience: float = 10.0) -> None:
+    """Raises `InputError` if this folder is not the one that was claimed with a mark.
+
+    Args:
+      workdir: the folder under the name that it has here.
+      mark: of the claim.
+      patience: seconds that a network's file system may take to show what another host has written.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        with contextlib.suppress(OSError):
+            if (workdir / ".lock").read_text(encoding="utf-8") == mark:
+                return
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"workdir={str(workdir)!r}: not the folder in which process 0 trains; all "
+                "processes need a folder that their hosts share, under the same name"
+            )
+        time.sleep(0.1)
+
+
+def is_claimed(workdir: Path) -> bool:
+    """Whether a process holds the folder's claim at this moment."""
+    try:
+        lock = (workdir / ".lock").open()
+    except FileNotFoundError:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

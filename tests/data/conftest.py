@@ -1,0 +1,14 @@
+"""What the tests of preparing data sets share."""
+
+import pytest
+from originals_on_disk import SIZES
+
+from resnet_jax.data import originals
+
+
+@pytest.fixture
+def few_examples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets of a handful of examples, everything else as published."""
+    if "slow" not in request.keywords:
+        for name, sizes in SIZES.items():
+            monkeypatch.setitem(originals.NUM_EXAMPLES, name, sizes)
