@@ -10,6 +10,7 @@ another environment (`--pytorch`), as may the peers and ours (`--python`, severa
 """
 
 import dataclasses
+import os
 import platform
 import statistics
 import subprocess
@@ -54,10 +55,11 @@ class Contestant:
     rates: list[float] = dataclasses.field(default_factory=list)
 
     def train(self, num_steps: int) -> float:
-        """Trains and returns the seconds that it took."""
+        """Trains for at least so many steps and returns the steps a second."""
         self.process.stdin.write(f"{num_steps}\n")
         self.process.stdin.flush()
-        return float(self.answer())
+        made, seconds = self.answer().split()
+        return int(made) / float(seconds)
 
     def answer(self) -> str:
         """The next line.
@@ -117,6 +119,8 @@ def _start(net: str, name: str, python: str, program: str, framework: str) -> Co
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # All share one accelerator: JAX must not take most of its memory beforehand.
+        env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
     )
     contestant = Contestant(f"{name} ({versions})", process, versions)
     # One after another: two that compile at once would tell nothing of either's start.
@@ -136,11 +140,10 @@ def _versions(python: str, framework: str) -> str:
 def _contest(contestants: Sequence[Contestant]) -> None:
     steps = {}
     for one in contestants:
-        steps[one.name] = max(1, round(_SECONDS.value / (one.train(2) / 2)))
+        steps[one.name] = max(1, round(_SECONDS.value * one.train(2)))
     for _ in range(_ROUNDS.value):
         for one in contestants:
-            images = steps[one.name] * _BATCH_SIZE.value
-            one.rates.append(images / one.train(steps[one.name]))
+            one.rates.append(_BATCH_SIZE.value * one.train(steps[one.name]))
 
 
 def _figures(one: Contestant, ours: Contestant) -> dict:

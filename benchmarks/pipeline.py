@@ -15,72 +15,15 @@ normalisation, which ours does on the device.
 """
 
 import io
-import math
-import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from PIL import Image
 
+from experiments import command
+from experiments.speed.pipeline import AUGMENTATION, FRAMING, SEED, Pipeline, ours, show
 from resnet_jax.data import crops, decoding, pictures, records, resident
-
-AUGMENTATION = "scale"
-FRAMING = crops.Framing()
-SEED = 0
-
-
-class Rate(NamedTuple):
-    """Images a second of a pipeline: the median of some rounds, and their range."""
-
-    name: str
-    workers: int
-    rounds: list[float]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.rounds)
-
-    def __str__(self) -> str:
-        low, high = min(self.rounds), max(self.rounds)
-        text = f"{self.name:<24} {self.workers} worker(s) {self.median:7.0f} images/s"
-        return f"{text}  ({low:.0f} to {high:.0f}), {self.median / self.workers:.0f} a worker"
-
-
-def stages(opened: records.Records, batch_size: int, rounds: int) -> dict[str, list[float]]:
-    """CPU milliseconds an image of each of our stages, once a round, in this process."""
-    import jax
-
-    taken: dict[str, list[float]] = {}
-
-    def timed(stage: str, function: Callable, arguments: Iterable) -> list:
-        begin = time.process_time()
-        results = [function(*each) for each in arguments]
-        spent = time.process_time() - begin
-        taken.setdefault(stage, []).append(1000 * spent / batch_size)
-        return results
-
-    def batch(images: tuple[np.ndarray, ...]) -> np.ndarray:
-        return np.stack(images)
-
-    side, crop = crops.min_side(AUGMENTATION, FRAMING), crops.AUGMENTATIONS[AUGMENTATION]
-    for step in range(rounds):
-        indices = resident.batch_indices(SEED, step, batch_size, len(opened))
-        read = timed("read", opened.__getitem__, ((int(i),) for i in indices))
-        decoded = timed("decode", pictures.decode, ((record, side) for record in read))
-        draws = [pictures.draws(SEED, place) for place in range(batch_size)]
-        augmented = timed(
-            "augment",
-            lambda picture, drawn: crops.render(
-                picture, crop(*picture.shape[:2], FRAMING, drawn), FRAMING.size
-            ),
-            zip(decoded, draws, strict=True),
-        )
-        (whole,) = timed("batch", batch, [(augmented,)])
-        timed("transfer", lambda arrays: jax.block_until_ready(jax.device_put(arrays)), [(whole,)])
-    return taken
 
 
 class Usual:
@@ -121,27 +64,7 @@ class SameDecoder(Usual):
         return np.ascontiguousarray(crops.render(picture, crop, FRAMING.size)), record.label
 
 
-def ours(opened: records.Records, batch_size: int, workers: int, steps: int) -> Iterator:
-    """Our batches; their devices would take them from here."""
-    from resnet_jax.data import streaming
-
-    receiver = streaming.Receiver(streaming.normalization(opened, FRAMING, "imagenet", "none"))
-    stream = streaming.Stream(
-        opened,
-        receiver,
-        augmentation=AUGMENTATION,
-        framing=FRAMING,
-        rows=np.arange(batch_size),
-        num_workers=workers,
-    )
-    try:
-        for step in range(steps):
-            yield stream.inputs(SEED, step, step + 1, batch_size, None)
-    finally:
-        stream.close()
-
-
-def pytorch(kind: type[Usual]) -> Callable[..., Iterator]:
+def pytorch(kind: type[Usual]) -> Pipeline:
     """Batches of a DataLoader over `kind`."""
 
     def batches(opened: records.Records, batch_size: int, workers: int, steps: int) -> Iterator:
@@ -169,45 +92,13 @@ PIPELINES = {
 }
 
 
-def rate(
-    pipeline: Callable[..., Iterator],
-    opened: records.Records,
-    batch_size: int,
-    workers: int,
-    images: int,
-) -> float:
-    """Images a second, once the workers have started and what they had in stock is consumed."""
-    stock, timed = 5 * workers + 1, math.ceil(images / batch_size)
-    batches = pipeline(opened, batch_size, workers, stock + timed)
-    for _ in range(stock):
-        next(batches)
-    begin = time.perf_counter()
-    for _ in range(timed):
-        next(batches)
-    seconds = time.perf_counter() - begin
-    batches.close()
-    return timed * batch_size / seconds
-
-
-def compare(
-    opened: records.Records, batch_size: int, workers: list[int], images: int, rounds: int
-) -> list[Rate]:
-    """The rates of all pipelines; each round runs all of them, one after another."""
-    found = [Rate(name, count, []) for count in workers for name in _runnable()]
-    for _ in range(rounds):
-        for each in found:
-            pipeline = PIPELINES[each.name]
-            each.rounds.append(rate(pipeline, opened, batch_size, each.workers, images))
-    return found
-
-
-def _runnable() -> list[str]:
+def _runnable() -> dict[str, Pipeline]:
     try:
         import torch  # noqa: F401
     except ImportError:
         print("PyTorch is not installed: ours alone")
-        return ["ours"]
-    return list(PIPELINES)
+        return {"ours": ours}
+    return PIPELINES
 
 
 _DATASET = flags.DEFINE_string("dataset", "imagenet2012", "a prepared TFDS set")
@@ -223,23 +114,16 @@ _DEVICE = flags.DEFINE_float("device_rate", 2500, "images a second that an accel
 def main(argv: list[str]) -> None:
     """Prints both tables, and how many cores one accelerator needs."""
     del argv
-    logging.set_verbosity(logging.WARNING)  # TFDS tells much.
-    opened = records.open(_DATASET.value, _SPLIT.value, _DATA_DIR.value)
-    print("CPU time an image, one process, median (range)")
-    taken = stages(opened, _BATCH.value, 4 * _ROUNDS.value)
-    for stage, spent in taken.items():
-        low, high = min(spent), max(spent)
-        print(f"  {stage:<9} {statistics.median(spent):6.3f} ms  ({low:.3f} to {high:.3f})")
-    total = sum(map(statistics.median, taken.values()))
-    print(f"  {'all':<9} {total:6.3f} ms: {1000 / total:.0f} images a second a core")
-    workers = [int(count) for count in _WORKERS.value]
-    found = compare(opened, _BATCH.value, workers, _IMAGES.value, _ROUNDS.value)
-    print(f"images a second, median of {_ROUNDS.value} rounds (range)")
-    for each in found:
-        print(f"  {each}")
-    single = found[0].median / found[0].workers
-    print(f"{_DEVICE.value:.0f} images a second need {_DEVICE.value / single:.1f} cores")
+    show(
+        _runnable(),
+        records.open(_DATASET.value, _SPLIT.value, _DATA_DIR.value),
+        batch_size=_BATCH.value,
+        workers=[int(count) for count in _WORKERS.value],
+        images=_IMAGES.value,
+        rounds=_ROUNDS.value,
+        device_rate=_DEVICE.value,
+    )
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -2,12 +2,14 @@ r"""How fast this project trains here: speed, memory, compile time, and how far 
 
     python -m experiments.benchmark --models=resnet-20,resnet-56,resnet-110 --batch_size=128
     python -m experiments.benchmark --sweep=depth --output=runs/cost
+    python -m experiments.benchmark --pipeline=photographs --data_dir=DIR --batch_size=32
 
 It times the step that `experiments.train` makes, with augmentation, optimiser and metrics, on
 random images that stay on the devices. Each net is measured in a process of its own, and started
 once more to see what the compilation cache saves. `--sweep=depth` draws cost against depth, up
-to 1202 layers, of --models or those that it knows. Beside other programs:
-`python -m benchmarks.compare`.
+to 1202 layers, of --models or those that it knows. `--pipeline` measures how
+fast a set of large pictures becomes batches. Beside other programs: `python -m benchmarks.compare`
+and `python -m benchmarks.pipeline`.
 """
 
 import json
@@ -43,6 +45,9 @@ _NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "classes", lower_bound=2)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "of which the median is told", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 3.0, "of one repeat, at least", lower_bound=0.0)
 _SWEEP = flags.DEFINE_enum("sweep", None, ["depth"], "draw cost against depth; needs --output")
+_PIPELINE = flags.DEFINE_string("pipeline", None, "a prepared TFDS set, instead of nets")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder of data sets, for --pipeline")
+_DEVICE_RATE = flags.DEFINE_float("device_rate", 2500, "images/s of the device to be fed")
 _OUTPUT = flags.DEFINE_string("output", None, "folder for benchmark.json and a figure")
 
 
@@ -51,6 +56,8 @@ def main(argv: list[str]) -> None:
     del argv
     if _SWEEP.value and not _OUTPUT.value:
         raise InputError("output=None: --sweep draws a figure; name the folder for it")
+    if _PIPELINE.value:
+        return _show_pipeline()
     models = _MODELS.value or [
         f"resnet-{depth}" for depth in (DEPTHS if _SWEEP.value else (20, 56, 110))
     ]
@@ -66,6 +73,22 @@ def main(argv: list[str]) -> None:
     if _SWEEP.value:
         about = [f"Command: python -m experiments.benchmark {' '.join(sys.argv[1:])}"]
         print(write_study(Path(_OUTPUT.value), cost, cost.rows(found), about))
+
+
+def _show_pipeline() -> None:
+    from experiments.speed import pipeline  # Only now: these load Grain and JAX.
+    from resnet_jax import backends
+    from resnet_jax.data import records
+
+    pipeline.show(
+        {"ours": pipeline.ours},
+        records.open(_PIPELINE.value, "train", _DATA_DIR.value),
+        batch_size=_BATCH_SIZE.value,
+        workers=[1, backends.num_cores()],
+        images=max(320, _BATCH_SIZE.value),
+        rounds=_REPEATS.value,
+        device_rate=_DEVICE_RATE.value,
+    )
 
 
 def _measure(model: str) -> dict[str, Any]:

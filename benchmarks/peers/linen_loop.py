@@ -100,11 +100,12 @@ def _trainer(asked):
         tx=optax.chain(optax.add_decayed_weights(1e-4, decay), optax.sgd(0.1, momentum=0.9)),
     )
 
-    def train(num_steps: int) -> None:
+    def train(num_steps: int) -> int:
         nonlocal state
         for _ in range(num_steps):
             state, metrics = train_step(state, *_batch(random, images, labels, asked.batch_size))
         jax.block_until_ready((state, metrics))
+        return num_steps
 
     return train
 

@@ -99,7 +99,7 @@ def _trainer(asked):
         loss_of = torch.compile(loss_of, mode="reduce-overhead" if device.type == "cuda" else None)
     totals = torch.zeros(2, device=device)
 
-    def train(num_steps: int) -> None:
+    def train(num_steps: int) -> int:
         for _ in range(num_steps):
             inputs, targets = _batch(images, labels, asked.batch_size)
             loss, error = loss_of(inputs.contiguous(memory_format=layout), targets)
@@ -110,6 +110,7 @@ def _trainer(asked):
         if device.type == "cuda":
             torch.cuda.synchronize()
         totals.tolist()
+        return num_steps
 
     return train
 

@@ -1,7 +1,8 @@
 """One contestant in a process of its own, which trains only when it is its turn.
 
-It answers in lines: `ready SECONDS` when it has compiled, and then, to each line with a number of
-steps that it is given, how many seconds these took. No line ends it.
+It answers in lines: `ready SECONDS` when it has compiled, and then, to each line with a
+number of steps, how many it has made, which may be some more, and how many seconds they took. No
+line ends it.
 """
 
 import argparse
@@ -22,8 +23,8 @@ def arguments(settings: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def serve(make: Callable[[], Callable[[int], object]]) -> None:
-    """Answers the turns; `make()` gives `train(num_steps)`, which returns when all is computed."""
+def serve(make: Callable[[], Callable[[int], int]]) -> None:
+    """Answers the turns; `make()` gives `train(num_steps)`, which returns the steps it has made."""
     began = time.perf_counter()
     train = make()
     train(1)
@@ -32,5 +33,5 @@ def serve(make: Callable[[], Callable[[int], object]]) -> None:
     print("ready", time.perf_counter() - began, flush=True)
     for line in sys.stdin:
         began = time.perf_counter()
-        train(int(line))
-        print(time.perf_counter() - began, flush=True)
+        made = train(int(line))
+        print(made, time.perf_counter() - began, flush=True)

@@ -48,7 +48,9 @@ def test_contestant_trains_when_it_is_told_to(peer):
     ready, *turns = done.stdout.split("\n")[:-1]
     assert ready.startswith("ready ")
     assert len(turns) == 2
-    assert all(float(seconds) > 0 for seconds in turns)
+    made = [turn.split() for turn in turns]
+    assert [int(steps) for steps, _ in made] == [2, 3]
+    assert all(float(seconds) > 0 for _, seconds in made)
 
 
 def test_settings_of_pytorch_are_told_when_one_is_misspelt():

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import pipeline
+from experiments.speed import pipeline as speed
 from resnet_jax.data import records, tree_builder
 
 
@@ -38,13 +39,13 @@ def test_all_pipelines_give_the_same_pictures_in_the_same_order(opened: records.
 
 
 def test_every_stage_is_timed(opened: records.Records):
-    taken = pipeline.stages(opened, 4, rounds=2)
+    taken = speed.stages(opened, 4, rounds=2)
     assert list(taken) == ["read", "decode", "augment", "batch", "transfer"]
     assert all(len(spent) == 2 for spent in taken.values())
     assert min(taken["decode"]) > 0
 
 
 def test_rate_tells_median_and_range():
-    text = str(pipeline.Rate("ours", 2, [90.0, 300.0, 110.0]))
+    text = str(speed.Rate("ours", 2, [90.0, 300.0, 110.0]))
     assert "110 images/s" in text
     assert "(90 to 300), 55 a worker" in text
