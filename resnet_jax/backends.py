@@ -1,5 +1,6 @@
 """How JAX is set up in this process, before it first computes."""
 
+import contextlib
 import ctypes
 import importlib.metadata
 import os
@@ -48,10 +49,16 @@ def _add_xla_flags(flags: dict[str, str]) -> None:
 
 
 def _keep_compiled_programs() -> None:
-    """What takes over a second to compile is kept for the next run, in the user's cache folder."""
-    if jax.config.jax_compilation_cache_dir is None:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(caches / "resnet_jax"))
+    """What takes over a second to compile is kept for the next run, in the user's cache folder.
+
+    Where there is no such folder, it is compiled anew.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "resnet_jax"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _use_cores_as_devices() -> None:

@@ -23,6 +23,12 @@ def in_a_fresh_process(code: str, **environment: str) -> str:
     return result.stdout.strip()
 
 
+def test_without_a_place_for_the_cache_there_is_none(tmp_path):
+    (tmp_path / "file").touch()
+    code = "backends.prepare(); print(jax.config.jax_compilation_cache_dir)"
+    assert in_a_fresh_process(code, XDG_CACHE_HOME=str(tmp_path / "file")) == "None"
+
+
 @pytest.mark.parametrize("number", ["", "3"])
 def test_every_core_is_a_device_unless_a_number_is_set(number):
     environment = {"JAX_NUM_CPU_DEVICES": number} if number else {}
