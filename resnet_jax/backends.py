@@ -55,8 +55,9 @@ def _keep_compiled_programs() -> None:
     """
     if jax.config.jax_compilation_cache_dir is not None:
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "resnet_jax"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # No home, or one that cannot be written.
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        folder = caches / "resnet_jax"
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
