@@ -61,6 +61,7 @@ def _measure(model, variables, images, labels):
     meters = jnp.zeros(len(model.unit_names))
 
     def loss(params, meters):
+        """The mean loss, and what the units put out; gradients of `meters` are those norms."""
         sizes = {}
 
         def metered(unit, _, y):

@@ -205,6 +205,7 @@ def _path_gradient(model, variables, through, images, labels) -> jax.Array:
     gate = lambda unit, _, y: jax.lax.stop_gradient(y)  # A factor of paths, not a path.
 
     def loss(meter):
+        """The mean loss; the gradient of `meter` is the norm of what arrives at the first unit."""
         metered = lambda unit, x: tap(x, meter) if unit.name == model.unit_names[0] else x
         with (
             changed_input(ResidualUnit, "__call__", metered),

@@ -79,6 +79,7 @@ def _norms(model, variables, images, labels, seed) -> jax.Array:
     straight = lambda layers, x, y: x + jax.lax.stop_gradient(y - x)
 
     def loss(meters):
+        """The mean loss; gradients of `meters` are the norms of what the shortcuts pass on."""
         entered = lambda unit, x: tap(x, meters[names.index(unit.name)])
         left = lambda unit, _, y: tap(y, meters[-1]) if unit.name == names[-1] else y
         with (

@@ -28,15 +28,16 @@ def conv_general_dilated(x: jax.Array, kernel: jax.Array, *args, **kwargs) -> ja
         return plain(x, kernel), (x, kernel)
 
     def backward(saved, gradient):
+        """The gradients of images and kernel; the kernel's is summed over parts, in float32."""
         x, kernel = saved
         (to_x,) = jax.linear_transpose(lambda x: plain(x, kernel), x)(gradient)
-        to_kernel = jnp.zeros_like(kernel)
+        to_kernel = jnp.zeros(kernel.shape, jnp.float32)
         for part in range(parts):
             # Every so manyth example, so that no part lies on one device alone.
             own, own_gradient = (a.reshape(-1, parts, *a.shape[1:])[:, part] for a in (x, gradient))
             transpose = jax.linear_transpose(lambda kernel, own=own: plain(own, kernel), kernel)
             to_kernel += transpose(own_gradient)[0]
-        return to_x, to_kernel
+        return to_x, to_kernel.astype(kernel.dtype)
 
     convolve = jax.custom_vjp(plain)
     convolve.defvjp(forward, backward)

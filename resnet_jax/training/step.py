@@ -87,6 +87,7 @@ def make_train_step(
     gradients = partial(_gradients, model, label_smoothing=label_smoothing, frozen=frozen)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        """One update; `batch` is images and labels, `key` draws what dropout drops."""
         if accumulate == 1:
             means = gradients(state, batch, key)
         else:
@@ -135,6 +136,7 @@ def _gradients(
     images, labels = batch
 
     def loss_of(params):
+        """The mean loss; and it, the error and the batch statistics once more, as values."""
         params = freezing.stop_gradients(params, frozen)
         with freezing.as_fixed_functions(frozen):
             logits, updates = model.apply(

@@ -57,4 +57,5 @@ def test_picture_is_drawn_and_has_no_empty_look(num_classes):
 def test_class_without_examples_does_not_divide_by_zero():
     counts = confusion.count(np.array([0]), np.array([1]), 3)
     with np.errstate(all="raise"):
-        confusion.to_picture(counts, NAMES, "")
+        picture = confusion.to_picture(counts, NAMES, "")
+    assert Image.open(io.BytesIO(picture)).width > 0
