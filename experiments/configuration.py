@@ -22,13 +22,19 @@ _SECTIONS = ("model", "dataset", "optimizer", "schedule")
 
 ADDED = {
     **{"parallel": "jit", "deterministic": False, "onednn": False, "remat": False},
-    **{"start": None, "frozen": None},
+    "scan_units": False,
+    "start": None,
+    "frozen": None,
 }
 """Fields that configs of earlier versions lack, and what stood for them."""
 
 
-def check(config: ConfigDict) -> None:
-    """Raises `InputError` with one line on the first thing that cannot work."""
+def check(config: ConfigDict, *, prepared: bool = True) -> None:
+    """Raises `InputError` with one line on the first thing that cannot work.
+
+    Args:
+      prepared: whether its data set must be there.
+    """
     _check_finite(config)
     for field in (
         *("batch_size", "num_steps", "accumulate"),
@@ -44,13 +50,14 @@ def check(config: ConfigDict) -> None:
     with section("model"):
         check_choice("dtype", config.model.dtype, DTYPES)
         _check_groups(config, architecture(config))
-    _check_dataset(config)
+    _check_dataset(config, prepared)
     # From here on JAX is loaded, which takes most of a second.
     from resnet_jax import parallel
     from resnet_jax.data import resident
     from resnet_jax.training import freezing, schedules, step
 
-    freezing.parse(config.frozen, architecture(config))
+    if freezing.parse(config.frozen, architecture(config)) and config.scan_units:
+        raise InputError("frozen: needs scan_units=False; units of one loop cannot differ")
     check_choice("parallel", config.parallel, parallel.ENGINES)
     with section("dataset"):
         means = resident.COLOR_MEANS if "streaming" in config else resident.MEANS
@@ -140,15 +147,16 @@ def _check_groups(config: ConfigDict, net: Architecture) -> None:
         )
 
 
-def _check_dataset(config: ConfigDict) -> None:
+def _check_dataset(config: ConfigDict, prepared: bool) -> None:
     dataset = config.dataset
     if not dataset.train:
         raise InputError(f"dataset.train={dataset.train!r}: a run needs a training split")
     splits = [split for split in (dataset.train, dataset.validation, dataset.test) if split]
     if "streaming" in config:
         _check_streaming(config)
+    if prepared and "streaming" in config:
         records.check(dataset.name, splits, data_dir=dataset.data_dir)
-    else:
+    elif prepared:
         sources.check(
             dataset.name, splits, data_dir=dataset.data_dir, image_size=dataset.image_size
         )

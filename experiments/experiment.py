@@ -210,6 +210,7 @@ def assemble(
             num_classes=len(class_names),
             dtype=config.model.dtype,
             remat=config.remat,
+            scan_units=config.scan_units,
             **configuration.model_overrides(config),
         ),
         optimizer=freezing.optimizer(

@@ -36,7 +36,8 @@ FORMAT = 1
 Row = dict[str, Any]
 
 WHERE_NOT_WHAT = (
-    *("num_devices", "parallel", "steps_per_dispatch", "deterministic", "onednn", "remat"),
+    *("num_devices", "parallel", "steps_per_dispatch", "deterministic", "onednn"),
+    *("remat", "scan_units"),
     *("keep_checkpoints", "dataset.data_dir", "streaming.num_workers"),
 )
 """Fields of a config that say where a run runs, not what it computes: it may continue under other

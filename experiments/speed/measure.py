@@ -34,7 +34,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     config = update(load_config_file("config", asked["config"])(asked["model"]), asked["fields"])
     config.batch_size = asked["batch_size"]
-    configuration.check(config)
+    configuration.check(config, prepared=False)
     num_examples = max(asked["num_examples"], config.batch_size)
     subject = experiment.of_noise(config, asked["image_shape"], asked["num_classes"], num_examples)
     clock = _Laps(began)

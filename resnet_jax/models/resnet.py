@@ -1,5 +1,8 @@
 """A whole network: stem, stages of units, classifier."""
 
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -18,10 +21,15 @@ class ResNet(Layers):
       dtype: of activations; parameters and batch-norm statistics are float32.
       remat: in training keep only what each unit puts out, and compute its inside a second time
         for the gradient (Chen et al. 2016): less memory, a third more work.
+      scan_units: units that are alike are the steps of one `lax.scan`, compiled once, whatever
+        their number. It changes nothing in initialisation, in the names of parameters, and in nets
+        whose shortcuts drop out, since each unit has its own random numbers. Interceptors and
+        captured intermediates do not see inside.
     """
 
     num_classes: int = 10
     remat: bool = False
+    scan_units: bool = False
 
     @nn.compact
     def __call__(
@@ -41,17 +49,11 @@ class ResNet(Layers):
           final activation.
         """
         x = self._stem(images.astype(self.dtype), train)
-        remat = self.remat and train
-        unit_class = nn.remat(ResidualUnit, static_argnums=2) if remat else ResidualUnit
         outputs = []
-        for stage, units in enumerate(self._units()):
-            for number, unit in enumerate(units, start=1):
-                x = unit_class(
-                    self.architecture,
-                    self.dtype,
-                    **unit,
-                    name=f"stage{stage + 1}_unit{number}",
-                )(x, train)
+        names = iter(self.unit_names)
+        for units in self._units():
+            for unit, alike in itertools.groupby(units):
+                x = self._apply_units(unit, [next(names) for _ in alike], x, train)
             outputs.append(x)
         # A pre-activation net activates once more after its last addition (v2 §4.1, appendix).
         x = self.sequence(ORDERS[self.architecture.order].before, x, train, name="final_norm")
@@ -61,6 +63,36 @@ class ResNet(Layers):
         weights = kernel_init(self.architecture, "classifier")
         return nn.Dense(self.num_classes, kernel_init=weights, name="classifier")(pooled)
 
+    def _apply_units(self, unit: dict, names: list[str], x, train) -> jax.Array:
+        """Units of these names, one after the other, all with the same arguments."""
+        remat = self.remat and train
+        scan = self.scan_units and self.architecture.shortcut != "dropout" and len(names) > 1
+        if scan and not self.is_initializing():
+            return self._scan(unit, names, x, train, remat)
+        unit_class = nn.remat(ResidualUnit, static_argnums=2) if remat else ResidualUnit
+        for name in names:
+            x = unit_class(self.architecture, self.dtype, **unit, name=name)(x, train)
+        return x
+
+    def _scan(self, unit, names, x, train, remat) -> jax.Array:
+        """The same in a loop over the units' variables, which are stacked for it."""
+        alike = ResidualUnit(self.architecture, self.dtype, **unit, parent=None)
+        mutable = ["batch_stats"] if self.is_mutable_collection("batch_stats") else []
+        stacked = {
+            collection: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(of[n] for n in names))
+            for collection, of in self.variables.items()
+            if names[0] in of
+        }
+
+        def step(x, variables):
+            return alike.apply(variables, x, train, mutable=mutable)
+
+        x, updated = jax.lax.scan(jax.checkpoint(step) if remat else step, x, stacked)
+        for collection, of in updated.items():
+            for number, name in enumerate(names):
+                self.put_variable(collection, name, jax.tree.map(lambda a, n=number: a[n], of))
+        return x
+
     def _stem(self, x, train) -> jax.Array:
         imagenet = self.architecture.stem == "imagenet"
         size, stride = (7, 2) if imagenet else (3, 1)
@@ -69,8 +101,17 @@ class ResNet(Layers):
         return self.pool(x) if imagenet else x
 
     def pool(self, x: jax.Array) -> jax.Array:
-        """The ImageNet stem's 3×3 max-pool/2 (v1 Table 1)."""
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1)] * 2)
+        """The ImageNet stem's 3×3 max-pool/2 (v1 Table 1).
+
+        As comparisons of nine shifted images: the gradient that XLA has of its own pooling takes
+        ten times as long on a CPU and depends on the order of arrival on a GPU.
+        """
+        height, width = x.shape[1:3]
+        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+        shifted = [
+            padded[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)
+        ]
+        return functools.reduce(lambda best, other: jnp.where(other > best, other, best), shifted)
 
     @property
     def unit_names(self) -> tuple[str, ...]:

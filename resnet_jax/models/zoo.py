@@ -76,6 +76,7 @@ def create(
     dtype: Any = "float32",
     *,
     remat: bool = False,
+    scan_units: bool = False,
     **overrides: Any,
 ) -> "ResNet":
     """The network of that name, a linen module.
@@ -84,7 +85,7 @@ def create(
       name, **overrides: see `describe`.
       num_classes: of the classifier.
       dtype: of activations, "float32" or "bfloat16"; parameters are float32.
-      remat: see `ResNet`.
+      remat, scan_units: see `ResNet`.
 
     Raises:
       InputError: see `describe`.
@@ -95,7 +96,7 @@ def create(
     from resnet_jax.models.resnet import ResNet
 
     net = describe(name, **overrides)
-    return ResNet(net, jnp.dtype(dtype), num_classes=num_classes, remat=remat)
+    return ResNet(net, jnp.dtype(dtype), num_classes, remat, scan_units)
 
 
 def _parse(name: str) -> tuple[str | None, str, int]:

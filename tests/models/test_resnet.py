@@ -1,9 +1,12 @@
 """A whole net: what its stages put out, and where its first and last activations are."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from resnet_jax.models import zoo
 
@@ -41,6 +44,77 @@ def test_imagenet_stages_have_strides_4_to_32(name, expansion):
     assert shapes(zoo.create(name), features=True) == tuple(
         (2, 16 // 2**i, 16 // 2**i, width * expansion) for i, width in enumerate(widths)
     )
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 10), (1, 3)])
+def test_pooling_and_its_gradient_are_those_of_linen(height, width):
+    random = np.random.default_rng(0)
+    x = np.maximum(random.normal(size=(2, height, width, 3)).astype(np.float32), 0)  # with ties
+    linens = lambda x: nn.max_pool(x, (3, 3), strides=(2, 2), padding=[(1, 1)] * 2)
+    pooled, pull = jax.vjp(zoo.create("resnet-18").pool, x)
+    expected, expected_pull = jax.vjp(linens, x)
+    np.testing.assert_array_equal(pooled, expected)
+    gradient = random.normal(size=pooled.shape).astype(np.float32)
+    np.testing.assert_allclose(pull(gradient)[0], expected_pull(gradient)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        ("plain-20", {"norm": "none"}),
+        ("resnet-29", {"branch": "bottleneck", "order": "full_preact"}),
+        ("resnet-20", {"option": "C"}),
+    ],
+)
+def test_units_in_a_loop_compute_the_same(name, axes, remat):
+    one_by_one, looped = (
+        zoo.create(name, width=8, group_size=None, remat=remat, scan_units=scan, **axes)
+        for scan in (False, True)
+    )
+    images = IMAGES[:, :8, :8]
+    variables = init(one_by_one, images)
+    jax.tree.map(np.testing.assert_array_equal, init(looped, images), variables)
+
+    @partial(jax.jit, static_argnums=0)
+    def learn(model, variables):
+        def loss(params):
+            found = {**variables, "params": params}
+            logits, updates = model.apply(found, images, train=True, mutable=["batch_stats"])
+            return (logits**2).mean(), updates
+
+        return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+    expected, found = learn(one_by_one, variables), learn(looped, variables)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * np.abs(other).max())
+    forward = jax.jit(lambda model, x: model.apply(variables, x), static_argnums=0)
+    np.testing.assert_allclose(
+        forward(looped, images), forward(one_by_one, images), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_loops_program_does_not_grow_with_depth():
+    count = lambda name, scan: str(
+        jax.make_jaxpr(lambda v, x: zoo.create(name, scan_units=scan).apply(v, x))(
+            init(zoo.create(name), IMAGES[:, :8, :8]), IMAGES[:, :8, :8]
+        )
+    ).count("conv_general_dilated[")
+    assert count("resnet-20", True) == count("resnet-56", True) < count("resnet-20", False)
+
+
+def test_units_that_drop_out_are_not_in_a_loop():
+    one_by_one, looped = (
+        zoo.create("resnet-20", width=4, shortcut="dropout", group_size=None, scan_units=scan)
+        for scan in (False, True)
+    )
+    images = IMAGES[:, :8, :8]
+    variables = init(one_by_one, images)
+    forward = lambda model: model.apply(
+        variables, images, True, rngs={"dropout": jax.random.key(1)}, mutable=["batch_stats"]
+    )[0]
+    np.testing.assert_array_equal(forward(looped), forward(one_by_one))
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])

@@ -21,8 +21,10 @@ TEN_STEPS = """
 import json, jax
 from configs import cifar10
 from experiments import experiment
-config = cifar10.get_config("resnet-8,batch_size=16,model.group_size=8,model.width=4")
-config.num_devices, config.onednn, config.remat = 1, {onednn}, {remat}
+config = cifar10.get_config("resnet-20,batch_size=16,model.group_size=8,model.width=4")
+config.schedule.learning_rate = 0.01
+config.num_devices, config.onednn = 1, {onednn}
+config.remat, config.scan_units = {remat}, {scan_units}
 subject = experiment.of_noise(config, (16, 16, 3), 10, 64)
 state, advance, losses = subject.initial_state(), subject.make_advance(), []
 for step in range(10):
@@ -32,9 +34,9 @@ for step in range(10):
 """
 
 
-def losses(remat: bool = False) -> list[float]:
+def losses(remat: bool = False, scan_units: bool = False) -> list[float]:
     scope = {}
-    exec(TEN_STEPS.format(onednn=False, remat=remat), scope)
+    exec(TEN_STEPS.format(onednn=False, remat=remat, scan_units=scan_units), scope)
     return scope["losses"]
 
 
@@ -52,6 +54,10 @@ def test_weight_gradient_in_parts(monkeypatch):
 
 def test_remat():
     np.testing.assert_allclose(losses(remat=True), losses(), rtol=1e-4)
+
+
+def test_units_in_a_loop():
+    np.testing.assert_allclose(losses(scan_units=True), losses(), rtol=1e-4)
 
 
 def test_remat_needs_less_memory():
@@ -76,7 +82,8 @@ def test_onednn():
     found = []
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     for onednn in (False, True):
-        code = TEN_STEPS.format(onednn=onednn, remat=False) + "print(json.dumps(losses))"
+        code = TEN_STEPS.format(onednn=onednn, remat=False, scan_units=False)
+        code += "print(json.dumps(losses))"
         done = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True, text=True, check=True, env=environment,
