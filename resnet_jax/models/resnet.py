@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from resnet_jax.models import stacking
 from resnet_jax.models.architecture import ORDERS, STEMS
 from resnet_jax.models.initialization import kernel_init
 from resnet_jax.models.residual import Layers, ResidualUnit
@@ -79,7 +80,7 @@ class ResNet(Layers):
         alike = ResidualUnit(self.architecture, self.dtype, **unit, parent=None)
         mutable = ["batch_stats"] if self.is_mutable_collection("batch_stats") else []
         stacked = {
-            collection: jax.tree.map(lambda *leaves: jnp.stack(leaves), *(of[n] for n in names))
+            collection: stacking.stack([of[name] for name in names])
             for collection, of in self.variables.items()
             if names[0] in of
         }
@@ -89,8 +90,8 @@ class ResNet(Layers):
 
         x, updated = jax.lax.scan(jax.checkpoint(step) if remat else step, x, stacked)
         for collection, of in updated.items():
-            for number, name in enumerate(names):
-                self.put_variable(collection, name, jax.tree.map(lambda a, n=number: a[n], of))
+            for name, values in zip(names, stacking.unstack(of, len(names)), strict=True):
+                self.put_variable(collection, name, values)
         return x
 
     def _stem(self, x, train) -> jax.Array:
