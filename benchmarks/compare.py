@@ -27,7 +27,7 @@ from experiments import command
 from resnet_jax.errors import InputError
 from resnet_jax.runs import write_json
 
-_NETS = flags.DEFINE_list("nets", ["resnet-20", "resnet-56", "resnet-110"], "CIFAR nets")
+_NETS = flags.DEFINE_list("nets", ["resnet-20", "resnet-56", "resnet-110"], "nets of v1")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images a step", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "turns of each contestant", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 4.0, "of one turn, about", lower_bound=0.1)
@@ -93,9 +93,14 @@ def main(argv: list[str]) -> None:
 
 
 def _enter(net: str) -> list[Contestant]:
-    entries = [("ours", python, "ours", "jax") for python in _PYTHON.value]
-    entries += [("linen loop", python, "linen_loop", "jax") for python in _PYTHON.value]
     settings = _SETTINGS.value or _usual_settings()
+    entries = [("ours", python, "ours", "jax") for python in _PYTHON.value]
+    if any("amp" in setting for setting in settings):
+        entries += [
+            ("ours in bfloat16", python, "ours --setting=bfloat16", "jax")
+            for python in _PYTHON.value
+        ]
+    entries += [("linen loop", python, "linen_loop", "jax") for python in _PYTHON.value]
     if _PYTORCH.value:
         entries += [
             (f"PyTorch {setting}", _PYTORCH.value, f"pytorch --setting={setting}", "torch")

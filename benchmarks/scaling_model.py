@@ -70,6 +70,7 @@ def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str,
         key=jax.random.key(0),
         seed=0,
         batch_size=8,
+        loops={},
         engine=engine,
     )
     return collectives.sent(advance.lower(start, data, 0, 1).compile().as_text())

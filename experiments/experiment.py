@@ -100,6 +100,7 @@ class Experiment:
             key=self._keys()[1],
             seed=config.seed,
             batch_size=config.batch_size,
+            loops=self.model.loops,
             engine=config.parallel,
         )
 

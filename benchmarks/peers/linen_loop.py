@@ -3,7 +3,7 @@
     python -m benchmarks.peers.linen_loop --net=resnet-20 --batch_size=128
 
 As in linen's own examples: `nn.BatchNorm` over the batch, optax's SGD, a jitted step with donated
-state, augmentation in NumPy. Its CIFAR net is v1's (§4.2), with option A.
+state, augmentation in NumPy. Its nets are v1's, with option A on CIFAR and B on ImageNet.
 """
 
 import functools
@@ -16,9 +16,7 @@ from flax import linen as nn
 from flax.training import train_state
 
 from benchmarks.peers import turns
-from benchmarks.peers.nets import cifar_units
-
-PADDING = 4
+from benchmarks.peers.nets import layout
 
 
 class TrainState(train_state.TrainState):
@@ -31,18 +29,29 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, x, train: bool):
-        residual, units = cifar_units(self.name_of_net)
+        net = layout(self.name_of_net)
         conv = functools.partial(
             nn.Conv,
             use_bias=False,
             kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
         )
         norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
-        x = nn.relu(norm()(conv(16, (3, 3))(x)))
-        for channels, stride in units:
-            y = nn.relu(norm()(conv(channels, (3, 3), stride, padding=1)(x)))
-            y = norm()(conv(channels, (3, 3))(y))
-            if residual:
+        if net.imagenet:
+            x = nn.relu(norm()(conv(64, (7, 7), 2, padding=3)(x)))
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        else:
+            x = nn.relu(norm()(conv(16, (3, 3))(x)))
+        for channels, stride in net.units:
+            if net.bottleneck:
+                y = nn.relu(norm()(conv(channels // 4, (1, 1), stride)(x)))
+                y = nn.relu(norm()(conv(channels // 4, (3, 3))(y)))
+                y = norm()(conv(channels, (1, 1))(y))
+            else:
+                y = nn.relu(norm()(conv(channels, (3, 3), stride, padding=1)(x)))
+                y = norm()(conv(channels, (3, 3))(y))
+            if net.residual and net.imagenet and x.shape != y.shape:
+                y = y + norm()(conv(channels, (1, 1), stride)(x))
+            elif net.residual:
                 x = x[:, ::stride, ::stride]
                 y = y + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, channels - x.shape[-1])))
             x = nn.relu(y)
@@ -66,12 +75,12 @@ def train_step(state, images, labels):
     return state, {"loss": loss, "error": jnp.mean(logits.argmax(-1) != labels)}
 
 
-def _batch(random, images, labels, batch_size):
+def _batch(random, images, labels, batch_size, padding):
     """A random batch, padded, cropped and flipped, float32 [batch, height, width, 3]."""
     chosen = random.integers(len(images), size=batch_size)
     size = images.shape[1]
-    padded = np.pad(images[chosen], ((0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)))
-    top, left = random.integers(2 * PADDING + 1, size=(2, batch_size, 1))
+    padded = np.pad(images[chosen], ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    top, left = random.integers(2 * padding + 1, size=(2, batch_size, 1))
     rows, columns = top + np.arange(size), left + np.arange(size)
     flip = random.random((batch_size, 1)) < 0.5
     columns = np.where(flip, columns[:, ::-1], columns)
@@ -100,10 +109,13 @@ def _trainer(asked):
         tx=optax.chain(optax.add_decayed_weights(1e-4, decay), optax.sgd(0.1, momentum=0.9)),
     )
 
+    padding = 0 if layout(asked.net).imagenet else 4
+
     def train(num_steps: int) -> int:
         nonlocal state
         for _ in range(num_steps):
-            state, metrics = train_step(state, *_batch(random, images, labels, asked.batch_size))
+            batch = _batch(random, images, labels, asked.batch_size, padding)
+            state, metrics = train_step(state, *batch)
         jax.block_until_ready((state, metrics))
         return num_steps
 

@@ -1,15 +1,46 @@
-"""The CIFAR nets of v1 §4.2 as plain numbers, for peers that do not use this project's models."""
+"""The nets of v1 as plain numbers, for peers that do not use this project's models."""
 
+import dataclasses
 import re
 
+_IMAGENET = {  # v1 Table 1: units of each stage, and whether they are bottlenecks
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+    152: ((3, 8, 36, 3), True),
+}
 
-def cifar_units(name: str) -> tuple[bool, list[tuple[int, int]]]:
-    """Whether "plain-N" or "resnet-N" has shortcuts, and (channels, stride) of each unit."""
-    family, depth = re.fullmatch(r"(plain|resnet)-(\d+)", name).groups()
-    units = (int(depth) - 2) // 6
-    stages = [(16, 1), (32, 2), (64, 2)]
-    return family == "resnet", [
-        (channels, stride if number == 0 else 1)
-        for channels, stride in stages
-        for number in range(units)
-    ]
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A net's layers.
+
+    Attributes:
+      imagenet: it has the 7×7 stem and option B; else the 3×3 stem and option A (v1 §4.2).
+      residual: it has shortcuts.
+      bottleneck: a unit's branch is 1×1, 3×3, 1×1, the first with the stride; else twice 3×3.
+      units: (channels of the output, stride) of each.
+    """
+
+    imagenet: bool
+    residual: bool
+    bottleneck: bool
+    units: tuple[tuple[int, int], ...]
+
+
+def layout(name: str) -> Layout:
+    """Of "plain-N" or "resnet-N", in v1's Table 1 or else of its CIFAR family."""
+    family, number = re.fullmatch(r"(plain|resnet)-(\d+)", name).groups()
+    depth = int(number)
+    if depth in _IMAGENET:
+        sizes, bottleneck = _IMAGENET[depth]
+        widths = [64 * 2**stage * (4 if bottleneck else 1) for stage in range(4)]
+    else:
+        sizes, bottleneck, widths = [(depth - 2) // 6] * 3, False, [16, 32, 64]
+    units = tuple(
+        (width, 2 if stage and number == 0 else 1)
+        for stage, (width, size) in enumerate(zip(widths, sizes, strict=True))
+        for number in range(size)
+    )
+    return Layout(depth in _IMAGENET, family == "resnet", bottleneck, units)

@@ -6,14 +6,16 @@ python -m benchmarks.peers.ours --net=resnet-20 --batch_size=128
 import jax
 
 from benchmarks.peers import turns
-from configs import cifar10
+from benchmarks.peers.nets import layout
+from configs import cifar10, imagenet
 from experiments import experiment
 
 
 def main() -> None:
     """Serves turns of training."""
     asked = turns.arguments(("float32", "bfloat16"))
-    config = cifar10.get_config(asked.net)
+    recipe = imagenet if layout(asked.net).imagenet else cifar10
+    config = recipe.get_config(asked.net)
     config.batch_size = asked.batch_size
     config.model.dtype = asked.setting
     config.model.group_size = min(config.model.group_size, asked.batch_size)

@@ -11,53 +11,73 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.peers import PYTORCH_SETTINGS, turns
-from benchmarks.peers.nets import cifar_units
+from benchmarks.peers.nets import Layout, layout
 
-PADDING = 4
+
+class Layer(nn.Sequential):
+    """A convolution and its batch norm."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1):
+        conv = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(outputs))
 
 
 class Unit(nn.Module):
-    """Two 3×3 convolutions and option A (v1 Figure 2)."""
+    """A branch of two or three layers and, in a residual net, option A or B (v1 Figures 2, 5)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, residual: bool):
+    def __init__(self, net: Layout, inputs: int, outputs: int, stride: int):
         super().__init__()
-        self.stride, self.new, self.residual = stride, outputs - inputs, residual
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm1, self.norm2 = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
+        self.residual, self.stride, self.new = net.residual, stride, outputs - inputs
+        if net.bottleneck:
+            narrow = outputs // 4
+            layers = [(inputs, narrow, 1, stride), (narrow, narrow, 3), (narrow, outputs, 1)]
+        else:
+            layers = [(inputs, outputs, 3, stride), (outputs, outputs, 3)]
+        self.branch = nn.ModuleList(Layer(*layer) for layer in layers)
+        project = net.imagenet and net.residual and (self.new or stride > 1)
+        self.projection = Layer(inputs, outputs, 1, stride) if project else None
 
     def forward(self, x):
-        y = functional.relu(self.norm1(self.conv1(x)), inplace=True)
-        y = self.norm2(self.conv2(y))
+        y = x
+        for layer in self.branch[:-1]:
+            y = functional.relu(layer(y), inplace=True)
+        y = self.branch[-1](y)
         if self.residual:
-            if self.new:
-                x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0,) * 5 + (self.new,))
-            y = y + x
+            y = y + self.shortcut(x)
         return functional.relu(y, inplace=True)
 
+    def shortcut(self, x):
+        if self.projection is not None:
+            return self.projection(x)
+        if self.new:
+            return functional.pad(x[:, :, :: self.stride, :: self.stride], (0,) * 5 + (self.new,))
+        return x
 
-class CifarNet(nn.Module):
+
+class Net(nn.Module):
     def __init__(self, name: str, num_classes: int):
         super().__init__()
-        residual, shapes = cifar_units(name)
-        self.stem, self.norm = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-        units, inputs = [], 16
-        for channels, stride in shapes:
-            units.append(Unit(inputs, channels, stride, residual))
-            inputs = channels
-        self.units, self.classifier = nn.Sequential(*units), nn.Linear(64, num_classes)
+        net = layout(name)
+        width = 64 if net.imagenet else 16
+        self.stem = Layer(3, width, 7, 2) if net.imagenet else Layer(3, width, 3)
+        self.pool = nn.MaxPool2d(3, 2, 1) if net.imagenet else nn.Identity()
+        units = []
+        for channels, stride in net.units:
+            units.append(Unit(net, width, channels, stride))
+            width = channels
+        self.units, self.classifier = nn.Sequential(*units), nn.Linear(width, num_classes)
 
     def forward(self, x):
-        x = functional.relu(self.norm(self.stem(x)), inplace=True)
+        x = self.pool(functional.relu(self.stem(x), inplace=True))
         return self.classifier(self.units(x).mean((2, 3)))
 
 
-def _batch(images, labels, batch_size):
+def _batch(images, labels, batch_size, padding):
     """A random batch, padded, cropped and flipped: float32 [batch, 3, height, width]."""
     device, size = images.device, images.shape[1]
     chosen = torch.randint(len(images), (batch_size,), device=device)
-    padded = functional.pad(images[chosen], (0, 0, PADDING, PADDING, PADDING, PADDING))
-    corner = torch.randint(2 * PADDING + 1, (2, batch_size, 1), device=device)
+    padded = functional.pad(images[chosen], (0, 0, padding, padding, padding, padding))
+    corner = torch.randint(2 * padding + 1, (2, batch_size, 1), device=device)
     positions = torch.arange(size, device=device)
     flip = torch.rand((batch_size, 1), device=device) < 0.5
     rows = corner[0] + positions
@@ -78,8 +98,8 @@ def _trainer(asked):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    layout = torch.contiguous_format if asked.setting == "eager" else torch.channels_last
-    net = CifarNet(asked.net, asked.num_classes).to(device, memory_format=layout)
+    memory_format = torch.contiguous_format if asked.setting == "eager" else torch.channels_last
+    net = Net(asked.net, asked.num_classes).to(device, memory_format=memory_format)
     kernels = [weight for weight in net.parameters() if weight.ndim > 1]
     others = [weight for weight in net.parameters() if weight.ndim == 1]
     groups = [{"params": kernels, "weight_decay": 1e-4}, {"params": others}]
@@ -98,11 +118,12 @@ def _trainer(asked):
     if "compile" in asked.setting:
         loss_of = torch.compile(loss_of, mode="reduce-overhead" if device.type == "cuda" else None)
     totals = torch.zeros(2, device=device)
+    padding = 0 if layout(asked.net).imagenet else 4
 
     def train(num_steps: int) -> int:
         for _ in range(num_steps):
-            inputs, targets = _batch(images, labels, asked.batch_size)
-            loss, error = loss_of(inputs.contiguous(memory_format=layout), targets)
+            inputs, targets = _batch(images, labels, asked.batch_size, padding)
+            loss, error = loss_of(inputs.contiguous(memory_format=memory_format), targets)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -10,17 +10,28 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from benchmarks.peers.nets import layout
+
 
 def arguments(settings: Sequence[str]) -> argparse.Namespace:
-    """What to train: `net`, `batch_size`, `image_size`, `num_classes`, and a `setting`."""
+    """What to train: `net`, `batch_size`, `image_size`, `num_classes`, and a `setting`.
+
+    What is not given is that of the net's data set.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--net", required=True)
     parser.add_argument("--batch_size", type=int, required=True)
-    parser.add_argument("--image_size", type=int, default=32)
-    parser.add_argument("--num_classes", type=int, default=10)
-    parser.add_argument("--num_examples", type=int, default=50_000)
+    parser.add_argument("--image_size", type=int)
+    parser.add_argument("--num_classes", type=int)
+    parser.add_argument("--num_examples", type=int)
     parser.add_argument("--setting", choices=settings, default=settings[0])
-    return parser.parse_args()
+    asked = parser.parse_args()
+    imagenet = layout(asked.net).imagenet
+    asked.image_size = asked.image_size or (224 if imagenet else 32)
+    asked.num_classes = asked.num_classes or (1000 if imagenet else 10)
+    # Of ImageNet's size as many as fit; the step does the same with few.
+    asked.num_examples = asked.num_examples or (4096 if imagenet else 50_000)
+    return asked
 
 
 def serve(make: Callable[[], Callable[[int], int]]) -> None:

@@ -1,7 +1,6 @@
 """A whole network: stem, stages of units, classifier."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +21,10 @@ class ResNet(Layers):
       dtype: of activations; parameters and batch-norm statistics are float32.
       remat: in training keep only what each unit puts out, and compute its inside a second time
         for the gradient (Chen et al. 2016): less memory, a third more work.
-      scan_units: units that are alike are the steps of one `lax.scan`, compiled once, whatever
-        their number. It changes nothing in initialisation, in the names of parameters, and in nets
-        whose shortcuts drop out, since each unit has its own random numbers. Interceptors and
-        captured intermediates do not see inside.
+      scan_units: the units of a stage that are alike, all but its first, are the steps of one
+        `lax.scan`, compiled once, whatever their number. Their parameters and their first values
+        are the same. Interceptors and captured intermediates do not see inside. Nets whose
+        shortcuts drop out have no such loops: each unit has its own random numbers.
     """
 
     num_classes: int = 10
@@ -50,11 +49,17 @@ class ResNet(Layers):
           final activation.
         """
         x = self._stem(images.astype(self.dtype), train)
+        remat = self.remat and train
+        unit_class = nn.remat(ResidualUnit, static_argnums=2) if remat else ResidualUnit
         outputs = []
-        names = iter(self.unit_names)
-        for units in self._units():
-            for unit, alike in itertools.groupby(units):
-                x = self._apply_units(unit, [next(names) for _ in alike], x, train)
+        for stage, units in enumerate(self._units(), start=1):
+            loop = f"stage{stage}_units"
+            looped = loop in self.loops and not self.is_initializing()
+            for number, unit in enumerate(units[:1] if looped else units, start=1):
+                name = f"stage{stage}_unit{number}"
+                x = unit_class(self.architecture, self.dtype, **unit, name=name)(x, train)
+            if looped:
+                x = self._scan(loop, units[-1], x, train)
             outputs.append(x)
         # A pre-activation net activates once more after its last addition (v2 §4.1, appendix).
         x = self.sequence(ORDERS[self.architecture.order].before, x, train, name="final_norm")
@@ -64,33 +69,43 @@ class ResNet(Layers):
         weights = kernel_init(self.architecture, "classifier")
         return nn.Dense(self.num_classes, kernel_init=weights, name="classifier")(pooled)
 
-    def _apply_units(self, unit: dict, names: list[str], x, train) -> jax.Array:
-        """Units of these names, one after the other, all with the same arguments."""
-        remat = self.remat and train
-        scan = self.scan_units and self.architecture.shortcut != "dropout" and len(names) > 1
-        if scan and not self.is_initializing():
-            return self._scan(unit, names, x, train, remat)
-        unit_class = nn.remat(ResidualUnit, static_argnums=2) if remat else ResidualUnit
-        for name in names:
-            x = unit_class(self.architecture, self.dtype, **unit, name=name)(x, train)
-        return x
+    @property
+    def loops(self) -> stacking.Loops:
+        """What `scan_units` makes loops of: the units of a stage but the first, if several.
 
-    def _scan(self, unit, names, x, train, remat) -> jax.Array:
-        """The same in a loop over the units' variables, which are stacked for it."""
-        alike = ResidualUnit(self.architecture, self.dtype, **unit, parent=None)
-        mutable = ["batch_stats"] if self.is_mutable_collection("batch_stats") else []
-        stacked = {
-            collection: stacking.stack([of[name] for name in names])
-            for collection, of in self.variables.items()
-            if names[0] in of
+        `apply` takes variables that `stacking.pack` has packed so, and also others, which it
+        stacks itself.
+        """
+        if not self.scan_units or self.architecture.shortcut == "dropout":
+            return {}
+        sizes = enumerate(self.architecture.stage_sizes, start=1)
+        return {
+            f"stage{stage}_units": tuple(f"stage{stage}_unit{n}" for n in range(2, size + 1))
+            for stage, size in sizes
+            if size > 2
         }
+
+    def _scan(self, loop: str, unit: dict, x, train) -> jax.Array:
+        """The units of a loop, one after the other, all with the same arguments."""
+        alike = ResidualUnit(self.architecture, self.dtype, **unit, parent=None)
+        names = self.loops[loop]
+        stacked = {
+            collection: of[loop] if loop in of else stacking.stack([of[name] for name in names])
+            for collection, of in self.variables.items()
+            if loop in of or names[0] in of
+        }
+        mutable = ["batch_stats"] if self.is_mutable_collection("batch_stats") else []
 
         def step(x, variables):
             return alike.apply(variables, x, train, mutable=mutable)
 
-        x, updated = jax.lax.scan(jax.checkpoint(step) if remat else step, x, stacked)
-        for collection, of in updated.items():
-            for name, values in zip(names, stacking.unstack(of, len(names)), strict=True):
+        step = jax.checkpoint(step) if self.remat and train else step
+        x, updates = jax.lax.scan(step, x, stacked)
+        for collection, of in updates.items():
+            entries = {loop: of}
+            if loop not in self.variables[collection]:
+                entries = stacking.unpack(entries, {loop: names})
+            for name, values in entries.items():
                 self.put_variable(collection, name, values)
         return x
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from resnet_jax import parallel
 from resnet_jax.data.split import Inputs, OnDevices, Split
+from resnet_jax.models import stacking
 from resnet_jax.runs import Row
 from resnet_jax.training.state import NOT_DIVERGED, TrainState, Window
 from resnet_jax.training.step import Batch, Metrics
@@ -58,6 +59,7 @@ def make_advance(
     key: jax.Array,
     seed: int,
     batch_size: int,
+    loops: stacking.Loops,
     engine: str = "jit",
 ) -> Advance:
     """Makes `advance(state, data, start, end) -> state`: the steps from `start` up to `end`.
@@ -71,6 +73,7 @@ def make_advance(
       key: of the augmentation and of dropout; every step folds its number in.
       seed: of the order of the examples.
       batch_size: examples a step.
+      loops: of the net, see `ResNet.loops`; within a dispatch the state is packed so.
       engine: "jit" or "pmap", see `parallel.spread`.
     """
     axis = parallel.axis_name(engine)
@@ -85,7 +88,8 @@ def make_advance(
 
     def chunk(state: TrainState, data: OnDevices, inputs: Inputs) -> TrainState:
         body = lambda state, inputs: (one_step(state, data, inputs), None)
-        return parallel.scan(body, state, inputs)[0]
+        packed, _ = parallel.scan(body, stacking.pack(state, loops), inputs)
+        return stacking.unpack(packed, loops)
 
     run = parallel.spread(chunk, mesh, engine)
 

@@ -10,10 +10,10 @@ import pytest
 from benchmarks.peers import PYTORCH_SETTINGS
 from resnet_jax.models import counting, zoo
 
-SMALL = ["--net=plain-8", "--batch_size=8", "--image_size=8"]
+NETS = ("plain-20", "resnet-20", "plain-18", "resnet-34", "resnet-50")
 
 
-@pytest.mark.parametrize("net", ["plain-20", "resnet-20"])
+@pytest.mark.parametrize("net", NETS)
 def test_linen_peer_has_the_same_net(net):
     from benchmarks.peers.linen_loop import Net
 
@@ -26,20 +26,27 @@ def test_linen_peer_has_the_same_net(net):
 
 
 @pytest.mark.torch
-def test_pytorch_peer_has_the_same_net():
+@pytest.mark.parametrize("net", NETS)
+def test_pytorch_peer_has_the_same_net(net):
     pytest.importorskip("torch")
-    from benchmarks.peers.pytorch import CifarNet
+    from benchmarks.peers.pytorch import Net
 
-    ours = counting.count(zoo.create("resnet-20", num_classes=10), (32, 32, 3)).num_params
-    assert sum(weight.numel() for weight in CifarNet("resnet-20", 10).parameters()) == ours
+    ours = counting.count(zoo.create(net, num_classes=10), (32, 32, 3)).num_params
+    assert sum(weight.numel() for weight in Net(net, 10).parameters()) == ours
 
 
+def program(peer, net):
+    module = f"benchmarks.peers.{peer}"
+    return [sys.executable, "-m", module, f"--net={net}", "--batch_size=8", "--image_size=8"]
+
+
+@pytest.mark.parametrize("net", ["plain-8", "resnet-18"])
 @pytest.mark.parametrize("peer", ["ours", "linen_loop", "pytorch"])
-def test_contestant_trains_when_it_is_told_to(peer):
+def test_contestant_trains_when_it_is_told_to(peer, net):
     if peer == "pytorch":
         pytest.importorskip("torch")
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.peers.{peer}", *SMALL, "--num_examples=16"],
+        [*program(peer, net), "--num_examples=16"],
         input="2\n3\n",
         capture_output=True,
         text=True,
@@ -55,7 +62,7 @@ def test_contestant_trains_when_it_is_told_to(peer):
 
 def test_settings_of_pytorch_are_told_when_one_is_misspelt():
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.peers.ours", *SMALL, "--setting=float3"],
+        [*program("ours", "plain-8"), "--setting=float3"],
         capture_output=True,
         text=True,
     )
