@@ -65,7 +65,6 @@ def paper(name: str) -> ConfigDict:
 
     config.evaluate_every = 5000  # an epoch
     config.checkpoint_every = 5000
-    config.deterministic = False  # XLA has no such gradient of max pooling on GPUs.
     return config
 
 

@@ -15,7 +15,6 @@ from experiments import configuration, starting, streams
 from resnet_jax import backends, cluster, parallel
 from resnet_jax.data import resident, sources
 from resnet_jax.data.split import Split
-from resnet_jax.errors import InputError
 from resnet_jax.models import counting, zoo
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runs import Row
@@ -187,11 +186,6 @@ def make_mesh(config: ConfigDict) -> jax.sharding.Mesh:
     mesh = parallel.make_mesh(part, num_groups, config.num_devices)
     if config.parallel == "pmap":
         parallel.check_pmap(mesh, num_groups=num_groups, dropout=net.shortcut == "dropout")
-    if config.deterministic and jax.default_backend() == "gpu" and net.stem == "imagenet":
-        raise InputError(
-            "deterministic=True: on GPUs XLA knows no such gradient of the ImageNet stem's max "
-            "pooling; give deterministic=False"
-        )
     return mesh
 
 

@@ -13,8 +13,10 @@ DISPATCHES = 3  # after the first, which compiles
 
 def measure(run: PlannedRun, multiply_adds: int) -> Reference:
     """Trains a run's net for a few steps, on the devices that a run would have here."""
-    config = run.config
     began = time.perf_counter()
+    config = run.config.copy_and_resolve_references()
+    if "streaming" in config:  # An image of that size takes about as long in a smaller batch.
+        config.update(batch_size=configuration.group_size(config), accumulate=1)
     subject = experiment.of_noise(config, *data_shape(run), num_examples=config.batch_size)
     data, advance, chunk = subject.splits["train"], subject.make_advance(), subject.calendar().chunk
     state = jax.block_until_ready(advance(subject.initial_state(), data, 0, chunk))
