@@ -105,7 +105,7 @@ class Experiment:
 
     def calendar(self) -> loop.Calendar:
         config = self.config
-        # On the CPU a step at a time is fastest; of a stream, it is all that there is room for.
+        # A dispatch costs next to nothing on the CPU; of a stream there is room for one step.
         single = jax.default_backend() == "cpu" or "streaming" in config
         chunk = 1 if single else STEPS_PER_DISPATCH
         return loop.Calendar(

@@ -168,15 +168,3 @@ def one_at_a_time(outputs: Any) -> Any:
     reduction: with a second computation under way they can wait for ever.
     """
     return jax.block_until_ready(outputs) if jax.default_backend() == "cpu" else outputs
-
-
-def scan(body: Callable, carry: Any, xs: Any) -> tuple[Any, None]:
-    """`jax.lax.scan` of a body without outputs; on the CPU, the same unrolled.
-
-    XLA:CPU runs convolutions inside a loop, even one of a single turn, many times slower.
-    """
-    if jax.default_backend() != "cpu":
-        return jax.lax.scan(body, carry, xs)
-    for turn in range(len(jax.tree.leaves(xs)[0])):
-        carry, _ = body(carry, jax.tree.map(lambda leaf, turn=turn: leaf[turn], xs))
-    return carry, None

@@ -1,8 +1,5 @@
 """Devices share batches evenly, or the reason why not is one line."""
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from resnet_jax import parallel
@@ -22,13 +19,3 @@ def test_devices_that_are_not_there_are_refused():
 def test_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(InputError, match="batch_size=10: 4 devices cannot share it"):
         parallel.make_mesh(10, 10, 4)
-
-
-def test_unrolled_scan_equals_the_loop():
-    def body(carry, x):
-        return carry * 2 + x["a"], None
-
-    xs = {"a": jnp.arange(5.0)}
-    expected, _ = jax.lax.scan(body, jnp.float32(1), xs)
-    result, _ = parallel.scan(body, jnp.float32(1), xs)
-    np.testing.assert_array_equal(result, expected)

@@ -88,7 +88,7 @@ def make_advance(
 
     def chunk(state: TrainState, data: OnDevices, inputs: Inputs) -> TrainState:
         body = lambda state, inputs: (one_step(state, data, inputs), None)
-        packed, _ = parallel.scan(body, stacking.pack(state, loops), inputs)
+        packed, _ = jax.lax.scan(body, stacking.pack(state, loops), inputs)
         return stacking.unpack(packed, loops)
 
     run = parallel.spread(chunk, mesh, engine)

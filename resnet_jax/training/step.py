@@ -182,5 +182,5 @@ def _mean_over_parts(function: Callable, batch: Batch, keys: jax.Array) -> Any:
     def body(total, part):
         return jax.tree.map(jnp.add, total, function(*part)), None
 
-    total, _ = parallel.scan(body, zeros, (batch, keys))
+    total, _ = jax.lax.scan(body, zeros, (batch, keys))
     return jax.tree.map(lambda leaf: leaf / len(keys), total)
