@@ -101,7 +101,7 @@ def test_accumulation_leaves_every_device_its_share_of_the_work():
         _, start, train_step = make(accumulate=parts, mesh=mesh)
         batch = jax.device_put((IMAGES, LABELS), parallel.sharded(mesh))
         compiled = train_step.lower(start, batch, jax.random.key(0)).compile()
-        flops[parts] = compiled.cost_analysis()["flops"]
+        flops[parts] = parts * compiled.cost_analysis()["flops"]  # which has a loop's body once
     assert flops[2] == pytest.approx(flops[1], rel=0.2)
 
 
