@@ -5,7 +5,8 @@
 
 Each contestant trains in a process of its own that has compiled already, and the turns go round,
 so that a machine that slows down slows all. What is printed are medians over the rounds; a ratio is
-the median of the rounds' own ratios, beside the smallest and the largest. PyTorch may live in
+the median of the rounds' own ratios, beside the smallest and the largest, of the first of ours in
+the same number format over the line's contestant. PyTorch may live in
 another environment (`--pytorch`), as may the peers and ours (`--python`, several times).
 """
 
@@ -43,14 +44,14 @@ class Contestant:
 
     Attributes:
       name: as it is printed.
-      versions: of its Python and its framework.
+      bfloat16: it computes in that; the others in float32.
       start_seconds: until it had compiled and made two steps.
       rates: images a second, one a round.
     """
 
     name: str
     process: subprocess.Popen
-    versions: str
+    bfloat16: bool
     start_seconds: float = 0.0
     rates: list[float] = dataclasses.field(default_factory=list)
 
@@ -85,7 +86,7 @@ def main(argv: list[str]) -> None:
         finally:
             for one in contestants:
                 one.process.kill()
-        contests[net] = [_figures(one, contestants[0]) for one in contestants]
+        contests[net] = [_figures(one, _ours(contestants, one.bfloat16)) for one in contestants]
         _show(net, contests[net])
     if _OUTPUT.value:
         record = {"batch_size": _BATCH_SIZE.value, "machine": _machine(), "contests": contests}
@@ -93,7 +94,7 @@ def main(argv: list[str]) -> None:
 
 
 def _enter(net: str) -> list[Contestant]:
-    settings = _SETTINGS.value or _usual_settings()
+    settings = (_SETTINGS.value or _usual_settings()) if _PYTORCH.value else ()
     entries = [("ours", python, "ours", "jax") for python in _PYTHON.value]
     if any("amp" in setting for setting in settings):
         entries += [
@@ -101,11 +102,10 @@ def _enter(net: str) -> list[Contestant]:
             for python in _PYTHON.value
         ]
     entries += [("linen loop", python, "linen_loop", "jax") for python in _PYTHON.value]
-    if _PYTORCH.value:
-        entries += [
-            (f"PyTorch {setting}", _PYTORCH.value, f"pytorch --setting={setting}", "torch")
-            for setting in settings
-        ]
+    entries += [
+        (f"PyTorch {setting}", _PYTORCH.value, f"pytorch --setting={setting}", "torch")
+        for setting in settings
+    ]
     return [_start(net, *entry) for entry in entries]
 
 
@@ -125,9 +125,10 @@ def _start(net: str, name: str, python: str, program: str, framework: str) -> Co
         stdout=subprocess.PIPE,
         text=True,
         # All share one accelerator: JAX must not take most of its memory beforehand.
-        env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+        env={"CUDA_VISIBLE_DEVICES": "0", **os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
     )
-    contestant = Contestant(f"{name} ({versions})", process, versions)
+    bfloat16 = "bfloat16" in program or "amp" in program
+    contestant = Contestant(f"{name} ({versions})", process, bfloat16)
     # One after another: two that compile at once would tell nothing of either's start.
     contestant.start_seconds = float(contestant.answer().split()[1])
     return contestant
@@ -151,6 +152,11 @@ def _contest(contestants: Sequence[Contestant]) -> None:
             one.rates.append(_BATCH_SIZE.value * one.train(steps[one.name]))
 
 
+def _ours(contestants: Sequence[Contestant], bfloat16: bool) -> Contestant:
+    """The first of ours in that format; ours come first."""
+    return next(one for one in contestants if one.bfloat16 == bfloat16)
+
+
 def _figures(one: Contestant, ours: Contestant) -> dict:
     ratios = [mine / its for mine, its in zip(ours.rates, one.rates, strict=True)]
     return {
@@ -164,7 +170,7 @@ def _figures(one: Contestant, ours: Contestant) -> dict:
 
 def _show(net: str, figures: Sequence[dict]) -> None:
     table = Table("", box=None, pad_edge=False, title=f"{net}, batch {_BATCH_SIZE.value}")
-    for column in ("images/s", "from … to", "first line over it", "from … to", "start, s"):
+    for column in ("images/s", "from … to", "ours over it", "from … to", "start, s"):
         table.add_column(column, justify="right")
     for one in figures:
         rates, (low, middle, high) = one["images_per_second"], one["ours_over_it"]

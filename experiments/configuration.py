@@ -56,8 +56,7 @@ def check(config: ConfigDict, *, prepared: bool = True) -> None:
     from resnet_jax.data import resident
     from resnet_jax.training import freezing, schedules, step
 
-    if freezing.parse(config.frozen, architecture(config)) and config.scan_units:
-        raise InputError("frozen: needs scan_units=False; units of one loop cannot differ")
+    freezing.parse(config.frozen, architecture(config))
     check_choice("parallel", config.parallel, parallel.ENGINES)
     with section("dataset"):
         means = resident.COLOR_MEANS if "streaming" in config else resident.MEANS

@@ -205,7 +205,8 @@ def assemble(
             num_classes=len(class_names),
             dtype=config.model.dtype,
             remat=config.remat,
-            scan_units=config.scan_units,
+            # A frozen stage's batch norms are known by its name, which a loop's units lack.
+            scan_units=config.scan_units and not config.frozen,
             **configuration.model_overrides(config),
         ),
         optimizer=freezing.optimizer(

@@ -101,11 +101,23 @@ def test_step_sends_its_gradients_and_statistics_once_and_nothing_else(engine):
     assert run.sent == {"all-reduce": run.least}
 
 
-@pytest.mark.parametrize(("engine", "times"), [("jit", 2), pytest.param("pmap", 1, marks=slow)])
-def test_accumulation_moves_no_example_between_devices(engine, times):
+@pytest.mark.parametrize("engine", ["jit", pytest.param("pmap", marks=slow)])
+def test_accumulation_moves_no_example_between_devices(engine):
     run = trained(engine, 4, accumulate=2)
     assert set(run.sent) == {"all-reduce"}
-    assert run.sent["all-reduce"] <= times * run.least
+    # Of `jit` once a part, but the parts' loop has its body in the program once.
+    assert run.sent["all-reduce"] <= run.least
+
+
+@slow
+@pytest.mark.parametrize(
+    ("engine", "devices", "accumulate"), [("jit", 2, 1), ("pmap", 2, 1), ("jit", 2, 2)]
+)
+def test_units_in_a_loop_draw_the_same_curve_on_two_devices(engine, devices, accumulate):
+    fields = {"model.name": "resnet-20", "schedule.learning_rate": 0.01}
+    looped = trained(engine, devices, accumulate=accumulate, scan_units=True, **fields)
+    assert_same_curve(looped, trained(**fields))
+    assert set(looped.sent) == {"all-reduce"}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
     python -m benchmarks.peers.linen_loop --net=resnet-20 --batch_size=128
 
 As in linen's own examples: `nn.BatchNorm` over the batch, optax's SGD, a jitted step with donated
-state, augmentation in NumPy. Its nets are v1's, with option A on CIFAR and B on ImageNet.
+state, augmentation in NumPy, for which an accelerator waits where images are large. Its nets are
+v1's, with option A on CIFAR and B on ImageNet.
 """
 
 import functools

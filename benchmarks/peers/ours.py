@@ -1,4 +1,4 @@
-"""This project's own training step, as `experiments.train` runs it, on random images.
+"""This project's own training step, on random images that stay on the device.
 
 python -m benchmarks.peers.ours --net=resnet-20 --batch_size=128
 """

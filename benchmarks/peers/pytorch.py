@@ -38,10 +38,11 @@ class Unit(nn.Module):
         self.projection = Layer(inputs, outputs, 1, stride) if project else None
 
     def forward(self, x):
+        *first, last = self.branch
         y = x
-        for layer in self.branch[:-1]:
+        for layer in first:
             y = functional.relu(layer(y), inplace=True)
-        y = self.branch[-1](y)
+        y = last(y)
         if self.residual:
             y = y + self.shortcut(x)
         return functional.relu(y, inplace=True)

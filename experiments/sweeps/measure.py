@@ -16,7 +16,9 @@ def measure(run: PlannedRun, multiply_adds: int) -> Reference:
     began = time.perf_counter()
     config = run.config.copy_and_resolve_references()
     if "streaming" in config:  # An image of that size takes about as long in a smaller batch.
-        config.update(batch_size=configuration.group_size(config), accumulate=1)
+        group, devices = configuration.group_size(config), experiment.make_mesh(config).size
+        part = config.batch_size // config.accumulate
+        config.update(batch_size=min(part, group * devices), accumulate=1)
     subject = experiment.of_noise(config, *data_shape(run), num_examples=config.batch_size)
     data, advance, chunk = subject.splits["train"], subject.make_advance(), subject.calendar().chunk
     state = jax.block_until_ready(advance(subject.initial_state(), data, 0, chunk))

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 PART = 2**21
@@ -15,9 +16,9 @@ PART = 2**21
 def conv_general_dilated(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: Any, **options: Any
 ) -> jax.Array:
-    """`lax.conv_general_dilated` of NHWC and HWIO; on the CPU it is computed otherwise.
+    """`lax.conv_general_dilated` of NHWC and HWIO, ungrouped; on the CPU computed otherwise.
 
-    - With a 1×1 kernel it is a product of matrices, whose gradients are such products too.
+    - With a 1×1 kernel and no padding it is a product of matrices, and its gradients are too.
     - XLA:CPU has fast routines for convolutions of this layout alone. Outside of loops it brings
       others into it; inside, the gradients that JAX derives run twenty to two hundred times
       slower. So they are laid out here.
@@ -36,7 +37,7 @@ def conv_general_dilated(
     plain = functools.partial(convolve, layout=("NHWC", "HWIO", "NHWC"))
     if jax.default_backend() != "cpu":
         return plain(x, kernel)
-    if kernel.shape[:2] == (1, 1):
+    if kernel.shape[:2] == (1, 1) and not np.any(padding):
         return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
 
     def backward(saved, gradient):

@@ -23,8 +23,9 @@ class ResNet(Layers):
         for the gradient (Chen et al. 2016): less memory, a third more work.
       scan_units: the units of a stage that are alike, all but its first, are the steps of one
         `lax.scan`, compiled once, whatever their number. Their parameters and their first values
-        are the same. Interceptors and captured intermediates do not see inside. Nets whose
-        shortcuts drop out have no such loops: each unit has its own random numbers.
+        are the same. An interceptor sees a loop's unit once, without its name, and no
+        intermediates are captured there. Nets whose shortcuts drop out have no such loops: each
+        unit has its own random numbers.
     """
 
     num_classes: int = 10

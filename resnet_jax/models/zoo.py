@@ -96,7 +96,9 @@ def create(
     from resnet_jax.models.resnet import ResNet
 
     net = describe(name, **overrides)
-    return ResNet(net, jnp.dtype(dtype), num_classes, remat, scan_units)
+    return ResNet(
+        net, jnp.dtype(dtype), num_classes=num_classes, remat=remat, scan_units=scan_units
+    )
 
 
 def _parse(name: str) -> tuple[str | None, str, int]:

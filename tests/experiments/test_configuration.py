@@ -28,7 +28,6 @@ WRONG = [
     ("model.shortcut=identify", "nearest: identity"),
     ("model.option=D", "model.option='D': allowed are A, B, C"),
     ("model.zero_init_last=True,model.norm=none", "model.zero_init_last=True"),
-    ("frozen=stem,scan_units=True", "frozen: needs scan_units=False"),
     ("dataset.name=digit", "nearest: digits"),
     ("dataset.train=trian", "trian"),
     ("dataset.train=train[:0]", "empty"),
