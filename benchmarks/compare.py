@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers import PYTORCH_SETTINGS
+from benchmarks.peers.nets import layout
 from experiments import command
 from resnet_jax.errors import InputError
 from resnet_jax.runs import write_json
@@ -78,6 +79,8 @@ class Contestant:
 def main(argv: list[str]) -> None:
     """Prints a table for each net, and writes them."""
     del argv
+    for net in _NETS.value:
+        layout(net)  # Before any is started, is there such a net?
     contests = {}
     for net in _NETS.value:
         contestants = _enter(net)

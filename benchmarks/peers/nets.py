@@ -3,6 +3,8 @@
 import dataclasses
 import re
 
+from resnet_jax.errors import InputError
+
 _IMAGENET = {  # v1 Table 1: units of each stage, and whether they are bottlenecks
     18: ((2, 2, 2, 2), False),
     34: ((3, 4, 6, 3), False),
@@ -30,9 +32,18 @@ class Layout:
 
 
 def layout(name: str) -> Layout:
-    """Of "plain-N" or "resnet-N", in v1's Table 1 or else of its CIFAR family."""
-    family, number = re.fullmatch(r"(plain|resnet)-(\d+)", name).groups()
-    depth = int(number)
+    """Of "plain-N" or "resnet-N", in v1's Table 1 or else of its CIFAR family.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    match = re.fullmatch(r"(plain|resnet)-(\d+)", name)
+    depth = int(match[2]) if match else 0
+    if depth not in _IMAGENET and (depth < 8 or depth % 6 != 2):
+        raise InputError(
+            f"net={name!r}: peers have plain-N and resnet-N, N = 6n + 2 or "
+            + ", ".join(map(str, _IMAGENET))
+        )
     if depth in _IMAGENET:
         sizes, bottleneck = _IMAGENET[depth]
         widths = [64 * 2**stage * (4 if bottleneck else 1) for stage in range(4)]
@@ -43,4 +54,4 @@ def layout(name: str) -> Layout:
         for stage, (width, size) in enumerate(zip(widths, sizes, strict=True))
         for number in range(size)
     )
-    return Layout(depth in _IMAGENET, family == "resnet", bottleneck, units)
+    return Layout(depth in _IMAGENET, match[1] == "resnet", bottleneck, units)

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from benchmarks.peers import PYTORCH_SETTINGS
+from benchmarks.peers.nets import layout
+from resnet_jax.errors import InputError
 from resnet_jax.models import counting, zoo
 
 NETS = ("plain-20", "resnet-20", "plain-18", "resnet-34", "resnet-50")
@@ -76,3 +78,9 @@ def test_settings_of_pytorch_are_told_when_one_is_misspelt():
     assert done.returncode == 2
     assert "float32" in done.stderr
     assert "channels_last" in PYTORCH_SETTINGS
+
+
+@pytest.mark.parametrize("name", ["resnet-2x", "resnet-21", "preact-resnet-20", "plain-2"])
+def test_peers_that_there_are_not_are_one_line(name):
+    with pytest.raises(InputError, match=f"net='{name}': peers have plain-N and resnet-N"):
+        layout(name)
