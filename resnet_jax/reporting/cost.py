@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from resnet_jax.reporting import style
 from resnet_jax.reporting.figures import Panel
-from resnet_jax.reporting.studies.rows import Row
+from resnet_jax.reporting.studies.rows import Row, use_log_scale
 
 TITLE = "Cost against depth"
 
@@ -62,7 +62,8 @@ def find(table: Sequence[Row]) -> list[str]:
 
 def _draw(axes: Axes, table: Sequence[Row], name: str) -> None:
     depths, values = ([row[column] for row in table] for column in ("depth", name))
-    axes.loglog(depths, values, marker="o", color=style.LIGHT["family-residual"])
+    axes.semilogx(depths, values, marker="o", color=style.LIGHT["family-residual"])
+    use_log_scale(axes)
     axes.set_xticks(depths, [str(depth) for depth in depths])
     axes.minorticks_off()
     axes.set_xlabel("layers")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.speed.measure import measure
 from resnet_jax.reporting import cost
@@ -53,6 +54,16 @@ def test_cost_is_told_from_shallow_to_deep(found):
     first, *sentences = cost.find(table)
     assert first == "From resnet-8 to resnet-80, 10.0 times as deep:"
     assert "Seconds to compile: 2 to 7, 3.5 times." in sentences
+
+
+def test_costs_have_plain_numbers_on_their_axes(found):
+    table = cost.rows([{**found, "depth": 20}, {**found, "depth": 200}])
+    axes = Figure().add_subplot()
+    cost._draw(axes, table, "step_seconds")
+    axes.figure.draw_without_rendering()
+    texts = [label.get_text() for label in axes.get_yticklabels()]
+    assert any(texts)
+    assert all(not text or float(text.replace(",", "")) for text in texts)
 
 
 @pytest.mark.slow
