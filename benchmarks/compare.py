@@ -6,8 +6,8 @@
 Each contestant trains in a process of its own that has compiled already, and the turns go round,
 so that a machine that slows down slows all. What is printed are medians over the rounds; a ratio is
 the median of the rounds' own ratios, beside the smallest and the largest, of the first of ours in
-the same number format over the line's contestant. PyTorch may live in
-another environment (`--pytorch`), as may the peers and ours (`--python`, several times).
+the same number format over the line's contestant. PyTorch may live in another environment
+(`--pytorch`), as may the peers and ours (`--python`, several times).
 """
 
 import dataclasses
