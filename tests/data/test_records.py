@@ -89,7 +89,7 @@ def test_worker_process_can_have_the_records(tree: Path, tmp_path: Path):
 
 
 def test_record_of_a_set_without_file_names_is_named_by_its_place(tmp_path: Path):
-    from test_sources import prepare_tfds_set
+    from test_tfds_sets import prepare_tfds_set
 
     prepare_tfds_set(tmp_path)
     opened = records.open("toy", "train", str(tmp_path))

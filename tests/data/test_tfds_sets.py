@@ -1,0 +1,114 @@
+"""What `sources.load` promises about TFDS sets of any name."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from resnet_jax.data import sources
+from resnet_jax.errors import InputError
+
+REPOSITORY = Path(__file__).parents[2]
+SAMPLE = REPOSITORY.parent / "shared" / "data" / "imagenet-sample"
+
+
+def prepare_tfds_set(data_dir: Path, **features: tfds.features.FeatureConnector) -> None:
+    """Prepares `toy/1.0.0`, six 4×5 images that get redder, as a set TFDS has no code for."""
+    features = {
+        "image": tfds.features.Image(shape=(4, 5, 3)),
+        "label": tfds.features.ClassLabel(names=["even", "odd"]),
+    } | features
+
+    class Toy(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = "toy"
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features_dict = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=features_dict)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for i in range(6):
+                stream = io.BytesIO()
+                Image.new("RGB", (5, 4), (40 * i, 0, 0)).save(stream, "PNG")
+                values = {"image": stream.getvalue(), "label": i % 2, "text": "words"}
+                yield i, {key: values[key] for key in features}
+
+    Toy(data_dir=str(data_dir)).download_and_prepare(file_format="array_record")
+
+
+def test_any_prepared_tfds_set_loads(tmp_path: Path):
+    prepare_tfds_set(tmp_path)
+    train = sources.load("toy", "train", data_dir=str(tmp_path))
+    assert train.images.shape == (6, 4, 5, 3)
+    assert train.class_names == ("even", "odd")
+    red = train.images[:, 0, 0, 0]
+    assert sorted(red) == [0, 40, 80, 120, 160, 200]
+    np.testing.assert_array_equal(red // 40 % 2, train.labels)
+    part = sources.load("toy:1.0.0", "train[2:4]", data_dir=str(tmp_path))
+    np.testing.assert_array_equal(part.images, train.images[2:4])
+
+
+def test_order_is_that_of_tfds_data_source(tmp_path: Path):
+    prepare_tfds_set(tmp_path)
+    train = sources.load("toy", "train", data_dir=str(tmp_path))
+    stock = tfds.data_source("toy", split="train", data_dir=str(tmp_path))
+    np.testing.assert_array_equal(train.images, [example["image"] for example in stock])
+    np.testing.assert_array_equal(train.labels, [example["label"] for example in stock])
+
+
+def test_home_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    prepare_tfds_set(tmp_path / "sets")
+    assert len(sources.load("toy", "train", data_dir="~/sets").labels) == 6
+
+
+def refused_set(data_dir: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        sources.check("toy", ["train"], data_dir=str(data_dir), image_size=None)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_set_of_varying_sizes_is_refused(tmp_path: Path):
+    prepare_tfds_set(tmp_path, image=tfds.features.Image(shape=(None, None, 3)))
+    assert "image_folder" in refused_set(tmp_path)
+
+
+def test_set_without_label_is_refused(tmp_path: Path):
+    prepare_tfds_set(tmp_path, label=tfds.features.Scalar(np.int64), text=tfds.features.Text())
+    assert "wanted features image and label" in refused_set(tmp_path)
+
+
+def test_set_prepared_as_tfrecord_is_refused(tmp_path: Path):
+    prepare_tfds_set(tmp_path)
+    (folder,) = (tmp_path / "toy").iterdir()
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    for shard in folder.glob("*array_record*"):
+        shard.rename(folder / shard.name.replace("array_record", "tfrecord"))
+    assert "prepared as tfrecord, wanted array_record" in refused_set(tmp_path)
+
+
+def test_label_outside_the_classes_is_refused(tmp_path: Path):
+    prepare_tfds_set(tmp_path)
+    (folder,) = (tmp_path / "toy").iterdir()
+    features = folder / "features.json"
+    features.write_text(features.read_text().replace('"2"', '"1"'))
+    (folder / "label.labels.txt").write_text("even\n")
+    with pytest.raises(InputError, match=r"label 1, classes are 0\.\.0"):
+        sources.load("toy", "train", data_dir=str(tmp_path))
+
+
+def test_missing_shard_is_named(tmp_path: Path):
+    prepare_tfds_set(tmp_path)
+    (shard,) = (tmp_path / "toy" / "1.0.0").glob("*array_record*")
+    shard.unlink()
+    with pytest.raises(InputError, match=shard.name):
+        sources.load("toy", "train", data_dir=str(tmp_path))
