@@ -6,6 +6,7 @@ therefore the same with any number of workers and processes, and a run that cont
 needs to know nothing but the step.
 """
 
+import contextlib
 import functools
 import gc
 import os
@@ -13,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 import grain
@@ -94,7 +96,7 @@ class Stream:
         self._augmentation, self._framing = augmentation, framing
         self._num_workers = backends.num_cores() if num_workers is None else num_workers
         self._next: tuple[int, int] | None = None  # seed and step that the iterator is at
-        self._iterator: grain.DatasetIterator[pictures.Batch] | None = None
+        self._iterator: Iterator[pictures.Batch] | None = None
 
     def __len__(self) -> int:
         return len(self._records)
@@ -130,22 +132,19 @@ class Stream:
         order = functools.partial(_evaluation_order, batch_size, len(self))
         steps = -(-len(self) // batch_size)
         masks = resident.evaluation_batches(len(self), batch_size)
-        batches = self._read(order, "centre", 0, 0, steps)
-        try:
+        with contextlib.closing(self._read(order, "centre", 0, 0, steps)) as batches:
             for batch, (_, mask) in zip(batches, masks, strict=True):
                 yield batch, mask
-        finally:
-            _end(batches)
 
     def close(self) -> None:
         """Ends the worker processes."""
         if self._iterator is not None:
-            _end(self._iterator)
+            self._iterator.close()
         self._next = self._iterator = None
 
     def _read(
         self, order: Callable, augmentation: str, seed: int, start: int, stop: int
-    ) -> grain.DatasetIterator[pictures.Batch]:
+    ) -> Iterator[pictures.Batch]:
         batches = pictures.Batches(
             self._records,
             order,
@@ -162,7 +161,16 @@ class Stream:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain asks flags, which only commands have parsed.
         begin = functools.partial(_begin_worker, os.getpid())
-        return iter(steps.mp_prefetch(workers, worker_init_fn=begin))
+        iterator = iter(steps.mp_prefetch(workers, worker_init_fn=begin))
+        try:
+            with _signals_blocked():  # The workers start with the first batch.
+                first = [next(iterator)]
+            yield first.pop()
+            yield from iterator
+        finally:
+            iterator.close()
+            del iterator
+            gc.collect()  # It refers to itself, and to its last batches in shared memory.
 
 
 def _training_order(seed: int, batch_size: int, num_records: int, step: int) -> pictures.Order:
@@ -175,17 +183,23 @@ def _evaluation_order(batch_size: int, num_records: int, step: int) -> pictures.
     return pictures.Order(np.where(indices < num_records, indices, 0), None)
 
 
-def _end(iterator: grain.DatasetIterator) -> None:
-    """Ends an iterator's workers, and frees the shared memory of what it had ready."""
-    iterator.close()
-    gc.collect()  # It refers to itself, and to its last batches.
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """SIGINT and SIGTERM wait, and never reach the processes begun meanwhile, which inherit that.
+
+    They are for the parent, which stops its workers.
+    """
+    resource_tracker.ensure_running()  # Beginning later, it would let the signals through.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker(parent: int, index: int, count: int) -> None:
-    """In a worker: signals are for the parent, which stops its workers; without it, they end."""
+    """In a worker: without its parent it ends."""
     del index, count
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -231,14 +231,21 @@ def test_draws_are_the_same_on_every_machine():
 
 
 ORPHANS = """
-import os, sys, numpy as np
+import multiprocessing, sys, threading, time
 sys.path[:0] = [{tests!r}, {repository!r}]
 from test_streaming import stream
 
+def report():
+    while len(workers := multiprocessing.active_children()) < 2:
+        time.sleep(0.001)
+    print(*[worker.pid for worker in workers], flush=True)
+
 def main():
     data = stream({data_dir!r}, workers=2)
+    threading.Thread(target=report).start()
     data.inputs(0, 0, 1, 8, None)
-    print(*[c.pid for c in __import__("multiprocessing").active_children()], flush=True)
+    data.inputs(0, 1, 2, 8, None)
+    print("two batches", flush=True)
     sys.stdin.read()
 
 if __name__ == "__main__":
@@ -257,6 +264,9 @@ def test_workers_outlive_ctrl_c_but_not_their_parent(data_dir: str, tmp_path: Pa
     assert len(workers) == 2
     for pid in workers:
         os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+    assert parent.stdout.readline() == "two batches\n"  # One of each worker.
+    for pid in workers:
         os.kill(pid, signal.SIGTERM)
     time.sleep(0.2)
     assert all(Path(f"/proc/{pid}").exists() for pid in workers)
