@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -119,15 +118,12 @@ def refusal(name: str, splits: list[str], asked: dict) -> str:
     return ""
 
 
-def test_check_imports_neither_jax_nor_tensorflow_and_is_quick(tmp_path: Path):
+def test_check_imports_neither_jax_nor_tensorflow(tmp_path: Path):
     program = (
         "import sys\n"
         "from resnet_jax.data import sources\n"
         f"sources.check('cifar10', ['train'], data_dir={str(tmp_path)!r}, image_size=None)\n"
         "assert not {'jax', 'tensorflow', 'sklearn'} & set(sys.modules)\n"
     )
-    start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
-    # Half a second on an idle machine.
-    assert time.monotonic() - start < 5
