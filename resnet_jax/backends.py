@@ -73,7 +73,7 @@ def _keep_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):  # Else not glibc.
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TRIM_THRESHOLD, -1)  # Never; the largest number would be two gigabytes.
         mallopt(_M_ARENA_MAX, 1)
 
 
