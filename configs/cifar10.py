@@ -74,7 +74,7 @@ def recipe(name: str) -> ConfigDict:
     config.steps_per_dispatch = placeholder(int)
     config.parallel = "jit"  # or "pmap"
     config.deterministic = True  # on GPUs: the same bits at every start, but slower
-    config.remat = False  # less memory, a third more work; for nets of a thousand layers
+    config.remat = "none"  # or "activations", "units": less memory, more work (docs/performance.md)
     config.scan_units = zoo.depth(name) > 200  # compiled once for all that are alike, but slower
     config.onednn = True  # on CPUs: faster, but compiled anew at every start
     return config

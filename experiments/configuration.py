@@ -21,7 +21,7 @@ DTYPES = ("float32", "bfloat16")
 _SECTIONS = ("model", "dataset", "optimizer", "schedule")
 
 ADDED = {
-    **{"parallel": "jit", "deterministic": False, "onednn": False, "remat": False},
+    **{"parallel": "jit", "deterministic": False, "onednn": False, "remat": "none"},
     "scan_units": False,
     "start": None,
     "frozen": None,
@@ -54,10 +54,12 @@ def check(config: ConfigDict, *, prepared: bool = True) -> None:
     # From here on JAX is loaded, which takes most of a second.
     from resnet_jax import parallel
     from resnet_jax.data import resident
+    from resnet_jax.models import resnet
     from resnet_jax.training import freezing, schedules, step
 
     freezing.parse(config.frozen, architecture(config))
     check_choice("parallel", config.parallel, parallel.ENGINES)
+    check_choice("remat", config.remat, resnet.REMATS)
     with section("dataset"):
         means = resident.COLOR_MEANS if "streaming" in config else resident.MEANS
         check_choice("mean", config.dataset.mean, means)
@@ -83,7 +85,10 @@ def load_config(workdir: Path) -> ConfigDict:
     missing = [name for name in _SECTIONS if not isinstance(run.config.get(name), dict)]
     if missing:
         raise InputError(f"{workdir / 'config.json'}: has no section {missing[0]!r}")
-    return ConfigDict({**ADDED, **run.config})
+    config = {**ADDED, **run.config}
+    if isinstance(config["remat"], bool):  # in configs of earlier versions
+        config["remat"] = "units" if config["remat"] else "none"
+    return ConfigDict(config)
 
 
 def architecture(config: ConfigDict) -> Architecture:

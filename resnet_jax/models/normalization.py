@@ -5,9 +5,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 MOMENTUM = 0.9  # of the running statistics: running = 0.9 · running + 0.1 · new
 EPSILON = 1e-5
+
+COSTLY = "costly"
+"""The `checkpoint_name` of what takes long to compute a second time: convolutions and sums."""
 
 
 class BatchNorm(nn.Module):
@@ -47,6 +51,7 @@ class BatchNorm(nn.Module):
         x32 = grouped.astype(jnp.float32)
         mean = x32.mean((1, 2, 3))
         var = jnp.maximum((x32 * x32).mean((1, 2, 3)) - mean * mean, 0.0)
+        mean, var = checkpoint_name((mean, var), COSTLY)
         if not self.is_initializing():
             count = grouped.size // (grouped.shape[0] * grouped.shape[-1])
             unbiased = var.mean(0) * (count / max(count - 1, 1))

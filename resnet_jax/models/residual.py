@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from resnet_jax.models.architecture import EXPANSION, ORDERS, Architecture
 from resnet_jax.models.convolution import conv_general_dilated
 from resnet_jax.models.initialization import kernel_init
-from resnet_jax.models.normalization import BatchNorm
+from resnet_jax.models.normalization import COSTLY, BatchNorm
 
 _ACTIVATIONS: dict[str, Callable] = {
     "relu": nn.relu,
@@ -43,7 +44,7 @@ class Layers(nn.Module):
         Its place in the net, `role`, decides its initial weights: see `kernel_init`.
         """
         pad = dilation * (size // 2)
-        return nn.Conv(
+        y = nn.Conv(
             channels,
             (size, size),
             strides=stride,
@@ -56,6 +57,7 @@ class Layers(nn.Module):
             conv_general_dilated=conv_general_dilated if train else None,
             name=name,
         )(x)
+        return checkpoint_name(y, COSTLY)
 
     def norm(self, x, train: bool, *, name: str, zero_init: bool = False) -> jax.Array:
         if self.architecture.norm == "none":

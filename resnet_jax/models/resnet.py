@@ -9,7 +9,14 @@ from flax import linen as nn
 from resnet_jax.models import stacking
 from resnet_jax.models.architecture import ORDERS, STEMS
 from resnet_jax.models.initialization import kernel_init
+from resnet_jax.models.normalization import COSTLY
 from resnet_jax.models.residual import Layers, ResidualUnit
+
+REMATS = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "activations": jax.checkpoint_policies.save_only_these_names(COSTLY),
+    "units": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 class ResNet(Layers):
@@ -19,8 +26,9 @@ class ResNet(Layers):
       architecture: see `Architecture`.
       num_classes: of the classifier.
       dtype: of activations; parameters and batch-norm statistics are float32.
-      remat: in training keep only what each unit puts out, and compute its inside a second time
-        for the gradient (Chen et al. 2016): less memory, a third more work.
+      remat: one of `REMATS`: what each unit computes a second time for the gradient, instead of
+        keeping it (Chen et al. 2016). "activations": what follows from the convolutions' outputs
+        and from batch norm's statistics; "units": all its inside, which is a third more work.
       scan_units: the units of a stage that are alike, all but its first, are the steps of one
         `lax.scan`, compiled once, whatever their number. Their parameters and their first values
         are the same. An interceptor sees a loop's unit once, without its name, and no
@@ -29,7 +37,7 @@ class ResNet(Layers):
     """
 
     num_classes: int = 10
-    remat: bool = False
+    remat: str = "none"
     scan_units: bool = False
 
     @nn.compact
@@ -50,8 +58,10 @@ class ResNet(Layers):
           final activation.
         """
         x = self._stem(images.astype(self.dtype), train)
-        remat = self.remat and train
-        unit_class = nn.remat(ResidualUnit, static_argnums=2) if remat else ResidualUnit
+        unit_class = ResidualUnit
+        if train and self.remat != "none":
+            policy = REMATS[self.remat]
+            unit_class = nn.remat(ResidualUnit, static_argnums=2, policy=policy)
         outputs = []
         for stage, units in enumerate(self._units(), start=1):
             loop = f"stage{stage}_units"
@@ -100,7 +110,8 @@ class ResNet(Layers):
         def step(x, variables):
             return alike.apply(variables, x, train, mutable=mutable)
 
-        step = jax.checkpoint(step) if self.remat and train else step
+        if train and self.remat != "none":
+            step = jax.checkpoint(step, policy=REMATS[self.remat])
         x, updates = jax.lax.scan(step, x, stacked)
         for collection, of in updates.items():
             entries = {loop: of}

@@ -75,7 +75,7 @@ def create(
     num_classes: int = 10,
     dtype: Any = "float32",
     *,
-    remat: bool = False,
+    remat: str = "none",
     scan_units: bool = False,
     **overrides: Any,
 ) -> "ResNet":

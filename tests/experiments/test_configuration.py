@@ -7,6 +7,7 @@ import pytest
 
 from configs import cifar10, cifar100, digits
 from experiments import configuration
+from resnet_jax import runs
 from resnet_jax.errors import InputError
 
 WRONG = [
@@ -21,6 +22,7 @@ WRONG = [
     ("optimizer.weight_decay=-1e-4", "optimizer.weight_decay=-0.0001: must not be negative"),
     ("optimizer.decay=kernel", "optimizer.decay='kernel': allowed are kernels, all"),
     ("label_smoothing=1.0", "label_smoothing=1.0"),
+    ("remat=unit", "remat='unit': allowed are none, activations, units; nearest: units"),
     ("model.dtype=float16", "model.dtype='float16': allowed are float32, bfloat16"),
     ("model.group_size=48", "model.group_size=48: batches of 128"),
     ("accumulate=3", "model.batch_size=128: not a multiple of accumulate=3"),
@@ -101,6 +103,15 @@ def test_fields_that_say_where_a_run_runs_may_change():
     assert configuration.differences(old, new) == []
     new["dataset"]["flip"] = True
     assert configuration.differences(old, new) == ["dataset.flip: False, now True"]
+
+
+def test_runs_of_earlier_versions_are_read(tmp_path):
+    config = digits.get_config().to_dict()
+    del config["parallel"]
+    for switch, now in ((False, "none"), (True, "units")):
+        runs.write_json(tmp_path / "config.json", {"config": {**config, "remat": switch}})
+        found = configuration.load_config(tmp_path)
+        assert (found.parallel, found.remat) == ("jit", now)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_pooling_and_its_gradient_are_those_of_linen(height, width):
     np.testing.assert_allclose(pull(gradient)[0], expected_pull(gradient)[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", ["none", "activations", "units"])
 @pytest.mark.parametrize(
     ("name", "axes"),
     [
