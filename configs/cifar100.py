@@ -1,4 +1,4 @@
-"""CIFAR-100 under the papers' recipe (v2 Table 4).
+"""CIFAR-100 under the papers' recipe (v2 Table 3).
 
     python -m experiments.train --config=configs/cifar100.py:preact-resnet-164 \\
         --workdir=runs/cifar100-preact-164

@@ -102,11 +102,13 @@ def final_training_figures(rows: list[Row], steps_per_epoch: int) -> dict[str, f
     """Loss and error as the optimiser saw them over the last epoch, and images a second.
 
     They are means over the training rows (augmented images, the batch's own statistics) that end
-    within the last `steps_per_epoch` steps, as the papers' training curves are; `images_per_second`
-    is the median over all rows.
+    within the last `steps_per_epoch` steps, as the papers' training curves are; of a run of less
+    than ten epochs, within its last tenth. `images_per_second` is the median over all rows.
     """
     rows = [row for row in rows if row["split"] == "train"]
-    last = [row for row in rows if row["step"] > rows[-1]["step"] - steps_per_epoch]
+    num_steps = rows[-1]["step"] if rows else 0
+    span = min(steps_per_epoch, num_steps / 10)
+    last = [row for row in rows if row["step"] > num_steps - span]
     mean = lambda name: _mean([row[name] for row in last])
     rates = [row["images_per_second"] for row in rows if row.get("images_per_second")]
     return {

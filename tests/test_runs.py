@@ -106,10 +106,15 @@ def test_folder_of_runs_is_found_in_order(tmp_path):
 
 
 def test_final_figures_are_of_the_last_epoch():
-    rows = [row(10, loss=9.0, images_per_second=1.0)]
-    rows += [row(step, loss=step / 10, images_per_second=3.0) for step in (20, 30)]
-    figures = runs.final_training_figures([*rows, row(30, "test", loss=100.0)], steps_per_epoch=20)
-    assert figures == {"train_loss": 2.5, "train_error": 0.5, "images_per_second": 3.0}
+    rows = [row(180, loss=9.0, images_per_second=1.0)]
+    rows += [row(step, loss=step / 10, images_per_second=3.0) for step in (190, 200)]
+    figures = runs.final_training_figures([*rows, row(200, "test", loss=100.0)], steps_per_epoch=20)
+    assert figures == {"train_loss": 19.5, "train_error": 0.5, "images_per_second": 3.0}
+
+
+def test_final_figures_of_a_short_run_are_of_its_last_tenth():
+    rows = [row(step, loss=step / 10) for step in (250, 270, 280, 290, 300)]
+    assert runs.final_training_figures(rows, steps_per_epoch=391)["train_loss"] == 29.0
 
 
 def test_final_figures_of_a_diverged_run_are_unknown():

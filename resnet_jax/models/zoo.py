@@ -26,7 +26,7 @@ IMAGENET_STAGES = {  # v1 Table 1; 200 layers: v2 §5
     200: (3, 24, 36, 3),
 }
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 164, 1001, 1202)  # of both papers' tables
-CIFAR_BOTTLENECKS = (164, 1001)  # v2 §3 and Table 4
+CIFAR_BOTTLENECKS = (164, 1001)  # v2 Tables 2 and 3
 
 _NAME = re.compile(r"(cifar-)?(plain|resnet|preact-resnet)-(\d+)")
 

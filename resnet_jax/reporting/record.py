@@ -86,7 +86,9 @@ def write_record(tables: Sequence[PaperTable], folder: Path, output: Path) -> No
 
 def _paper_table(table: PaperTable, results: Sequence[Result]) -> list[str]:
     columns = ("Net", "Paper", "Ours", "Median", "Seeds", "Training", "Hardware", "Time", "Commit")
-    rows = [(name, *_paper_row(config, results)) for name, config in table.configs.items()]
+    rows = [
+        (name, *_paper_row(config, table.source, results)) for name, config in table.configs.items()
+    ]
     words = frozenset({"Net", "Hardware", "Commit"})
     return [
         f"### {table.source}: {exports.escape_markdown(table.title)}",
@@ -96,9 +98,11 @@ def _paper_table(table: PaperTable, results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _paper_row(config: dict[str, Any], results: Sequence[Result]) -> tuple[str, ...]:
+def _paper_row(
+    config: dict[str, Any], source: str, results: Sequence[Result]
+) -> tuple[str, ...]:
     row = interpret(Run(Path(), config, {}, [], None, [], "missing"), "")
-    number = papers.lookup(row.settings)
+    number = papers.lookup(row.settings, source)
     paper = in_paper(number) if number else NOTHING
     members = tuple(r for r in results if same_experiment(r.settings, row.settings))
     if not members:

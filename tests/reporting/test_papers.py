@@ -60,6 +60,14 @@ def test_batch_of_64_has_its_own_number():
     assert recipe.departures({**settings, "batch_size": 64}, small) == []
 
 
+def test_number_of_a_named_table_comes_first():
+    settings = {**RECIPE, "model.name": "resnet-110"}
+    assert papers.lookup(settings).std == 0.16
+    for source in ("v2 Table 1", "v2 Table 2", "v2 Table 3"):
+        found = papers.lookup(settings, source)
+        assert (found.source, found.error, found.std) == (source, 6.61, None)
+
+
 def test_10_crop_numbers_say_so():
     plain = papers.lookup({"model.name": "plain-34", "dataset.name": "imagenet2012"})
     assert plain.error == 28.54

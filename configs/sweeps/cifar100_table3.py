@@ -1,6 +1,6 @@
-"""Original and pre-activation bottleneck nets on CIFAR-100 (v2 Table 4), five seeds.
+"""Original and pre-activation bottleneck nets on CIFAR-100 (v2 Table 3), five seeds.
 
-    python -m experiments.sweep --config=configs/sweeps/cifar100_table4.py --workdir=runs/table4
+    python -m experiments.sweep --config=configs/sweeps/cifar100_table3.py --workdir=runs/cifar100
 
 About 21 days a seed on two CPU cores, reckoned from the 6 hours of ResNet-20 by multiply-adds: a
 sweep for accelerators.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 TITLE = "CIFAR-100: original and pre-activation residual nets"
-PAPER = "v2 Table 4"
+PAPER = "v2 Table 3"
 RECIPE = "paper"
 CONFIG = "configs/cifar100.py"
 COMMON = {"schedule.warmup": "constant"}  # v2: rate .01 for the first 400 steps of every run
