@@ -107,7 +107,7 @@ class Experiment:
         config = self.config
         # A dispatch costs next to nothing on the CPU; of a stream there is room for one step.
         single = jax.default_backend() == "cpu" or "streaming" in config
-        chunk = 1 if single else STEPS_PER_DISPATCH
+        chunk = 1 if single else _steps_per_dispatch(config.log_every)
         return loop.Calendar(
             num_steps=config.num_steps,
             log_every=config.log_every,
@@ -157,6 +157,17 @@ class Experiment:
     def _keys(self) -> tuple[jax.Array, jax.Array]:
         """Keys of the initial weights and of the steps."""
         return keys(self.config.seed)
+
+
+def _steps_per_dispatch(log_every: int) -> int:
+    """At most `STEPS_PER_DISPATCH`, and a whole number of dispatches to a row of the log.
+
+    For each other number of steps in a dispatch there is another program to compile.
+    """
+    if log_every <= STEPS_PER_DISPATCH:
+        return log_every
+    divisors = (n for n in range(STEPS_PER_DISPATCH, 9, -1) if log_every % n == 0)
+    return next(divisors, STEPS_PER_DISPATCH)
 
 
 def keys(seed: int) -> tuple[jax.Array, jax.Array]:

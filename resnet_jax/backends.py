@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import importlib.metadata
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -30,7 +31,8 @@ def prepare(*, deterministic: bool = False, onednn: bool = False) -> None:
         them cannot be written to the compilation cache.
     """
     flags = {}
-    if onednn and _ONEDNN_PAYS[0] <= _jaxlib_version() < _ONEDNN_PAYS[1]:
+    cpu = not (_has_gpu_plugin() or _has_tpu_library())
+    if onednn and cpu and _ONEDNN_PAYS[0] <= _jaxlib_version() < _ONEDNN_PAYS[1]:
         flags |= _ONEDNN
     if deterministic and _has_gpu_plugin():
         flags["xla_gpu_deterministic_ops"] = "true"
@@ -38,7 +40,7 @@ def prepare(*, deterministic: bool = False, onednn: bool = False) -> None:
     if "xla_cpu_experimental_onednn_custom_call=true" not in os.environ["XLA_FLAGS"]:
         _keep_compiled_programs()
     _use_cores_as_devices()
-    if not _has_gpu_plugin():
+    if cpu:
         _keep_freed_memory()
 
 
@@ -86,6 +88,10 @@ def num_cores() -> int:
 
 def _jaxlib_version() -> tuple[int, ...]:
     return tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
+
+
+def _has_tpu_library() -> bool:
+    return importlib.util.find_spec("libtpu") is not None
 
 
 def _has_gpu_plugin() -> bool:

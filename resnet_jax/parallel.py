@@ -19,18 +19,18 @@ def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) 
     Args:
       batch_size: examples a batch.
       num_groups: batch-norm statistics groups a batch.
-      num_devices: how many devices, the same number from each process; None for all accelerators,
-        or for as many CPU cores as can share the groups, so that no statistics need communication.
+      num_devices: how many devices, the same number from each process; None for as many
+        accelerators as can share a batch, or for as many CPU cores as can share the groups, so that
+        no statistics need communication.
 
     Raises:
       InputError: there are not that many devices, or they cannot share a batch evenly.
     """
     available, processes = jax.devices(), jax.process_count()
     if num_devices is None:
-        num_devices = len(available)
-        if available[0].platform == "cpu":
-            shares = range(processes, num_devices + 1, processes)
-            num_devices = max((d for d in shares if num_groups % d == 0), default=num_devices)
+        whole = num_groups if available[0].platform == "cpu" else batch_size
+        shares = range(processes, len(available) + 1, processes)
+        num_devices = max((d for d in shares if whole % d == 0), default=len(available))
     if not 1 <= num_devices <= len(available):
         raise InputError(f"num_devices={num_devices}: JAX sees {len(available)}")
     if num_devices % processes:

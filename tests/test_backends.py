@@ -51,6 +51,10 @@ def test_onednn_is_asked_for_where_xla_knows_it_and_it_pays(version, is_set, mon
     monkeypatch.setattr(backends, "_jaxlib_version", lambda: version)
     backends.prepare(onednn=True)
     assert ("onednn" in os.environ["XLA_FLAGS"]) == is_set
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(backends, "_has_gpu_plugin", lambda: True)
+    backends.prepare(onednn=True)
+    assert "onednn" not in os.environ["XLA_FLAGS"]
 
 
 def test_second_process_finds_what_the_first_compiled(tmp_path):

@@ -57,9 +57,7 @@ def study(
     folder = _folder(workdirs, output)
     untrained = [_load_config(text) for text in configs]
     # Only now, because loading JAX takes a second or two; then before it computes anything.
-    from resnet_jax import backends
-
-    backends.prepare()
+    _prepare(name, workdirs, untrained)
     from experiments.studies import subjects
     from experiments.studies.progress import Tracker
     from resnet_jax.reporting.studies.write import write_study
@@ -73,6 +71,24 @@ def study(
     presentation = importlib.import_module(f"resnet_jax.reporting.studies.{name}")
     written = folder / "analysis" / name
     return written, write_study(written, presentation, rows, _about(options, argv))
+
+
+def _prepare(name: str, workdirs: Sequence[str], untrained: Sequence[Any]) -> None:
+    """Sets JAX up: to measure, or to train as the configs have it."""
+    import jax
+
+    from experiments import configuration
+    from resnet_jax import backends
+
+    if STUDIES[name] == "trainings":
+        configs = [*map(configuration.load_config, workdirs), *untrained]
+        wanted = lambda field: any(config[field] for config in configs)
+        backends.prepare(deterministic=wanted("deterministic"), onednn=wanted("onednn"))
+        return
+    backends.prepare()
+    if jax.config.jax_default_matmul_precision is None:
+        # Else accelerators multiply with fewer bits, and what is measured is their rounding.
+        jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def _folder(workdirs: Sequence[str], output: str | None) -> Path:

@@ -68,7 +68,7 @@ class Subject:
         """Of the checkpoints; none for an untrained net."""
         if self.path is None or not (self.path / "checkpoints").is_dir():
             return []
-        with Checkpoints(self.path / "checkpoints") as checkpoints:
+        with Checkpoints(self.path / "checkpoints", read_only=True) as checkpoints:
             return checkpoints.steps
 
     def at(self, step: int) -> Variables:

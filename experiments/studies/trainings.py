@@ -114,7 +114,7 @@ def iterations(
         raise InputError(f"times={times}: must be at least 2")
     by_label: dict[str, list[Subject]] = {}
     for subject in subjects:
-        by_label.setdefault(subject.config.model.name, []).append(subject)
+        by_label.setdefault(label(subject.config), []).append(subject)
     paths: list[Path] = []
     shallowest = min(members[0].about()["depth"] for members in by_label.values())
     for members in by_label.values():
@@ -132,7 +132,7 @@ def iterations(
             raise InputError(f"workdir={str(path)!r}: this run is not complete")
         common = {
             **about,
-            "model": run.config["model"]["name"],
+            "model": label(config),
             "num_steps": run.config["num_steps"],
             "seed": run.config["seed"],
             "final_train_error": run.summary["train_error"],

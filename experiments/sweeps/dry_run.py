@@ -20,7 +20,9 @@ _WIDTH = 160  # characters, where there is no terminal to ask
 def show(planned: Sequence[PlannedRun], workdir: Path, workers: int | None) -> None:
     """Prints a line a run and the time of the whole; writes nothing."""
     slots = devices.slots(len(planned), workers)
-    if slots[0].cores:  # Before JAX starts, so that it sees what a worker would.
+    # Before JAX starts, so that it sees what a worker would.
+    os.environ.update(slots[0].environment)
+    if slots[0].cores:
         os.sched_setaffinity(0, slots[0].cores)
     counts = estimates.count(planned)
     table = Table("run", "state", box=None, pad_edge=False)

@@ -1,4 +1,4 @@
-"""From records to the crops of a batch, on the host; what worker processes run. Loads no JAX."""
+"""From records to the crops of a batch, on the host; what worker processes run."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

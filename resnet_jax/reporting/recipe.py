@@ -29,13 +29,25 @@ therefore not looked at."""
 
 IMAGENET = {
     "batch_size": 256,
+    "num_steps": 500_000,
     "label_smoothing": 0.0,
     "optimizer.weight_decay": 1e-4,
     "optimizer.momentum": 0.9,
     "optimizer.nesterov": False,
+    "schedule.name": "steps",
     "schedule.learning_rate": 0.1,
+    "schedule.boundaries": [0.3, 0.6, 0.9],
+    "schedule.factor": 0.1,
+    "model.group_size": 32,
+    "model.dtype": "float32",
+    "dataset.train": "train",
+    "dataset.image_size": 224,
+    "streaming.augmentation": "scale",
+    "streaming.scales": [256, 480],
+    "streaming.color_noise": 0.1,
 }
-"""v1 §3.4."""
+"""v1 §3.4, as `configs/imagenet.py` has it by default. (v1 lets the rate fall when the error stands
+still, in up to 60 × 10⁴ steps: that is the recipe `plateau` there, and counts as another.)"""
 
 RECIPES = {"cifar10": CIFAR, "cifar100": CIFAR, "imagenet2012": IMAGENET}
 
@@ -48,7 +60,7 @@ def departures(settings: Mapping[str, Any], number: Number) -> list[str]:
     """
     recipe = dict(RECIPES[number.dataset])
     if number.batch_size is not None:
-        recipe["batch_size"] = number.batch_size
+        recipe |= {"batch_size": number.batch_size, **number.recipe}
     phrases = [
         f"{field} {_text(settings[field])}, not {_text(expected)}"
         for field, expected in recipe.items()

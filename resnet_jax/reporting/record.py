@@ -30,8 +30,9 @@ from resnet_jax.runs import Run, write_text
 INTRODUCTION = """\
 # Results
 
-Errors in percent, of the last step; means, standard deviations and medians over seeds. "Time" is
-the median wall time of one run. This page is written by
+Errors in percent. Those of a test are of the last step; training errors are means over the last
+epoch, or over the last tenth of a run of less than ten epochs. Means, standard deviations and
+medians are over seeds; "Time" is the median wall time of one run. This page is written by
 
     python -m experiments.report --results=RESULTS.md
 
@@ -98,9 +99,7 @@ def _paper_table(table: PaperTable, results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _paper_row(
-    config: dict[str, Any], source: str, results: Sequence[Result]
-) -> tuple[str, ...]:
+def _paper_row(config: dict[str, Any], source: str, results: Sequence[Result]) -> tuple[str, ...]:
     row = interpret(Run(Path(), config, {}, [], None, [], "missing"), "")
     number = papers.lookup(row.settings, source)
     paper = in_paper(number) if number else NOTHING

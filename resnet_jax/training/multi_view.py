@@ -134,6 +134,7 @@ class Scorer:
         normalization = self._normalization
         if normalization.mean.shape[:2] != shape:
             normalization = normalization.uniform()
-        own = None if shape[0] == shape[1] else sizes
+        filled = any(crop.shape[:2] != shape for crop in crops)
+        own = sizes if filled or shape[0] != shape[1] else None
         scores = self._score(self._variables, *normalization, batch, own)
         return np.asarray(parallel.one_at_a_time(scores))[: len(crops)]

@@ -1,6 +1,7 @@
 """One command a study: on runs and untrained nets it leaves data, a figure and a finding."""
 
 import csv
+import json
 import signal
 import subprocess
 import sys
@@ -65,6 +66,21 @@ def test_study_of_a_run_leaves_data_figure_and_finding(sweep, name):
     assert "nan" not in finding
     report = write_report([sweep], sweep / "report")
     assert name.capitalize() in report.index.read_text()
+
+
+def test_lengths_are_compared_within_one_net_not_one_name(tmp_path):
+    workdirs = []
+    for activation, steps in (("relu", 10), ("relu", 30), ("tanh", 10), ("tanh", 30)):
+        config = digits.get_config(f"plain-20,num_steps={steps},model.activation={activation}")
+        workdirs.append(tmp_path / f"{activation}-{steps}")
+        runs.write_json(workdirs[-1] / "config.json", {"config": config.to_dict()})
+        row = json.dumps({"step": steps, "split": "train", "error": 0.5})
+        runs.write_text(workdirs[-1] / "metrics.jsonl", row + "\n")
+        errors = {"train_error": 0.5, "test_error": 0.5}
+        runs.write_json(workdirs[-1] / "summary.json", {"status": "completed", **errors})
+    _, finding = study("iterations", list(map(str, workdirs)), output=str(tmp_path))
+    assert finding.count("after 10 steps and 50.0% after 30") == 2
+    assert "plain-20, activation=tanh has a training error" in finding
 
 
 @pytest.mark.slow

@@ -57,7 +57,11 @@ def test_batch_of_64_has_its_own_number():
     assert papers.lookup(settings).error == 4.92
     small = papers.lookup({**settings, "batch_size": 64})
     assert small.error == 4.62
-    assert recipe.departures({**settings, "batch_size": 64}, small) == []
+    assert recipe.departures({**settings, "batch_size": 64}, small) == [
+        "num_steps 64,000, not 156,250"
+    ]
+    own = {"num_steps": 156_250, "model.group_size": 32, "schedule.boundaries": (0.4, 0.605)}
+    assert recipe.departures({**settings, "batch_size": 64, **own}, small) == []
 
 
 def test_number_of_a_named_table_comes_first():

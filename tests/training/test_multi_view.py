@@ -111,6 +111,16 @@ def test_imagenet_net_scores_as_in_a_slow_loop_on_ten_photographs(name, view):
     np.testing.assert_allclose(scores, expected, rtol=2e-3, atol=1e-5)
 
 
+def test_crop_that_is_filled_up_to_a_square_scores_as_alone():
+    model, variables = net("resnet-18", 64)
+    crop = np.random.default_rng(0).integers(0, 256, (48, 60, 3), np.uint8)
+    assert filled_shape(48, 60, 32) == (64, 64)
+    image = (crop[None] / np.float32(255) - MEAN) / STD
+    expected = jax.nn.log_softmax(jit_apply(model, variables, image))
+    found = scorer(model, variables, 64)([[crop]])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_logits_can_be_averaged_instead():
     model, variables = net("resnet-8", 32)
     crops = list(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8))

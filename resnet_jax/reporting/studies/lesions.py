@@ -89,19 +89,23 @@ def _range(medians: dict[int, float]) -> str:
 
 
 def _effective(net: str, rows: list[Row]) -> str:
-    """The lengths that hold 95% of the sum of gradients, the middle of it."""
+    """The lengths that hold 95% of the sum of gradients, and of the paths: the middle of each."""
     lengths, totals = np.array(column(rows, "length")), np.array(column(_weighted(rows), "total"))
-    units = lengths[-1]
     if not np.isfinite(totals).all() or not totals.sum():
         return f"Along {net}'s paths no gradient arrives."
-    cumulative = np.cumsum(totals) / totals.sum()
-    low = lengths[np.searchsorted(cumulative, 0.025)]
-    high = lengths[min(np.searchsorted(cumulative, 0.975), len(lengths) - 1)]
-    shorter = "shorter" if (low + high) / 2 < units / 2 else "not shorter"
+    low, high = _middle(lengths, totals)
+    shortest, longest = _middle(lengths, np.array(column(rows, "share")))
     return (
         f"95% of the gradient that reaches {net}'s first unit comes through paths of {low} to "
-        f"{high} of {units} units, {shorter} than most of its paths are ({units / 2:g})."
+        f"{high} of {lengths[-1]} units; 95% of its paths have {shortest} to {longest}."
     )
+
+
+def _middle(lengths: np.ndarray, weights: np.ndarray) -> tuple[int, int]:
+    """The first and last length of the middle 95% of the weights."""
+    cumulative = np.cumsum(weights) / weights.sum()
+    low, high = np.searchsorted(cumulative, (0.025, 0.975))
+    return lengths[low], lengths[min(high, len(lengths) - 1)]
 
 
 def _weighted(rows: Sequence[Row]) -> list[Row]:
