@@ -145,11 +145,13 @@ def interpret(
 def group(results: Sequence[Result]) -> list[Group]:
     """Groups by the whole config, less the seed and `NOT_WHAT`; in the order of their showing.
 
-    A run without a readable config joins the one group that fits what its sweep declared of it.
+    A field that is None is as one that a config of an earlier version lacks. A run without a
+    readable config joins the one group that fits what its sweep declared of it.
     """
     members: dict[str, list[Result]] = {}
     for result in filter(lambda result: result.has_config, results):
-        members.setdefault(naming.as_text(result.settings), []).append(result)
+        stated = {key: value for key, value in result.settings.items() if value is not None}
+        members.setdefault(naming.as_text(stated), []).append(result)
     known = {key: group[0].settings for key, group in members.items()}
     for result in filter(lambda result: not result.has_config, results):
         fitting = [k for k, settings in known.items() if _fits(result.declared, settings)]

@@ -13,6 +13,17 @@ def test_runs_that_differ_in_the_seed_alone_are_one_group(degradation: Path):
     assert {len(group.results) for group in groups} == {3}
 
 
+def test_field_that_earlier_versions_lacked_does_not_make_another_experiment(
+    tmp_path: Path, write_run
+):
+    for seed in range(3):
+        path = write_run(tmp_path, "resnet-20", seed) / "config.json"
+        record = json.loads(path.read_text())
+        record["config"] |= [{}, {"start": None}, {"start": "elsewhere"}][seed]
+        path.write_text(json.dumps(record))
+    assert sorted(len(group.results) for group in collect([tmp_path]).groups) == [1, 2]
+
+
 def test_label_names_the_settings_in_which_nets_of_one_name_differ(tmp_path: Path, write_run):
     write_run(tmp_path, "resnet-20", name="a", option="A")
     write_run(tmp_path, "resnet-20", name="b", option="B")
