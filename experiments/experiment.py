@@ -160,7 +160,7 @@ class Experiment:
 
 
 def _steps_per_dispatch(log_every: int) -> int:
-    """At most `STEPS_PER_DISPATCH`, and a whole number of dispatches to a row of the log.
+    """At most `STEPS_PER_DISPATCH`; where a number above 9 allows it, a divisor of `log_every`.
 
     For each other number of steps in a dispatch there is another program to compile.
     """

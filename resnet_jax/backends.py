@@ -31,7 +31,7 @@ def prepare(*, deterministic: bool = False, onednn: bool = False) -> None:
         them cannot be written to the compilation cache.
     """
     flags = {}
-    cpu = not (_has_gpu_plugin() or _has_tpu_library())
+    cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or not (_has_gpu_plugin() or _has_tpu_library())
     if onednn and cpu and _ONEDNN_PAYS[0] <= _jaxlib_version() < _ONEDNN_PAYS[1]:
         flags |= _ONEDNN
     if deterministic and _has_gpu_plugin():

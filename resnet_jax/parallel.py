@@ -29,8 +29,7 @@ def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) 
     available, processes = jax.devices(), jax.process_count()
     if num_devices is None:
         whole = num_groups if available[0].platform == "cpu" else batch_size
-        shares = range(processes, len(available) + 1, processes)
-        num_devices = max((d for d in shares if whole % d == 0), default=len(available))
+        num_devices = most_devices(whole, len(available), processes)
     if not 1 <= num_devices <= len(available):
         raise InputError(f"num_devices={num_devices}: JAX sees {len(available)}")
     if num_devices % processes:
@@ -47,6 +46,12 @@ def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) 
         by_process[device.process_index].append(device)
     devices = [device for owned in by_process.values() for device in owned[:share]]
     return jax.make_mesh((num_devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def most_devices(whole: int, available: int, processes: int = 1) -> int:
+    """The most devices, as many of each process, that divide a whole evenly; or all there are."""
+    shares = range(processes, available + 1, processes)
+    return max((count for count in shares if whole % count == 0), default=available)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

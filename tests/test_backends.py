@@ -48,13 +48,29 @@ def test_flags_of_the_user_are_kept():
 )
 def test_onednn_is_asked_for_where_xla_knows_it_and_it_pays(version, is_set, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setattr(backends, "_jaxlib_version", lambda: version)
     backends.prepare(onednn=True)
     assert ("onednn" in os.environ["XLA_FLAGS"]) == is_set
+
+
+@pytest.mark.parametrize(
+    ("gpu", "tpu", "platforms", "is_set"),
+    [
+        (False, False, "", True),
+        (True, False, "", False),
+        (False, True, "", False),
+        (True, False, "cpu", True),
+    ],
+)
+def test_onednn_is_asked_for_on_cpus_alone(gpu, tpu, platforms, is_set, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.setattr(backends, "_has_gpu_plugin", lambda: True)
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(backends, "_jaxlib_version", lambda: (0, 12))
+    monkeypatch.setattr(backends, "_has_gpu_plugin", lambda: gpu)
+    monkeypatch.setattr(backends, "_has_tpu_library", lambda: tpu)
     backends.prepare(onednn=True)
-    assert "onednn" not in os.environ["XLA_FLAGS"]
+    assert ("onednn" in os.environ["XLA_FLAGS"]) == is_set
 
 
 def test_second_process_finds_what_the_first_compiled(tmp_path):

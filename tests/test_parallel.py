@@ -19,3 +19,18 @@ def test_devices_that_are_not_there_are_refused():
 def test_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(InputError, match="batch_size=10: 4 devices cannot share it"):
         parallel.make_mesh(10, 10, 4)
+
+
+@pytest.mark.parametrize(
+    ("whole", "available", "processes", "devices"),
+    [
+        (128, 8, 1, 8),
+        (128, 6, 1, 4),
+        (128, 7, 1, 4),
+        (2, 8, 1, 2),
+        (128, 24, 2, 16),
+        (128, 24, 3, 24),
+    ],
+)
+def test_as_many_devices_as_divide_the_whole(whole, available, processes, devices):
+    assert parallel.most_devices(whole, available, processes) == devices

@@ -1,5 +1,6 @@
 """One study from its name to its folder."""
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -66,7 +67,7 @@ def study(
     measure = getattr(module, name)
     options = _options(measure, settings)
     found = subjects.collect(workdirs, untrained, data_dir)
-    with Tracker(folder) as tracker:
+    with Tracker(folder) as tracker, _precision(name):
         rows = measure(found, tracker, **options)
     presentation = importlib.import_module(f"resnet_jax.reporting.studies.{name}")
     written = folder / "analysis" / name
@@ -74,21 +75,28 @@ def study(
 
 
 def _prepare(name: str, workdirs: Sequence[str], untrained: Sequence[Any]) -> None:
-    """Sets JAX up: to measure, or to train as the configs have it."""
-    import jax
-
+    """Sets JAX up; for a study that trains, as the configs have it."""
     from experiments import configuration
     from resnet_jax import backends
 
     if STUDIES[name] == "trainings":
-        configs = [*map(configuration.load_config, workdirs), *untrained]
+        configs = [*map(configuration.load_config, map(Path, workdirs)), *untrained]
         wanted = lambda field: any(config[field] for config in configs)
         backends.prepare(deterministic=wanted("deterministic"), onednn=wanted("onednn"))
-        return
-    backends.prepare()
-    if jax.config.jax_default_matmul_precision is None:
-        # Else accelerators multiply with fewer bits, and what is measured is their rounding.
-        jax.config.update("jax_default_matmul_precision", "highest")
+    else:
+        backends.prepare()
+
+
+def _precision(name: str) -> contextlib.AbstractContextManager:
+    """For studies that only measure: products of 32 bits on accelerators too.
+
+    Else what is measured there may be rounding.
+    """
+    import jax
+
+    if STUDIES[name] == "trainings":
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision("highest")
 
 
 def _folder(workdirs: Sequence[str], output: str | None) -> Path:

@@ -116,11 +116,11 @@ def iterations(
     for subject in subjects:
         by_label.setdefault(label(subject.config), []).append(subject)
     paths: list[Path] = []
-    shallowest = min(members[0].about()["depth"] for members in by_label.values())
+    depths = [members[0].about()["depth"] for members in by_label.values()]
     for members in by_label.values():
         own = [_run_folder(subject, tracker.folder, 1) for subject in members]
         paths += own
-        reference = len(by_label) > 1 and members[0].about()["depth"] == shallowest
+        reference = members[0].about()["depth"] == min(depths) < max(depths)
         if len({subject.config.num_steps for subject in members}) == 1 and not reference:
             paths.append(_run_folder(members[0], tracker.folder, times))
     rows = []
@@ -154,7 +154,8 @@ def _run_folder(subject: Subject, folder: Path, times: int) -> Path:
     if subject.path is not None:
         path = subject.path.with_name(f"{subject.path.name}-{times}x")
     else:
-        path = folder / f"{config.model.name}-seed{config.seed}-{config.num_steps}-steps"
+        name = label(config).replace(", ", "-")
+        path = folder / f"{name}-seed{config.seed}-{config.num_steps}-steps"
     code = train(config, path)
     if code:  # Stopped and saved, as `train` has said.
         sys.exit(code)
@@ -173,9 +174,10 @@ def _deeper(subject: Subject, depth: int) -> Subject:
 def _evaluate(
     subject: Subject, variables: Variables, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, Any]:
-    logits = np.concatenate(
-        [np.asarray(_logits(subject.model, variables, part)) for (part,) in batches(images)]
-    )
+    with jax.default_matmul_precision("highest"):  # Two nets' logits are compared.
+        logits = np.concatenate(
+            [np.asarray(_logits(subject.model, variables, part)) for (part,) in batches(images)]
+        )
     return {
         "logits": logits,
         "loss": float(cross_entropy(logits, labels).mean()),

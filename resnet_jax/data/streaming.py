@@ -185,9 +185,9 @@ def _evaluation_order(batch_size: int, num_records: int, step: int) -> pictures.
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """SIGINT and SIGTERM wait, and never reach the processes begun meanwhile, which inherit that.
+    """SIGINT and SIGTERM pass this thread by, and processes and threads begun meanwhile for good.
 
-    They are for the parent, which stops its workers.
+    They are for the parent's other threads, or for later; the parent stops its workers.
     """
     resource_tracker.ensure_running()  # Beginning later, it would let the signals through.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})

@@ -9,7 +9,7 @@ from experiments import configuration
 from experiments.sweeps import definition, plan
 from resnet_jax.data import tree_builder
 from resnet_jax.errors import InputError
-from resnet_jax.reporting import naming, papers
+from resnet_jax.reporting import naming, papers, recipe
 
 FOLDER = Path("configs/sweeps")
 REPOSITORY = Path(__file__).parents[2]
@@ -77,6 +77,16 @@ def test_every_number_of_the_table_has_its_run(name: str, source: str, dataset: 
     for number in numbers:
         axes = {f"model.{axis}": value for axis, value in number.axes.items()}
         assert naming.architecture({"model.name": number.model, **axes}) in have, number
+
+
+def test_nets_of_batches_of_64_follow_the_releases_recipe():
+    found = []
+    for run in planned("cifar10_table3.py"):
+        settings = naming.flatten(run.config.to_dict())
+        if settings["batch_size"] == 64:
+            found += [papers.lookup(settings)]
+            assert recipe.departures(settings, found[-1]) == []
+    assert {number.error for number in found} == {4.62}
 
 
 def test_second_paper_warms_every_run_up_for_400_steps_at_a_tenth_of_the_rate():

@@ -68,19 +68,38 @@ def test_study_of_a_run_leaves_data_figure_and_finding(sweep, name):
     assert name.capitalize() in report.index.read_text()
 
 
-def test_lengths_are_compared_within_one_net_not_one_name(tmp_path):
-    workdirs = []
-    for activation, steps in (("relu", 10), ("relu", 30), ("tanh", 10), ("tanh", 30)):
-        config = digits.get_config(f"plain-20,num_steps={steps},model.activation={activation}")
-        workdirs.append(tmp_path / f"{activation}-{steps}")
-        runs.write_json(workdirs[-1] / "config.json", {"config": config.to_dict()})
-        row = json.dumps({"step": steps, "split": "train", "error": 0.5})
-        runs.write_text(workdirs[-1] / "metrics.jsonl", row + "\n")
-        errors = {"train_error": 0.5, "test_error": 0.5}
-        runs.write_json(workdirs[-1] / "summary.json", {"status": "completed", **errors})
-    _, finding = study("iterations", list(map(str, workdirs)), output=str(tmp_path))
+def finished(workdir, config) -> int:
+    """Writes a run's folder as if it had been trained."""
+    errors = {"train_error": 0.5, "test_error": 0.5}
+    runs.write_json(workdir / "config.json", {"config": config.to_dict()})
+    row = {"step": config.num_steps, "split": "train", "error": 0.5}
+    runs.write_text(workdir / "metrics.jsonl", json.dumps(row) + "\n")
+    runs.write_json(workdir / "summary.json", {"status": "completed", **errors})
+    return 0
+
+
+@pytest.mark.parametrize("steps", [(10, 30), (10,)])
+def test_lengths_are_compared_within_one_net_not_one_name(steps, tmp_path, monkeypatch):
+    from experiments.studies import trainings
+
+    trained = []
+    train = lambda config, path: trained.append(path.name) or finished(path, config)
+    monkeypatch.setattr(trainings, "train", train)
+    for activation in ("relu", "tanh"):
+        for length in steps:
+            fields = f"plain-20,num_steps={length},model.activation={activation}"
+            finished(tmp_path / f"{activation}-{length}", digits.get_config(fields))
+    workdirs = [str(path) for path in tmp_path.iterdir()]
+    _, finding = study("iterations", workdirs, output=str(tmp_path), settings=["times=3"])
+    assert sorted(trained) == ([] if len(steps) == 2 else ["relu-10-3x", "tanh-10-3x"])
     assert finding.count("after 10 steps and 50.0% after 30") == 2
     assert "plain-20, activation=tanh has a training error" in finding
+
+
+def test_folder_that_is_no_run_is_one_line_before_a_training_study(tmp_path):
+    runs.write_json(tmp_path / "config.json", {"config": {"seed": 0}})
+    with pytest.raises(InputError, match="has no section 'model'"):
+        study("iterations", [str(tmp_path)])
 
 
 @pytest.mark.slow

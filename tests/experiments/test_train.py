@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from configs import arguments, digits
-from experiments import command, train
+from experiments import command, experiment, train
 from experiments.configuration import load_config
 from experiments.experiment import build
 from experiments.interruption import StopSignals
@@ -323,3 +323,10 @@ def test_evaluation_of_what_is_not_there_is_one_line(finished, flags, message):
     assert result.returncode == command.WRONG_INPUT
     assert result.stderr.count("\n") == 1
     assert all(part in result.stderr for part in message.split(".*"))
+
+
+@pytest.mark.parametrize(
+    ("log_every", "steps"), [(1, 1), (20, 20), (100, 100), (250, 50), (202, 100), (1000, 100)]
+)
+def test_dispatches_divide_a_row_of_the_log_where_they_can(log_every, steps):
+    assert experiment._steps_per_dispatch(log_every) == steps

@@ -52,7 +52,9 @@ def _verdict(this: Row, error: float, rows: Sequence[Row]) -> str:
     ]
     if not shallower:
         return "; no shallower net of its family is there to say whether that cures it."
-    reference = max(shallower, key=lambda row: row["depth"])
+    settings = lambda row: row["model"].partition(", ")[2]
+    alike = [row for row in shallower if settings(row) == settings(this)]
+    reference = max(alike or shallower, key=lambda row: row["depth"])
     runs = by(by(rows, "model")[reference["model"]], "num_steps", "seed")
     firsts = [own[0] for own in runs.values()]
     shortest = min(column(firsts, "num_steps"))
