@@ -41,11 +41,9 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
         sums = np.zeros(2, np.float32)  # Counts are exact to 2²⁴.
         for batch in data.evaluation_inputs(batch_size):
             inputs, mask = parallel.place(batch, sharded)
-            before, sums = (
-                sums,
-                parallel.one_at_a_time(
-                    evaluate_batch(sums, variables, data.on_devices, inputs, mask)
-                ),
+            before = sums
+            sums = parallel.one_at_a_time(
+                evaluate_batch(before, variables, data.on_devices, inputs, mask)
             )
             jax.block_until_ready(before)  # At most two batches wait for the devices.
         losses, errors = jax.device_get(sums)
