@@ -93,8 +93,7 @@ class Drill:
         damages = [kind for kind in deck if kind in faults.DAMAGES]
         stops = [kind for kind in deck if kind in faults.STOPS]
         while stops or damages:
-            stop = stops[0] if stops else "SIGKILL to all"
-            if not self._train_until_struck(stop):
+            if not self._train_until_struck(stops[0] if stops else None):
                 continue  # The run was finished too soon; the fault strikes the next one.
             stops = stops[1:]
             share = len(damages) / (len(stops) + 1)  # So that both last until the end.
@@ -104,12 +103,15 @@ class Drill:
         self._start()
         self._finish()
 
-    def _train_until_struck(self, stop: str) -> bool:
-        """Starts the run and stops it with a fault; False if it came to its end before."""
+    def _train_until_struck(self, stop: str | None) -> bool:
+        """Starts the run and stops it with a fault; False if it came to its end before.
+
+        Without a fault it is only taken down, for what damages its folder.
+        """
         self._start()
         rows = 12 if stop == "NaN in the parameters" else self._chance.randint(5, 10)
         try:
-            if "SIGKILL" in stop and self._chance.random() < 0.2:
+            if stop and "SIGKILL" in stop and self._chance.random() < 0.2:
                 time.sleep(self._chance.uniform(0, 10))  # somewhere in the start
             else:
                 self._run.wait_for(rows, faults.PATIENCE)
@@ -119,11 +121,14 @@ class Drill:
             if not self._run.running() or reached > _STEPS.value - 20:
                 self._finish()
                 return False
+            if not stop:
+                self._run.kill()
+                return True
             complaint = faults.STOPS[stop](self._run, self._disk, self._chance)
         except TimeoutError as error:
             self._run.kill()
             complaint, reached = f"hangs: {error}", 0
-        self._note(stop, max([reached, *self._run.printed_steps()]), complaint)
+        self._note(stop or "no fault", max([reached, *self._run.printed_steps()]), complaint)
         return True
 
     def _start(self) -> None:
