@@ -107,7 +107,8 @@ class Experiment:
         config = self.config
         # A dispatch costs next to nothing on the CPU; of a stream there is room for one step.
         single = jax.default_backend() == "cpu" or "streaming" in config
-        chunk = 1 if single else _steps_per_dispatch(config.log_every)
+        periods = (config.log_every, config.evaluate_every, config.checkpoint_every)
+        chunk = 1 if single else _steps_per_dispatch(*periods)
         return loop.Calendar(
             num_steps=config.num_steps,
             log_every=config.log_every,
@@ -159,14 +160,13 @@ class Experiment:
         return keys(self.config.seed)
 
 
-def _steps_per_dispatch(log_every: int) -> int:
-    """At most `STEPS_PER_DISPATCH`; where a number above 9 allows it, a divisor of `log_every`.
+def _steps_per_dispatch(*periods: int) -> int:
+    """At most `STEPS_PER_DISPATCH`; where a number above 9 allows it, a divisor of all periods.
 
     For each other number of steps in a dispatch there is another program to compile.
     """
-    if log_every <= STEPS_PER_DISPATCH:
-        return log_every
-    divisors = (n for n in range(STEPS_PER_DISPATCH, 9, -1) if log_every % n == 0)
+    common = math.gcd(*periods)
+    divisors = (n for n in range(STEPS_PER_DISPATCH, 9, -1) if common % n == 0)
     return next(divisors, STEPS_PER_DISPATCH)
 
 

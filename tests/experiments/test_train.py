@@ -326,7 +326,9 @@ def test_evaluation_of_what_is_not_there_is_one_line(finished, flags, message):
 
 
 @pytest.mark.parametrize(
-    ("log_every", "steps"), [(1, 1), (20, 20), (100, 100), (250, 50), (202, 100), (1000, 100)]
-)
-def test_dispatches_divide_a_row_of_the_log_where_they_can(log_every, steps):
-    assert experiment._steps_per_dispatch(log_every) == steps
+    ("periods", "steps"),
+    [((20, 1000, 1000), 20), ((100, 1000, 500), 100), ((250, 1000, 1000), 50),
+     ((100, 391, 1000), 100), ((1000, 5000, 1000), 100), ((5, 100, 100), 100)],
+)  # fmt: skip
+def test_dispatches_divide_what_lies_between_two_events_where_they_can(periods, steps):
+    assert experiment._steps_per_dispatch(*periods) == steps
