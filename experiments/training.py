@@ -58,6 +58,7 @@ def _is_complete(config: ConfigDict, workdir: Path) -> bool:
 def _holds_finished_run(config: ConfigDict, workdir: Path) -> bool:
     run = runs.read_run(workdir)
     if run.status == "missing":
+        _refuse_folder_of_runs(workdir)
         starting.check(config)  # A run that has begun has its own weights.
         return False
     # A torn line in metrics.jsonl is what a kill may leave: the log is mended when it is opened.
@@ -71,6 +72,16 @@ def _holds_finished_run(config: ConfigDict, workdir: Path) -> bool:
             "choose another folder, or set these fields back"
         )
     return run.summary is not None
+
+
+def _refuse_folder_of_runs(workdir: Path) -> None:
+    """A run among the folders of others would enter their report, and a sweep's at that."""
+    others = [run.name for run in runs.find_runs(workdir)] if workdir.is_dir() else []
+    if others:
+        raise InputError(
+            f"workdir={str(workdir)!r} holds folders of runs ({', '.join(others[:3])}"
+            f"{', …' * (len(others) > 3)}); give this one a folder of its own"
+        )
 
 
 def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:

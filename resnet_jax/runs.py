@@ -85,13 +85,11 @@ def read_run(path: str | os.PathLike) -> Run:
 
 
 def find_runs(workdir: str | os.PathLike) -> list[Run]:
-    """The run in `workdir`, or else all runs in its sub-folders, by name."""
+    """The run in `workdir`, if it is one, and all runs in its sub-folders, by name."""
     workdir = Path(workdir)
-    if _is_run(workdir):
-        return [read_run(workdir)]
     if not workdir.is_dir():
         raise InputError(f"workdir={str(workdir)!r}: no such folder")
-    return [read_run(path) for path in sorted(workdir.iterdir()) if _is_run(path)]
+    return [read_run(path) for path in (workdir, *sorted(workdir.iterdir())) if _is_run(path)]
 
 
 def _is_run(path: Path) -> bool:

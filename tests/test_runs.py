@@ -101,6 +101,8 @@ def test_folder_of_runs_is_found_in_order(tmp_path):
     (tmp_path / "report").mkdir()
     assert [run.name for run in runs.find_runs(tmp_path)] == ["a", "b"]
     assert [run.name for run in runs.find_runs(tmp_path / "a")] == ["a"]
+    write_run(tmp_path / "a" / "c")  # A run that is also a folder of runs hides none of them.
+    assert [run.name for run in runs.find_runs(tmp_path / "a")] == ["a", "c"]
     with pytest.raises(InputError, match="no such folder"):
         runs.find_runs(tmp_path / "nowhere")
 

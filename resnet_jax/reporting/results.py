@@ -15,6 +15,9 @@ FINISHED = ("completed", "diverged")
 NOT_WHAT = frozenset({*WHERE_NOT_WHAT, "log_every", "evaluate_every", "checkpoint_every"})
 """Fields of the config that say where a run runs and how often it looks, not what it is."""
 
+_LENGTH = ("num_steps", "batch_size")
+"""Fields that must agree for nets of two depths to be compared."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -95,6 +98,10 @@ class Group:
     @property
     def label(self) -> str:
         return f"{self.model}, {self.setting}" if self.setting else self.model
+
+    @property
+    def has_length(self) -> bool:
+        return all(self.settings.get(field) is not None for field in _LENGTH)
 
     def having(self, *status: str) -> list[Result]:
         return [result for result in self.results if result.status in status]
@@ -177,11 +184,16 @@ def _group(results: list[Result]) -> Group:
 
 
 def _with_settings_told(groups: list[Group]) -> list[Group]:
-    """Fills in `setting`, from the fields in which nets of one name and data set differ."""
+    """Fills in `setting`, from the fields in which nets of one name and data set differ.
+
+    The length of the training is told wherever nets of one data set differ in it.
+    """
     keys: dict[str, set[str]] = {}
     for this in groups:
         twins = [g.settings for g in groups if (g.dataset, g.model) == (this.dataset, this.model)]
-        keys.setdefault(this.dataset, set()).update(naming.differing(twins))
+        known = [g.settings for g in groups if g.dataset == this.dataset and g.has_length]
+        lengths = set(naming.differing(known)) & set(_LENGTH)
+        keys.setdefault(this.dataset, set()).update(naming.differing(twins), lengths)
     return [
         dataclasses.replace(
             this, setting=naming.describe_settings(this.settings, sorted(keys[this.dataset]))

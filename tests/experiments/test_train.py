@@ -5,6 +5,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,13 @@ def test_line_torn_by_a_kill_does_not_keep_a_run_from_going_on(finished, tmp_pat
         file.write('{"step": 7, "spl')
     assert train.train(tiny(), tmp_path) == 0
     assert_same_run(tmp_path, finished)
+
+
+def test_folder_of_other_runs_is_refused_and_stays_as_it_is(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "runs" / "one")
+    with pytest.raises(InputError, match=r"holds folders of runs \(one\); give this one a folder"):
+        train.train(tiny(), tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["one"]
 
 
 def test_damaged_config_is_named_and_nothing_is_overwritten(tmp_path):
