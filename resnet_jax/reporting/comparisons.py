@@ -8,9 +8,10 @@ from resnet_jax.reporting import naming
 from resnet_jax.reporting.results import Group
 from resnet_jax.reporting.statistics import Difference, welch
 
-SINGLE_SEED_THRESHOLD = 5.0
-"""Percentage points by which single seeds must differ to be called different. Fully trained CIFAR
-nets differ by a few tenths of a point from seed to seed, nets of a short run by a few points."""
+THRESHOLD = 5.0
+"""Percentage points by which single seeds must differ to be called different, and that an interval
+must exclude to be called no difference. Fully trained CIFAR nets differ by a few tenths of a point
+from seed to seed, nets of a short run by a few points."""
 
 
 class Verdict(enum.Enum):
@@ -20,7 +21,8 @@ class Verdict(enum.Enum):
     DIVERGED = "the deeper net diverged: an optimisation effect"
     OVERFITTING = "only the test error is higher: overfitting"
     NONE = "the deeper net is no worse"
-    NOISE = "no difference that these seeds can show"
+    SMALL = "no difference that these seeds can show"
+    NOISE = "these seeds are too few to tell"
     UNDECIDED = "no finished runs to compare"
 
 
@@ -55,10 +57,18 @@ class Comparison:
 
 def compare(shallow: Group, deep: Group) -> Comparison:
     train, test = (
-        welch(percent(deep.values(field)), percent(shallow.values(field)))
+        _within_bounds(welch(percent(deep.values(field)), percent(shallow.values(field))))
         for field in ("train_error", "test_error")
     )
     return Comparison(shallow, deep, train, test, _verdict(shallow, deep, train, test))
+
+
+def _within_bounds(difference: Difference) -> Difference:
+    """Two errors in percent differ by 100 at most, whatever few seeds' interval says."""
+    if not difference.has_interval:
+        return difference
+    low, high = max(difference.low, -100.0), min(difference.high, 100.0)
+    return Difference(difference.value, low, high)
 
 
 def percent(fractions: Sequence[float]) -> list[float]:
@@ -72,11 +82,12 @@ def _verdict(shallow: Group, deep: Group, train: Difference, test: Difference) -
         return Verdict.UNDECIDED
     if direction(train) > 0:
         return Verdict.OPTIMISATION
+    no_worse = _most(train) <= THRESHOLD  # in training, as far as can be told
     if direction(test) > 0:
-        return Verdict.OVERFITTING
-    if direction(train) < 0 or direction(test) < 0:
+        return Verdict.OVERFITTING if no_worse else Verdict.NOISE
+    if direction(train) < 0 or (no_worse and direction(test) < 0):
         return Verdict.NONE
-    return Verdict.NOISE
+    return Verdict.SMALL if no_worse else Verdict.NOISE
 
 
 def direction(difference: Difference) -> int:
@@ -86,8 +97,11 @@ def direction(difference: Difference) -> int:
     """
     if difference.has_interval:
         return int(difference.low > 0) - int(difference.high < 0)
-    beyond = SINGLE_SEED_THRESHOLD
-    return int(difference.value > beyond) - int(difference.value < -beyond)
+    return int(difference.value > THRESHOLD) - int(difference.value < -THRESHOLD)
+
+
+def _most(difference: Difference) -> float:
+    return difference.high if difference.has_interval else difference.value
 
 
 def compare_families(groups: Sequence[Group]) -> list[Comparison]:

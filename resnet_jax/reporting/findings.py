@@ -18,7 +18,8 @@ LEADS = {
     Verdict.DIVERGED: "Degradation: ",
     Verdict.OVERFITTING: "Overfitting, not degradation: ",
     Verdict.NONE: "No degradation: ",
-    Verdict.NOISE: "No degradation seen: ",
+    Verdict.SMALL: "No degradation seen: ",
+    Verdict.NOISE: "Undecided: ",
     Verdict.UNDECIDED: "Undecided: ",
 }
 
@@ -133,7 +134,8 @@ def _meaning(comparison: Comparison) -> str:
         Verdict.DIVERGED: "It could not be trained at all: an optimisation effect.",
         Verdict.OVERFITTING: f"Only the test error is higher, by {test}: overfitting.",
         Verdict.NONE: "The deeper net is no worse.",
-        Verdict.NOISE: f"No difference that {comparison.describe_seeds()} can show.",
+        Verdict.SMALL: f"No difference that {comparison.describe_seeds()} can show.",
+        Verdict.NOISE: "These seeds are too few to tell.",
         Verdict.UNDECIDED: "Nothing can be said yet.",
     }[comparison.verdict]
 

@@ -6,16 +6,18 @@ from collections.abc import Iterable, Sequence
 from resnet_jax.reporting import naming, style
 from resnet_jax.reporting.analyses import Analysis
 from resnet_jax.reporting.collect import Collection
-from resnet_jax.reporting.comparisons import SINGLE_SEED_THRESHOLD
+from resnet_jax.reporting.comparisons import THRESHOLD
 from resnet_jax.reporting.findings import Findings
 from resnet_jax.reporting.markup import Markup, escape, join, tag
 from resnet_jax.reporting.results import Result
 from resnet_jax.reporting.tables import Table, comparisons_table, runs_table
 
-LAST_STEP = (
-    "All errors are those of the last step, not of the best epoch: the test set chose nothing, "
-    "neither a step nor a setting. Means, standard deviations and medians are over the completed "
-    "runs of different seeds; runs that diverged or are unfinished are counted and left out."
+FINAL = (
+    "Test errors are those of the last step, not of the best epoch: the test set chose nothing, "
+    "neither a step nor a setting. Training errors are what the optimiser saw in the last epoch, "
+    "or the last tenth of a run of less than ten: augmented images, dropout if there is any, and "
+    "weights that still move. Means, standard deviations and medians are over the completed runs "
+    "of different seeds; runs that diverged or are unfinished are counted and left out."
 )
 CURVES = (
     "Training error dashed and thin, test error bold, plain and residual nets on one scale, as in "
@@ -27,9 +29,9 @@ DEPTHS = (
     "number, where its recipe was followed."
 )
 INTERVALS = (
-    "Differences of mean last-step errors in percentage points, with 95% intervals by Welch's t "
+    "Differences of mean final errors in percentage points, with 95% intervals by Welch's t "
     "over seeds. An interval needs two completed seeds a side. With one seed a side, less than "
-    f"{SINGLE_SEED_THRESHOLD:g} points is not called a difference."
+    f"{THRESHOLD:g} points is not called a difference."
 )
 
 
@@ -49,7 +51,7 @@ def render(
         _figure(panels, CURVES + (DEPTHS if findings.comparisons else "")),
         tag("h2", "Results"),
         *(_table(table, heading=len(tables) > 1) for table in tables),
-        tag("p", LAST_STEP, class_="note"),
+        tag("p", FINAL, class_="note"),
         *_degradation(findings),
         *map(_analysis, analyses),
         tag("h2", "Runs"),

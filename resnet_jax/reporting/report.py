@@ -9,7 +9,7 @@ from resnet_jax.reporting.analyses import read_analyses
 from resnet_jax.reporting.collect import Collection, collect
 from resnet_jax.reporting.findings import Findings, find
 from resnet_jax.reporting.markup import Markup
-from resnet_jax.reporting.page import LAST_STEP, render
+from resnet_jax.reporting.page import FINAL, render
 from resnet_jax.reporting.results import Group
 from resnet_jax.reporting.svg import inline
 from resnet_jax.reporting.tables import Table, comparisons_table, results_table
@@ -115,4 +115,4 @@ def _markdown(collection: Collection, findings: Findings, tables: list[Table]) -
     if collection.problems:
         parts += ["## Damaged files"]
         parts += ["\n".join(f"- {exports.escape_markdown(line)}" for line in collection.problems)]
-    return "\n\n".join(part.rstrip("\n") for part in [*parts, LAST_STEP]) + "\n"
+    return "\n\n".join(part.rstrip("\n") for part in [*parts, FINAL]) + "\n"

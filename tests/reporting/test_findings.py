@@ -37,11 +37,26 @@ def test_only_higher_test_error_is_overfitting(tmp_path: Path, write_run):
 
 
 def test_difference_within_noise_is_not_called_one(tmp_path: Path, write_run):
-    for seed, error in enumerate((0.10, 0.14, 0.12)):
+    for seed, error in enumerate((0.11, 0.13, 0.12)):
         write_run(tmp_path, "plain-20", seed, error, error)
         write_run(tmp_path, "plain-56", seed, error + 0.01, error + 0.01)
-    assert verdicts(tmp_path) == {"plain": Verdict.NOISE}
+    assert verdicts(tmp_path) == {"plain": Verdict.SMALL}
     assert "No difference that 3 seeds a side can show." in found(tmp_path).text
+
+
+@pytest.mark.parametrize("test_errors", [(0.90, 0.92), (0.55, 0.93)])
+def test_wide_interval_decides_nothing_and_is_no_overfitting(
+    tmp_path: Path, write_run, test_errors: tuple[float, float]
+):
+    """Near chance in both, but two seeds' interval of the training error touches zero."""
+    for seed, deep in enumerate((0.80, 0.92)):
+        write_run(tmp_path, "plain-20", seed, 0.29 + 0.01 * seed, 0.27 + 0.001 * seed)
+        write_run(tmp_path, "plain-56", seed, deep, test_errors[seed])
+    assert verdicts(tmp_path) == {"plain": Verdict.NOISE}
+    (headline,) = found(tmp_path).headlines
+    assert headline.startswith("Undecided: plain-56's training error is 86.0%")
+    assert "to 100.0, Welch's t" in headline  # Errors cannot differ by more.
+    assert headline.endswith("These seeds are too few to tell.")
 
 
 def test_deeper_net_that_is_better_is_no_degradation(tmp_path: Path, write_run):
@@ -52,7 +67,7 @@ def test_deeper_net_that_is_better_is_no_degradation(tmp_path: Path, write_run):
     assert "4.0 points below resnet-20's" in found(tmp_path).text
 
 
-@pytest.mark.parametrize(("deep", "verdict"), [(0.89, Verdict.OPTIMISATION), (0.04, Verdict.NOISE)])
+@pytest.mark.parametrize(("deep", "verdict"), [(0.89, Verdict.OPTIMISATION), (0.04, Verdict.SMALL)])
 def test_single_seeds_show_large_differences_only_and_no_interval(
     tmp_path: Path, write_run, deep: float, verdict: Verdict
 ):
@@ -117,6 +132,13 @@ def test_divergence_beyond_the_shared_depths_is_told_too(degradation: Path, writ
     assert "plain-110 diverged in 1 of 1 seed." in headline
 
 
+def test_nets_trained_for_other_lengths_are_not_compared(degradation: Path, write_run):
+    before = found(degradation).headlines
+    write_run(degradation, "plain-8", 0, 0.95, 0.95, steps=20)
+    findings = found(degradation)
+    assert [f"digits, num_steps=300 – {line}" for line in before] == findings.headlines
+
+
 def test_one_depth_allows_no_statement_about_degradation(tmp_path: Path, write_run):
     write_run(tmp_path, "resnet-110", test_error=0.066, order="original", name="a")
     write_run(tmp_path, "resnet-110", test_error=0.082, order="bn_after_add", name="b")
@@ -135,4 +157,4 @@ def test_settings_are_compared_each_within_itself(tmp_path: Path, write_run):
         "digits, activation=relu",
         "digits, activation=tanh",
     ]
-    assert [c.verdict for c in findings.comparisons] == [Verdict.OPTIMISATION, Verdict.NOISE]
+    assert [c.verdict for c in findings.comparisons] == [Verdict.OPTIMISATION, Verdict.SMALL]
