@@ -38,7 +38,8 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
 
     def evaluate(variables, data):
         """Goes through the whole split, a batch at a time."""
-        sums = np.zeros(2, np.float32)  # Counts are exact to 2²⁴.
+        # Counts are exact to 2²⁴. Placed as the sums are that follow, or it would compile twice.
+        sums = parallel.place(np.zeros(2, np.float32), replicated)
         for batch in data.evaluation_inputs(batch_size):
             inputs, mask = parallel.place(batch, sharded)
             before = sums

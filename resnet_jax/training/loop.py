@@ -77,17 +77,20 @@ def make_advance(
       engine: "jit" or "pmap", see `parallel.spread`.
     """
     axis = parallel.axis_name(engine)
+    # An argument of the program, not a part of it: it is compiled once for all seeds.
+    bits = parallel.place(jax.random.key_data(key), parallel.replicated(mesh))
 
-    def one_step(state: TrainState, data: OnDevices, inputs: Inputs) -> TrainState:
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+    def one_step(state: TrainState, data: OnDevices, bits: jax.Array, inputs: Inputs) -> TrainState:
+        key = jax.random.fold_in(jax.random.wrap_key_data(bits), state.step)
+        augment_key, dropout_key = jax.random.split(key)
         own = lambda arrays: parallel.own_part(arrays, axis)
         batch = data.augmented(inputs, augment_key, batch_size, own)
         step = state.step
         state, metrics = train_step(state, batch, dropout_key)
         return state.replace(window=state.window.add(step, metrics))
 
-    def chunk(state: TrainState, data: OnDevices, inputs: Inputs) -> TrainState:
-        body = lambda state, inputs: (one_step(state, data, inputs), None)
+    def chunk(state: TrainState, whole: tuple[OnDevices, jax.Array], inputs: Inputs) -> TrainState:
+        body = lambda state, inputs: (one_step(state, *whole, inputs), None)
         packed, _ = jax.lax.scan(body, stacking.pack(state, loops), inputs)
         return stacking.unpack(packed, loops)
 
@@ -95,7 +98,7 @@ def make_advance(
 
     def arguments(state, data, start, end):
         inputs = data.inputs(seed, start, end, batch_size, state.step)
-        return state, data.on_devices, inputs
+        return state, (data.on_devices, bits), inputs
 
     def advance(state, data, start, end):
         return run(*arguments(state, data, start, end))

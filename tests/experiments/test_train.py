@@ -97,6 +97,17 @@ def test_other_seed_gives_another_run(finished, tmp_path):
     )
 
 
+def test_seeds_are_arguments_of_one_program():
+    """Else the compilation cache has nothing for a sweep's second seed."""
+
+    def program(seed: int) -> str:
+        run = build(tiny(seed=seed))
+        lowered = run.make_advance().lower(run.initial_state(), run.splits["train"], 0, 1)
+        return lowered.as_text()
+
+    assert program(0) == program(1)
+
+
 @pytest.mark.parametrize("chunks", [1, 4, 5, 6, 11])
 def test_run_stopped_at_any_step_and_continued_equals_an_uninterrupted_one(
     chunks, finished, tmp_path

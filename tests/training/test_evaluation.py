@@ -14,19 +14,37 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (11, 8, 8, 3), np.uint8)
 LABELS = (np.arange(11) % 3).astype(np.int32)
 
+MODEL = zoo.create("resnet-8", 3, width=4)
 
-@pytest.mark.parametrize(("batch_size", "num_devices"), [(4, 1), (4, 2), (16, 8)])
-def test_whole_split_is_counted_whatever_the_batch(batch_size, num_devices):
-    model = zoo.create("resnet-8", 3, width=4)
-    variables = model.lazy_init(
+
+def _evaluation(batch_size: int, num_devices: int):
+    variables = MODEL.lazy_init(
         jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 3), "float32"), train=False
     )
     data = resident.Resident(IMAGES, LABELS, resident.normalization(IMAGES, "pixel", "channel"))
     mesh = parallel.make_mesh(batch_size, 1, num_devices)
-    figures = make_evaluate(model, mesh, batch_size)(variables, data)
+    return make_evaluate(MODEL, mesh, batch_size), variables, data
+
+
+@pytest.mark.parametrize(("batch_size", "num_devices"), [(4, 1), (4, 2), (16, 8)])
+def test_whole_split_is_counted_whatever_the_batch(batch_size, num_devices):
+    evaluate, variables, data = _evaluation(batch_size, num_devices)
+    figures = evaluate(variables, data)
 
     images = (IMAGES / 255 - data.normalization.mean) / data.normalization.std
-    logits = model.apply(variables, images.astype(np.float32), train=False)
+    logits = MODEL.apply(variables, images.astype(np.float32), train=False)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS)
     assert figures["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
     assert figures["error"] == np.mean(logits.argmax(-1) != LABELS)
+
+
+def test_batches_are_compiled_once():
+    """The first batch's sums are placed as those are that the others add to."""
+    compiled = []
+    record = lambda event, seconds, **_: compiled.append(event)
+    jax.monitoring.register_event_duration_secs_listener(record)
+    evaluate, variables, data = _evaluation(batch_size=4, num_devices=2)
+    compiled.clear()
+    evaluate(variables, data)
+    assert compiled.count("/jax/core/compile/backend_compile_duration") == 1
+    jax.monitoring.unregister_event_duration_listener(record)
