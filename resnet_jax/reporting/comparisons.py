@@ -18,7 +18,7 @@ class Verdict(enum.Enum):
     """What a comparison of two depths shows."""
 
     OPTIMISATION = "higher training error: an optimisation effect"
-    DIVERGED = "the deeper net diverged: an optimisation effect"
+    DIVERGED = "most of the deeper net's runs diverged: an optimisation effect"
     OVERFITTING = "only the test error is higher: overfitting"
     NONE = "the deeper net is no worse"
     SMALL = "no difference that these seeds can show"
@@ -76,18 +76,26 @@ def percent(fractions: Sequence[float]) -> list[float]:
 
 
 def _verdict(shallow: Group, deep: Group, train: Difference, test: Difference) -> Verdict:
-    if deep.diverged and not deep.completed and shallow.completed:
+    diverges_more = deep.share_diverged > shallow.share_diverged
+    if diverges_more and deep.share_diverged > 0.5 and shallow.completed:
         return Verdict.DIVERGED
     if not deep.values("train_error") or not shallow.values("train_error"):
         return Verdict.UNDECIDED
     if direction(train) > 0:
         return Verdict.OPTIMISATION
-    no_worse = _most(train) <= THRESHOLD  # in training, as far as can be told
+    if diverges_more or _most(train) > THRESHOLD:
+        return Verdict.NOISE  # Runs that diverged are not in the means.
     if direction(test) > 0:
-        return Verdict.OVERFITTING if no_worse else Verdict.NOISE
-    if direction(train) < 0 or (no_worse and direction(test) < 0):
+        return Verdict.OVERFITTING if _gap_is_wider(shallow, deep) else Verdict.NOISE
+    if direction(train) < 0 or direction(test) < 0:
         return Verdict.NONE
-    return Verdict.SMALL if no_worse else Verdict.NOISE
+    return Verdict.SMALL
+
+
+def _gap_is_wider(shallow: Group, deep: Group) -> bool:
+    """Whether test less training error is clearly larger in the deep net; never by single seeds."""
+    gap = welch(percent(deep.gaps), percent(shallow.gaps))
+    return gap.has_interval and direction(gap) > 0
 
 
 def direction(difference: Difference) -> int:

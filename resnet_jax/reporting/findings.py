@@ -1,6 +1,7 @@
 """What was found, in plain sentences that are computed from the runs."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from resnet_jax.reporting.collect import Collection
@@ -93,7 +94,7 @@ _DEGRADED = (Verdict.OPTIMISATION, Verdict.DIVERGED)
 
 def _clause(comparison: Comparison) -> str:
     deep, shallow = comparison.deep.model, comparison.shallow.model
-    if comparison.verdict in (Verdict.DIVERGED, Verdict.UNDECIDED):
+    if math.isnan(comparison.train.value):
         return f"{deep} and {shallow} do not both have a training error to compare"
     level = summarize(percent(comparison.deep.values("train_error"))).mean
     distance = _distance(comparison.train)
@@ -105,7 +106,7 @@ def _clause(comparison: Comparison) -> str:
 
 def _twin_clause(comparison: Comparison) -> str:
     deep, shallow = comparison.deep.model, comparison.shallow.model
-    if comparison.verdict in (Verdict.DIVERGED, Verdict.UNDECIDED):
+    if math.isnan(comparison.train.value):
         return f"its {comparison.family} twin {deep} has no training error to compare"
     level = summarize(percent(comparison.deep.values("train_error"))).mean
     distance = _distance(comparison.train)
@@ -131,7 +132,10 @@ def _meaning(comparison: Comparison) -> str:
     test = f"{abs(comparison.test.value):.1f} points"
     return {
         Verdict.OPTIMISATION: "Higher training error: an optimisation effect, not overfitting.",
-        Verdict.DIVERGED: "It could not be trained at all: an optimisation effect.",
+        Verdict.DIVERGED: (
+            f"{'Most' if comparison.deep.completed else 'All'} of {comparison.deep.model}'s runs "
+            "diverged: an optimisation effect."
+        ),
         Verdict.OVERFITTING: f"Only the test error is higher, by {test}: overfitting.",
         Verdict.NONE: "The deeper net is no worse.",
         Verdict.SMALL: f"No difference that {comparison.describe_seeds()} can show.",
@@ -142,7 +146,7 @@ def _meaning(comparison: Comparison) -> str:
 
 def _also(twin: Comparison) -> str:
     if twin.verdict is Verdict.DIVERGED:
-        return f"The {twin.family} net could not be trained either."
+        return f"Most runs of the {twin.family} net diverged, too."
     return f"The {twin.family} net degrades too, by {twin.train.value:.1f} points."
 
 

@@ -6,20 +6,29 @@ from typing import Any
 from resnet_jax.reporting import naming
 from resnet_jax.reporting.papers import SINGLE_VIEW, Number
 
-CIFAR = {
-    "batch_size": 128,
-    "num_steps": 64_000,
+_BOTH = {
+    "start": None,
+    "frozen": None,
     "label_smoothing": 0.0,
     "optimizer.weight_decay": 1e-4,
+    "optimizer.decay": "kernels",
     "optimizer.momentum": 0.9,
     "optimizer.nesterov": False,
     "schedule.name": "steps",
     "schedule.learning_rate": 0.1,
-    "schedule.boundaries": [0.5, 0.75],
     "schedule.factor": 0.1,
-    "model.group_size": 64,
     "model.dtype": "float32",
     "dataset.train": "train",
+    "dataset.std": "none",
+}
+
+CIFAR = {
+    "batch_size": 128,
+    "num_steps": 64_000,
+    **_BOTH,
+    "schedule.boundaries": [0.5, 0.75],
+    "model.group_size": 64,
+    "dataset.test": "test",
     "dataset.mean": "pixel",
     "dataset.padding": 4,
     "dataset.flip": True,
@@ -30,17 +39,11 @@ therefore not looked at."""
 IMAGENET = {
     "batch_size": 256,
     "num_steps": 500_000,
-    "label_smoothing": 0.0,
-    "optimizer.weight_decay": 1e-4,
-    "optimizer.momentum": 0.9,
-    "optimizer.nesterov": False,
-    "schedule.name": "steps",
-    "schedule.learning_rate": 0.1,
+    **_BOTH,
     "schedule.boundaries": [0.3, 0.6, 0.9],
-    "schedule.factor": 0.1,
     "model.group_size": 32,
-    "model.dtype": "float32",
-    "dataset.train": "train",
+    "dataset.test": "validation",
+    "dataset.mean": "imagenet",
     "dataset.image_size": 224,
     "streaming.augmentation": "scale",
     "streaming.scales": [256, 480],

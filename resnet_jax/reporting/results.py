@@ -115,6 +115,12 @@ class Group:
         return self.having("diverged")
 
     @property
+    def share_diverged(self) -> float:
+        """Of the finished runs, in [0, 1]; 0 if there are none."""
+        finished = self.having(*FINISHED)
+        return len(self.diverged) / len(finished) if finished else 0.0
+
+    @property
     def unfinished(self) -> list[Result]:
         return [result for result in self.results if result.status not in FINISHED]
 
@@ -122,6 +128,12 @@ class Group:
         """A final figure of the completed runs that have it; other runs are never averaged in."""
         values = [result.final(field) for result in self.completed]
         return [value for value in values if not math.isnan(value)]
+
+    @property
+    def gaps(self) -> list[float]:
+        """Test less training error of the completed runs that have both."""
+        gaps = [run.final("test_error") - run.final("train_error") for run in self.completed]
+        return [gap for gap in gaps if not math.isnan(gap)]
 
 
 def number(value: Any) -> float:

@@ -89,10 +89,36 @@ def test_diverged_runs_are_counted_and_never_averaged_in(tmp_path: Path, write_r
     assert "plain-56 diverged in 2 of 5 seeds (left out of the means)." in text
 
 
+@pytest.mark.parametrize(
+    ("num_diverged", "verdict", "lead"),
+    [(1, Verdict.NOISE, "Undecided: "), (4, Verdict.DIVERGED, "Degradation: ")],
+)
+def test_seeds_that_survive_do_not_speak_for_those_that_diverged(
+    tmp_path: Path, write_run, num_diverged: int, verdict: Verdict, lead: str
+):
+    for seed in range(5):
+        write_run(tmp_path, "plain-20", seed, 0.40 + 0.01 * seed, 0.40)
+        status = "diverged" if seed < num_diverged else "completed"
+        write_run(tmp_path, "plain-56", seed, 0.35 + 0.001 * seed, 0.35, status=status)
+    assert verdicts(tmp_path) == {"plain": verdict}
+    (headline,) = found(tmp_path).headlines
+    assert headline.startswith(lead)
+    assert f"plain-56 diverged in {num_diverged} of 5 seeds (left out of the means)." in headline
+    most = "Most of plain-56's runs diverged: an optimisation effect."
+    assert (most in headline) == (verdict is Verdict.DIVERGED)
+
+
+def test_single_seeds_are_never_called_overfitting(tmp_path: Path, write_run):
+    write_run(tmp_path, "plain-20", 0, 0.01, 0.05)
+    write_run(tmp_path, "plain-56", 0, 0.01, 0.25)
+    assert verdicts(tmp_path) == {"plain": Verdict.NOISE}
+
+
 def test_net_that_always_diverges_is_an_optimisation_failure(tmp_path: Path, write_run):
     write_run(tmp_path, "plain-20")
     write_run(tmp_path, "plain-110", status="diverged")
     assert verdicts(tmp_path) == {"plain": Verdict.DIVERGED}
+    assert "All of plain-110's runs diverged: an optimisation effect." in found(tmp_path).text
     assert "plain-110 diverged in 1 of 1 seed." in found(tmp_path).text
 
 

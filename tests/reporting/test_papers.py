@@ -82,6 +82,16 @@ def test_recipe_of_the_paper_has_no_departures():
     assert recipe.departures(RECIPE, number("resnet-20")) == []
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("dataset.std", "channel"), ("optimizer.decay", "all"), ("start", "runs/other"),
+     ("frozen", "stem"), ("dataset.test", "train[:10000]")],
+)  # fmt: skip
+def test_data_decay_and_foreign_weights_are_departures_too(field: str, value: str):
+    (departure,) = recipe.departures({**RECIPE, field: value}, number("resnet-20"))
+    assert departure.startswith(f"{field} {value}, not ")
+
+
 def test_departures_name_field_value_and_what_the_paper_has():
     settings = {**RECIPE, "num_steps": 2000, "schedule.learning_rate": 0.05}
     assert recipe.departures(settings, number("resnet-20")) == [
