@@ -8,16 +8,27 @@ so that a machine that slows down slows all. What is printed are medians over th
 the median of the rounds' own ratios, beside the smallest and the largest, of the first of ours in
 the same number format over the line's contestant. PyTorch may live in another environment
 (`--pytorch`), as may the peers and ours (`--python`, several times).
+
+A net takes, for each contestant, its start, in which it compiles (the table's last column), and
+`--rounds` turns of about `--seconds`: with the defaults 20 s beside the start. A turn is one step
+at least, on accelerators one dispatch of up to 100.
+
+What is finished is written after each net. A contestant that dies, because it runs out of memory
+or finds no compiler, is recorded as failed; the others go on, and the exit code is 1 at the end.
 """
 
+import contextlib
 import dataclasses
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from absl import flags
 from rich.console import Console
@@ -39,136 +50,235 @@ _SETTINGS = flags.DEFINE_list("settings", None, "of PyTorch: " + ", ".join(PYTOR
 _OUTPUT = flags.DEFINE_string("output", None, "folder for speed.json")
 
 
-@dataclasses.dataclass
-class Contestant:
-    """A process that trains when it is told to.
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What is started for each net.
 
     Attributes:
-      name: as it is printed.
+      name: as it is printed, with the versions.
+      command: of its process, less the net.
       bfloat16: it computes in that; the others in float32.
-      start_seconds: until it had compiled and made two steps.
-      rates: images a second, one a round.
     """
 
     name: str
-    process: subprocess.Popen
+    command: tuple[str, ...]
     bfloat16: bool
-    start_seconds: float = 0.0
-    rates: list[float] = dataclasses.field(default_factory=list)
 
-    def train(self, num_steps: int) -> float:
+
+class Died(Exception):
+    """A contestant's process has ended; says why, in one line."""
+
+
+class Contestant:
+    """A process that trains when it is told to.
+
+    Args:
+      entry: what is started.
+      net: which it trains.
+      needed: without it there is no comparison.
+
+    Attributes:
+      entry: what was started.
+      start_seconds: until it had compiled and made two steps.
+      rates: images a second, one a round.
+      failure: why it died; empty while it lives.
+    """
+
+    def __init__(self, entry: Entry, net: str, needed: bool):
+        self.entry = entry
+        self.start_seconds = 0.0
+        self.rates: list[float] = []
+        self.failure = ""
+        self._needed = needed
+        self._steps = 0
+        self._errors: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [*entry.command, f"--net={net}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=_environment(),
+        )
+
+    def get_ready(self) -> None:
+        """Waits until it has compiled, and sees how many steps a turn has."""
+        with self._noting_death():
+            self.start_seconds = float(self._answer().split()[1])
+            self._steps = max(1, round(_SECONDS.value * self._train(2)))
+
+    def take_turn(self) -> None:
+        """Trains for a turn, if it lives."""
+        if not self.failure:
+            with self._noting_death():
+                self.rates.append(_BATCH_SIZE.value * self._train(self._steps))
+
+    def end(self) -> None:
+        """Ends the process, if it lives."""
+        self._process.kill()
+        self._process.wait()
+        with contextlib.suppress(BrokenPipeError):  # What it was told last was never read.
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._errors.close()
+
+    @contextlib.contextmanager
+    def _noting_death(self) -> Iterator[None]:
+        try:
+            yield
+        except Died as death:
+            if self._needed:
+                raise InputError(f"{self.entry.name}: {death}") from death
+            self.failure = str(death)
+
+    def _train(self, num_steps: int) -> float:
         """Trains for at least so many steps and returns the steps a second."""
-        self.process.stdin.write(f"{num_steps}\n")
-        self.process.stdin.flush()
-        made, seconds = self.answer().split()
+        with contextlib.suppress(BrokenPipeError):  # It has ended: there will be no answer.
+            self._process.stdin.write(f"{num_steps}\n")
+            self._process.stdin.flush()
+        made, seconds = self._answer().split()
         return int(made) / float(seconds)
 
-    def answer(self) -> str:
-        """The next line.
-
-        Raises:
-          InputError: the process has ended.
-        """
-        line = self.process.stdout.readline()
+    def _answer(self) -> str:
+        line = self._process.stdout.readline()
         if not line:
-            self.process.wait()
-            raise InputError(f"{self.name}: ended with code {self.process.returncode}, see above")
+            code = self._process.wait()
+            self._errors.seek(0)
+            said = _last_error(self._errors.read())
+            raise Died(f"ended with code {code}" + (f": {said}" if said else ""))
         return line
 
 
-def main(argv: list[str]) -> None:
-    """Prints a table for each net, and writes them."""
+def main(argv: list[str]) -> int:
+    """Prints a table for each net, and writes them; returns the exit code."""
     del argv
     for net in _NETS.value:
         layout(net)  # Before any is started, is there such a net?
+    entries = _entries()
+    machine = _machine() if _OUTPUT.value else None
     contests = {}
     for net in _NETS.value:
-        contestants = _enter(net)
-        try:
-            _contest(contestants)
-        finally:
-            for one in contestants:
-                one.process.kill()
-        contests[net] = [_figures(one, _ours(contestants, one.bfloat16)) for one in contestants]
+        contests[net] = _contest(net, entries, first=not contests)
         _show(net, contests[net])
-    if _OUTPUT.value:
-        record = {"batch_size": _BATCH_SIZE.value, "machine": _machine(), "contests": contests}
-        write_json(Path(_OUTPUT.value) / "speed.json", record)
+        if _OUTPUT.value:
+            record = {"batch_size": _BATCH_SIZE.value, "machine": machine, "contests": contests}
+            write_json(Path(_OUTPUT.value) / "speed.json", record)
+    return int(any("failure" in one for figures in contests.values() for one in figures))
 
 
-def _enter(net: str) -> list[Contestant]:
+def _entries() -> list[Entry]:
+    """All contestants, ours first.
+
+    Raises:
+      InputError: an interpreter lacks its framework.
+    """
     settings = (_SETTINGS.value or _usual_settings()) if _PYTORCH.value else ()
-    entries = [("ours", python, "ours", "jax") for python in _PYTHON.value]
+    given = [("ours", python, "ours", "jax") for python in _PYTHON.value]
     if any("amp" in setting for setting in settings):
-        entries += [
+        given += [
             ("ours in bfloat16", python, "ours --setting=bfloat16", "jax")
             for python in _PYTHON.value
         ]
-    entries += [("linen loop", python, "linen_loop", "jax") for python in _PYTHON.value]
-    entries += [
+    given += [("linen loop", python, "linen_loop", "jax") for python in _PYTHON.value]
+    given += [
         (f"PyTorch {setting}", _PYTORCH.value, f"pytorch --setting={setting}", "torch")
         for setting in settings
     ]
-    return [_start(net, *entry) for entry in entries]
+    return [_entry(*one) for one in given]
 
 
 def _usual_settings() -> Sequence[str]:
     code = "import torch; print(torch.cuda.is_available())"
-    gpu = subprocess.run([_PYTORCH.value, "-c", code], capture_output=True, text=True).stdout
-    return PYTORCH_SETTINGS if gpu.strip() == str(True) else ("eager", "channels_last", "compile")
+    gpu = _printed(_PYTORCH.value, code, "has no torch").strip() == str(True)
+    return PYTORCH_SETTINGS if gpu else ("eager", "channels_last", "compile")
 
 
-def _start(net: str, name: str, python: str, program: str, framework: str) -> Contestant:
+def _entry(name: str, python: str, program: str, framework: str) -> Entry:
     module, *settings = program.split()
-    asked = [f"--net={net}", f"--batch_size={_BATCH_SIZE.value}", *settings]
-    versions = _versions(python, framework)
-    process = subprocess.Popen(
-        [python, "-m", f"benchmarks.peers.{module}", *asked],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        # All share one accelerator: JAX must not take most of its memory beforehand.
-        env={"CUDA_VISIBLE_DEVICES": "0", **os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
-    )
-    bfloat16 = "bfloat16" in program or "amp" in program
-    contestant = Contestant(f"{name} ({versions})", process, bfloat16)
-    # One after another: two that compile at once would tell nothing of either's start.
-    contestant.start_seconds = float(contestant.answer().split()[1])
-    return contestant
-
-
-def _versions(python: str, framework: str) -> str:
     code = f"import sys, {framework} as f; print(f.__version__, sys.version.split()[0])"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    version, of_python = _printed(python, code, f"has no {framework}").split()
+    return Entry(
+        f"{name} ({framework} {version}, Python {of_python})",
+        (
+            python,
+            "-m",
+            f"benchmarks.peers.{module}",
+            f"--batch_size={_BATCH_SIZE.value}",
+            *settings,
+        ),
+        "bfloat16" in program or "amp" in program,
+    )
+
+
+def _machine() -> str:
+    """What contestants find; asked of another process, because this one takes no device."""
+    code = "from experiments.speed import machine; from resnet_jax import backends; "
+    code += "backends.prepare(); print(machine.describe())"
+    return f"{_printed(_PYTHON.value[0], code, 'JAX does not start').strip()}, {platform.system()}"
+
+
+def _printed(python: str, code: str, mistake: str) -> str:
+    line = [python, "-c", code]
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, env=_environment())
+    except OSError as error:
+        raise InputError(f"{python}: {error.strerror}") from error
     if done.returncode:
-        raise InputError(f"{python}: has no {framework}: {done.stderr.strip().splitlines()[-1]}")
-    version, of_python = done.stdout.split()
-    return f"{framework} {version}, Python {of_python}"
+        raise InputError(f"{python}: {mistake}: {_last_error(done.stderr)}")
+    return done.stdout
 
 
-def _contest(contestants: Sequence[Contestant]) -> None:
-    steps = {}
-    for one in contestants:
-        steps[one.name] = max(1, round(_SECONDS.value * one.train(2)))
-    for _ in range(_ROUNDS.value):
+def _environment() -> dict[str, str]:
+    # All share one accelerator: JAX must not take most of its memory beforehand.
+    return {"CUDA_VISIBLE_DEVICES": "0", **os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+def _last_error(text: str) -> str:
+    """The last line that names an exception, below which frameworks give hints; or the last."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (named or lines or [""])[-1]
+
+
+def _contest(net: str, entries: Sequence[Entry], first: bool) -> list[dict]:
+    """The figures of each contestant.
+
+    Raises:
+      InputError: ours died in the first contest.
+    """
+    contestants = []
+    try:
+        for entry in entries:
+            contestants.append(Contestant(entry, net, needed=first and entry is entries[0]))
+            # One after another: two that compile at once would tell nothing of either's start.
+            contestants[-1].get_ready()
+        for _ in range(_ROUNDS.value):
+            for one in contestants:
+                one.take_turn()
+    finally:
         for one in contestants:
-            one.rates.append(_BATCH_SIZE.value * one.train(steps[one.name]))
+            one.end()
+    return [_figures(one, _ours(contestants, one.entry.bfloat16)) for one in contestants]
 
 
 def _ours(contestants: Sequence[Contestant], bfloat16: bool) -> Contestant:
     """The first of ours in that format; ours come first."""
-    return next(one for one in contestants if one.bfloat16 == bfloat16)
+    return next(one for one in contestants if one.entry.bfloat16 == bfloat16)
 
 
 def _figures(one: Contestant, ours: Contestant) -> dict:
-    ratios = [mine / its for mine, its in zip(ours.rates, one.rates, strict=True)]
-    return {
-        "name": one.name,
+    if one.failure:
+        return {"name": one.entry.name, "failure": one.failure}
+    figures = {
+        "name": one.entry.name,
         "start_seconds": one.start_seconds,
         "images_per_second": one.rates,
         "median": statistics.median(one.rates),
-        "ours_over_it": [min(ratios), statistics.median(ratios), max(ratios)],
     }
+    if not ours.failure:
+        ratios = [mine / its for mine, its in zip(ours.rates, one.rates, strict=True)]
+        figures["ours_over_it"] = [min(ratios), statistics.median(ratios), max(ratios)]
+    return figures
 
 
 def _show(net: str, figures: Sequence[dict]) -> None:
@@ -176,25 +286,22 @@ def _show(net: str, figures: Sequence[dict]) -> None:
     for column in ("images/s", "from … to", "ours over it", "from … to", "start, s"):
         table.add_column(column, justify="right")
     for one in figures:
-        rates, (low, middle, high) = one["images_per_second"], one["ours_over_it"]
-        table.add_row(
-            one["name"],
-            f"{one['median']:,.0f}",
-            f"{min(rates):,.0f} … {max(rates):,.0f}",
-            f"{middle:.2f}",
-            f"{low:.2f} … {high:.2f}",
-            f"{one['start_seconds']:.1f}",
-        )
+        table.add_row(one["name"], *(["failed"] if "failure" in one else _cells(one)))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
+    for one in figures:
+        if "failure" in one:
+            print(f"{one['name']} failed: {one['failure']}")
 
 
-def _machine() -> str:
-    # Only now: it starts JAX.
-    from experiments.speed import machine
-    from resnet_jax import backends
-
-    backends.prepare()
-    return f"{machine.describe()}, {platform.system()}"
+def _cells(one: dict) -> list[str]:
+    rates, ratios = one["images_per_second"], one.get("ours_over_it")
+    return [
+        f"{one['median']:,.0f}",
+        f"{min(rates):,.0f} … {max(rates):,.0f}",
+        f"{ratios[1]:.2f}" if ratios else "–",
+        f"{ratios[0]:.2f} … {ratios[2]:.2f}" if ratios else "–",
+        f"{one['start_seconds']:.1f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The peers do the same work as ours: as many weights, and they learn."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +86,80 @@ def test_settings_of_pytorch_are_told_when_one_is_misspelt():
 def test_peers_that_there_are_not_are_one_line(name):
     with pytest.raises(InputError, match=f"net='{name}': peers have plain-N and resnet-N"):
         layout(name)
+
+
+PYTHON = """#!/bin/sh
+# An interpreter whose contestants train at a fixed speed, less one that ends otherwise.
+case "$*" in
+  *CHOSEN*) END ;;
+  *peers*) echo ready 1.5; while read -r steps; do echo "$steps" 0.5; done ;;
+  *) exec REAL "$@" ;;
+esac
+"""
+ERROR = "RuntimeError: out of memory"
+DIES = f"echo '{ERROR}' >&2; echo 'Set DEBUG=1 for more' >&2; exit 3"
+FAILURE = f"ended with code 3: {ERROR}"
+DIES_IN_ITS_TURN = f"echo ready 1.5; read -r steps; echo $steps 0.5; read -r steps; {DIES}"
+
+
+def compare(folder: Path, chosen: str, end: str) -> subprocess.CompletedProcess:
+    script = PYTHON.replace("CHOSEN", chosen).replace("END", end).replace("REAL", sys.executable)
+    python = folder / "python"
+    python.write_text(script)
+    python.chmod(0o755)
+    arguments = ["--nets=plain-8,resnet-8", "--rounds=2", "--pytorch=", f"--output={folder}"]
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.compare", f"--python={python}", *arguments],
+        capture_output=True,
+        text=True,
+    )
+
+
+def contests(folder: Path) -> dict:
+    return json.loads((folder / "speed.json").read_text())["contests"]
+
+
+@pytest.mark.parametrize("end", [DIES, DIES_IN_ITS_TURN])
+def test_contestant_that_dies_is_told_and_the_others_go_on(end, tmp_path):
+    done = compare(tmp_path, "linen_loop*net=plain-8", end)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"failed: {FAILURE}" in done.stdout
+    ours, peer = contests(tmp_path)["plain-8"]
+    assert ours["ours_over_it"] == [1, 1, 1]
+    assert peer == {"name": peer["name"], "failure": FAILURE}
+    assert [len(one["images_per_second"]) for one in contests(tmp_path)["resnet-8"]] == [2, 2]
+
+
+def test_peer_is_measured_without_a_ratio_where_ours_dies(tmp_path):
+    done = compare(tmp_path, "peers.ours*net=resnet-8", DIES)
+    assert done.returncode == 1, done.stderr
+    ours, peer = contests(tmp_path)["resnet-8"]
+    assert ours["failure"] == FAILURE
+    assert len(peer["images_per_second"]) == 2
+    assert "ours_over_it" not in peer
+
+
+@pytest.mark.parametrize("end", [DIES, DIES_IN_ITS_TURN])
+def test_comparison_without_ours_is_one_line(end, tmp_path):
+    done = compare(tmp_path, "peers.ours*net=plain-8", end)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ours (jax ")
+    assert line.endswith(f"): {FAILURE}")
+
+
+def test_nets_that_are_finished_are_kept_when_the_comparison_is_killed(tmp_path):
+    done = compare(tmp_path, "linen_loop*net=resnet-8", "kill -KILL $PPID")
+    assert done.returncode == -9
+    assert list(contests(tmp_path)) == ["plain-8"]
+
+
+def test_interpreter_that_is_not_there_is_one_line():
+    arguments = ["--nets=plain-8", "--pytorch=/no/such/python"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.compare", *arguments], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: /no/such/python: No such file or directory\n",
+    )
