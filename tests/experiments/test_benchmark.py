@@ -7,7 +7,9 @@ import sys
 import pytest
 from matplotlib.figure import Figure
 
+from experiments.speed import machine
 from experiments.speed.measure import measure
+from resnet_jax import parallel
 from resnet_jax.reporting import cost
 
 ASKED = {
@@ -39,6 +41,21 @@ def test_measurement_counts_what_it_says(found):
     assert found["copy_bytes_per_second"] > 1e7
     weights = 4 * 2 * 900  # bytes of parameters and momentum at least
     assert weights < found["program_bytes"] < found["process_peak_bytes"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_matrices_whose_product_is_timed_are_not_constant(dtype, monkeypatch):
+    multiplied = []
+
+    def seconds(function, matrices):
+        multiplied.append(matrices)
+        return 1.0
+
+    monkeypatch.setattr(machine, "_median_seconds", seconds)
+    assert machine.matmul_rate(parallel.make_mesh(2, 2, 2), dtype) == 2 * 2 * 1024**3
+    (matrices,) = multiplied
+    assert (matrices.shape, matrices.dtype) == ((2, 1024, 1024), dtype)
+    assert matrices.astype("float32").std() == pytest.approx(1, abs=0.01)
 
 
 def test_start_alone_is_timed_without_the_rest(found):
