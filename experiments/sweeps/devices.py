@@ -66,7 +66,9 @@ def _gpu_slots(count: int, workers: int) -> list[Slot]:
     environment = {}
     if workers > count:
         together = -(-workers // count)
-        environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / together:.3f}"
+        environment["XLA_CLIENT_MEM_FRACTION"] = f"{0.9 / together:.3f}"
+        # Its former name: jaxlib refuses both at once, and takes an empty one for none.
+        environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = ""
     return [
         Slot({**environment, "CUDA_VISIBLE_DEVICES": names[number % count]})
         for number in range(workers)

@@ -4,6 +4,7 @@ import os
 import sys
 
 import pytest
+from jaxlib import xla_client
 
 from experiments.sweeps import devices
 from experiments.sweeps.devices import slots
@@ -50,11 +51,16 @@ def test_only_the_visible_gpus_are_given_out(machine, monkeypatch: pytest.Monkey
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots(10)] == ["5", "7"]
 
 
-def test_workers_that_share_a_gpu_share_its_memory(machine):
+@pytest.mark.parametrize("given", ["XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"])
+def test_workers_that_share_a_gpu_share_its_memory(machine, monkeypatch, given: str):
     machine("gpu", 1)
-    assert [slot.environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] for slot in slots(10, 3)] == [
-        "0.300"
-    ] * 3
+    monkeypatch.setenv(given, "0.5")
+    shared = slots(10, 3)
+    assert len(shared) == 3
+    for slot in shared:
+        for name, value in slot.environment.items():
+            monkeypatch.setenv(name, value)
+        assert xla_client.generate_pjrt_gpu_plugin_options()["memory_fraction"] == 0.3
 
 
 def test_tpu_host_has_one_worker(machine):
