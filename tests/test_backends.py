@@ -88,6 +88,7 @@ def test_second_process_finds_what_the_first_compiled(tmp_path):
 
 def test_deterministic_operations_are_asked_for_where_a_gpu_may_be(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(backends, "_has_gpu_plugin", lambda: False)
     backends.prepare(deterministic=True)
     assert "deterministic" not in os.environ["XLA_FLAGS"]
     monkeypatch.setattr(backends, "_has_gpu_plugin", lambda: True)

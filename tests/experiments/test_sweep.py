@@ -56,7 +56,6 @@ def start(sweep_file: Path, workdir: Path, *flags: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
     )
 
 
