@@ -12,8 +12,10 @@ WORKDIR/<name of the run>/, what it prints in the `log.txt` there.
     --seeds=2 --num_steps=500  fewer seeds, shorter runs. These also log, evaluate and save as
                                often as fits: 50, 10 and 10 times at least
     --override=dataset.data_dir=DIR   sets a field in all runs
-    --max_minutes=50           saves and stops after 50 minutes. The folder may be copied to
-                               another machine, where the same command goes on
+    --max_minutes=50           saves and stops after 50 minutes. A run that has not saved a minute
+                               later, because it compiles or is deep in a long dispatch, is
+                               killed. The folder may be copied to another machine, where the same
+                               command goes on
     --executor=local           as many runs at once as there are GPUs or CPU cores; or --workers=N
     --executor=slurm           submits a job array through submitit and does not wait; settings of
                                the jobs as in --submitit=slurm_partition=gpu
@@ -23,7 +25,7 @@ WORKDIR/<name of the run>/, what it prints in the `log.txt` there.
 
 Exit codes: 0 all runs finished (or submitted), 1 some failed, 2 wrong input, 75 stopped by SIGTERM,
 Ctrl-C or --max_minutes with everything saved: the same command goes on. A second Ctrl-C kills the
-runs; they lose the steps since their last checkpoint.
+runs; runs that are killed make the steps since their last checkpoint again.
 """
 
 import functools
@@ -129,7 +131,7 @@ def _work(
     with board.make(workdir, planned, finished) as shown, StopSignals() as stop:
         crew = Crew(workdir, slots, _starter(workdir), shown)
         try:
-            crew.work(left, lambda: stop.asked() or time.monotonic() >= end)
+            crew.work(left, stop.asked, end)
         except KeyboardInterrupt:
             shown.say("killed the runs at work")
     if len(crew.finished) < len(left):

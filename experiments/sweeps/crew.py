@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ from resnet_jax import claims, runs
 
 RESTARTS = 3
 """How often a run goes on in the same sweep after its process was killed, e.g. for memory."""
+
+GRACE_SECONDS = 60
+"""What a run may take to save once the sweep's time is up."""
 
 _POLL_SECONDS = 0.2
 _FINISHED = {"completed": State.DONE, "diverged": State.DIVERGED}
@@ -55,22 +59,37 @@ class Crew:
         self._at_work: list[_Job] = []
         self._deaths = collections.Counter()
         self._stopping = False
+        self._out_of_time = False
         self.ended: dict[str, State] = {}
         """How each run ended, or stopped."""
 
-    def work(self, planned: Sequence[PlannedRun], asked_to_stop: Callable[[], bool]) -> None:
+    def work(
+        self,
+        planned: Sequence[PlannedRun],
+        asked_to_stop: Callable[[], bool],
+        end: float = math.inf,
+    ) -> None:
         """Works until every run has ended, or until those at work have stopped if asked to.
 
         A second Ctrl-C, which comes as `KeyboardInterrupt`, kills the runs at work.
+
+        Args:
+          planned: the runs, in order.
+          asked_to_stop: asked several times a second.
+          end: instant of the monotonic clock at which they are to save and stop. Those that have
+            not done so `GRACE_SECONDS` later are killed: a run that compiles hears nothing.
         """
         self._waiting = list(planned)
         try:
             while self._at_work or (self._waiting and not self._stopping):
-                if asked_to_stop() and not self._stopping:
+                now = time.monotonic()
+                if not self._stopping and (asked_to_stop() or now >= end):
                     self._stop()
                 self._collect()
                 if not self._stopping:
                     self._start_free()
+                if self._at_work and not self._out_of_time and now >= end + GRACE_SECONDS:
+                    self._kill_late()
                 self._board.refresh()
                 time.sleep(_POLL_SECONDS)
         finally:
@@ -87,6 +106,13 @@ class Crew:
         self._board.say("stopping: the runs at work are saving; Ctrl-C again kills them")
         for job in self._at_work:
             job.worker.stop()
+
+    def _kill_late(self) -> None:
+        self._out_of_time = True
+        names = ", ".join(job.run.name for job in self._at_work)
+        self._board.say(f"killed, not saved within {GRACE_SECONDS} s: {names}")
+        for job in self._at_work:
+            job.worker.kill()
 
     def _start_free(self) -> None:
         for run in list(self._waiting):
@@ -114,7 +140,7 @@ class Crew:
 
     def _settle(self, job: _Job, code: int) -> None:
         run, folder = job.run, self._workdir / job.run.name
-        killed = code < 0 or code == command.STOPPED
+        killed = code < 0 or code == command.STOPPED or self._out_of_time
         if code == 0 and (state := finished_state(folder)):
             self._end(run, state, "")
         elif killed and self._stopping:

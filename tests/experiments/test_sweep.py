@@ -16,9 +16,11 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.sweeps.progress import last_checkpoint
 from resnet_jax.training.weights import load_weights
 
 REPOSITORY = Path(__file__).parents[2]
+MODULE = "experiments.sweep"
 TIMES = ("images_per_second", "wall_seconds")
 
 SWEEP = """
@@ -48,10 +50,11 @@ def sweep_file(tmp_path: Path) -> Path:
     return path
 
 
-def start(sweep_file: Path, workdir: Path, *flags: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "experiments.sweep", f"--config={sweep_file}"]
+def start(
+    sweep_file: Path, workdir: Path, *flags: str, program: tuple[str, ...] = ("-m", MODULE)
+) -> subprocess.Popen:
     return subprocess.Popen(
-        [*command, f"--workdir={workdir}", *flags],
+        [sys.executable, *program, f"--config={sweep_file}", f"--workdir={workdir}", *flags],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -200,6 +203,31 @@ def test_slices_of_a_sweep_in_copied_folders_end_with_the_same_bits(
             load_weights(folder / name / "checkpoints") for folder in (second, undisturbed)
         )
         jax.tree.map(np.testing.assert_array_equal, ours.variables, theirs.variables)
+
+
+@linux
+@pytest.mark.slow
+def test_run_that_does_not_hear_the_end_is_killed_and_goes_on(sweep_file: Path, tmp_path: Path):
+    workdir = tmp_path / "runs"
+    same = ("--filter=plain", "--override=num_steps=3000")
+    # As `python -m experiments.sweep`, with less grace.
+    code = "import runpy; from experiments.sweeps import crew; crew.GRACE_SECONDS = 2; "
+    code += f"runpy.run_module('{MODULE}', run_name='__main__', alter_sys=True)"
+    process = start(sweep_file, workdir, *same, "--max_minutes=0.5", program=("-c", code))
+    wait_until(lambda: last_checkpoint(workdir / NAMES[0]) > 0)
+    os.kill(training_process(workdir, NAMES[0]), signal.SIGSTOP)
+    stopped_at, saved = last_step(workdir, NAMES[0]), last_checkpoint(workdir / NAMES[0])
+    code, output, errors = finish(process)
+    assert code == 75, errors
+    *_, killed, ended, last = output.splitlines()
+    assert killed == f"killed, not saved within 2 s: {NAMES[0]}"
+    assert ended.startswith(f"{NAMES[0]}: stopped at step {stopped_at}")
+    assert last == "stopped; the same command goes on"
+
+    code, output, errors = sweep(sweep_file, workdir, *same, "--max_minutes=5")
+    assert code == 0, errors
+    assert f"{NAMES[0]}: goes on from step {saved}" in output
+    assert [row["status"] for row in results(workdir)] == ["completed"]
 
 
 def test_second_sweep_on_a_folder_is_turned_away(sweep_file: Path, tmp_path: Path):

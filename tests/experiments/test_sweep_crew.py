@@ -1,6 +1,8 @@
 """The crew finishes what can be finished, whatever befalls a worker."""
 
 import contextlib
+import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,8 +67,8 @@ class Scene:
         self.started.append(run.name)
         return FakeWorker(workdir / run.name, next(self._codes[run.name]))
 
-    def work(self, asked=lambda: False) -> dict[str, State]:
-        self.crew.work(self.runs, asked)
+    def work(self, asked=lambda: False, end: float = math.inf) -> dict[str, State]:
+        self.crew.work(self.runs, asked, end)
         return self.crew.ended
 
 
@@ -121,3 +123,37 @@ def test_stop_is_passed_on_and_no_run_starts_after_it(tmp_path: Path):
     assert scene.work(lambda: next(answers, True)) == {"a": State.STOPPED}
     assert scene.started == ["a"]
     assert scene.crew.finished == []
+
+
+class Deaf(FakeWorker):
+    """Hears no request to stop; ends when it is killed, as submitit's jobs do with code 1."""
+
+    def __init__(self, folder: Path, code: int):
+        super().__init__(folder, code)
+        self._killed = False
+
+    def poll(self) -> int | None:
+        return self._code if self._killed else None
+
+    def stop(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        self._killed = True
+
+
+@pytest.mark.parametrize("code", [KILLED, BUG])
+def test_run_that_has_not_saved_some_time_after_the_end_is_killed(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, code: int
+):
+    class Compiling(Scene):
+        def _start(self, run, workdir, slot):
+            self.started.append(run.name)
+            return Deaf(workdir / run.name, code)
+
+    monkeypatch.setattr(crew, "GRACE_SECONDS", 0.2)
+    scene, began = Compiling(tmp_path, {"a": [], "b": []}), time.monotonic()
+    assert scene.work(end=began + 0.1) == {"a": State.STOPPED}
+    assert time.monotonic() - began >= 0.3
+    assert scene.started == ["a"]
+    assert capsys.readouterr().out.count("killed, not saved within 0.2 s: a\n") == 1
