@@ -9,7 +9,8 @@ random images that stay on the devices. Each net is measured in a process of its
 once more to see what the compilation cache saves. `--sweep=depth` draws cost against depth, up
 to 1202 layers, of --models or those that it knows. `--pipeline` measures how
 fast a set of large pictures becomes batches. Beside other programs: `python -m benchmarks.compare`
-and `python -m benchmarks.pipeline`.
+and `python -m benchmarks.pipeline`. The former has `deterministic` off; so has this one with
+`--set=deterministic=False`.
 """
 
 import json
@@ -161,8 +162,8 @@ def _show(found: Sequence[dict[str, Any]]) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     print(
         f"batch {first['batch_size']} on {first['devices']} of {first['machine']}, "
-        f"JAX {first['versions']['jax']}; here a matrix product runs at "
-        f"{first['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s, a copy at "
+        f"JAX {first['versions']['jax']}, deterministic={first['deterministic']}; here a matrix "
+        f"product runs at {first['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s, a copy at "
         f"{first['copy_bytes_per_second'] / 1e9:,.1f} GB/s. Compilation includes tracing; where "
         "the cached time is no shorter, nothing could be cached (see docs/performance.md)."
     )

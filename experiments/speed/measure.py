@@ -71,6 +71,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
         "depth": configuration.architecture(config).depth,
         "multiply_adds": adds,
         "flops_per_image": 2 * TRAINING_PASSES * adds,
+        "deterministic": config.deterministic,
         "machine": machine.describe(),
         "devices": subject.mesh.size,
         "matmul_flops_per_second": machine.matmul_rate(subject.mesh, config.model.dtype),

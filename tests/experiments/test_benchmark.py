@@ -7,6 +7,7 @@ import sys
 import pytest
 from matplotlib.figure import Figure
 
+from experiments import benchmark
 from experiments.speed import machine
 from experiments.speed.measure import measure
 from resnet_jax import parallel
@@ -94,9 +95,19 @@ def test_command_leaves_numbers_figure_and_finding(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "From resnet-8 to resnet-14" in done.stdout
-    assert len(json.loads((tmp_path / "benchmark.json").read_text())) == 2
+    written = json.loads((tmp_path / "benchmark.json").read_text())
+    assert [one["model"] for one in written] == ["resnet-8", "resnet-14"]
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "--sweep=depth" in (tmp_path / "finding.md").read_text()
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_rates_come_with_whether_operations_were_deterministic(value, capsys):
+    fields = {**ASKED["fields"], "deterministic": value}
+    measured = measure({**ASKED, "fields": fields, "repeats": 1})
+    assert measured["deterministic"] is value
+    benchmark._show([{**ASKED, **measured, "cached_compile_seconds": 0.1}])
+    assert f"deterministic={value};" in capsys.readouterr().out.replace("\n", " ")
 
 
 @pytest.mark.parametrize(
