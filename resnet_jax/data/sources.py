@@ -61,8 +61,8 @@ def load(
       name: one of `tfds_sets.names()`, or a TFDS set, config and version as TFDS writes them.
       split: a split in TFDS's syntax.
       data_dir: the tree of an `image_folder`, else TFDS's folder of data sets (None: TFDS's own).
-      image_size: side in pixels of the squares that pictures of an `image_folder` are fitted to;
-        for other sets None or the size that they have.
+      image_size: side in pixels of the squares that pictures of an `image_folder`, or of a TFDS
+        set whose images vary in size, are fitted to; for other sets None or the size they have.
 
     Raises:
       InputError: for a name, split, size or folder that cannot be loaded, for broken files, for
@@ -122,11 +122,12 @@ class _Source(Protocol):
 def _open(name: str, data_dir: str | None, image_size: int | None) -> _Source:
     if name == "image_folder":
         return image_folder.ImageFolder(data_dir, image_size)
-    source = _Digits() if name == "digits" else tfds_sets.TfdsSet(name, data_dir)
+    digits = name == "digits"
+    source = _Digits() if digits else tfds_sets.TfdsSet(name, data_dir, image_size)
     if image_size not in (None, source.image_size):
         raise InputError(
             f"image_size={image_size}: {name} has {source.image_size}×{source.image_size} pixels; "
-            "only image_folder is resized"
+            "only pictures of any size are resized"
         )
     return source
 

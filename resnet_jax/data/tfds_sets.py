@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resnet_jax.data import originals, split_syntax
+from resnet_jax.data import image_folder, originals, split_syntax
 from resnet_jax.errors import InputError
 
 # TensorFlow Datasets is imported where it is needed: it takes most of a second, which neither
@@ -25,16 +25,26 @@ def names() -> tuple[str, ...]:
 
 
 class TfdsSet:
-    """A TFDS set with an image and a label, prepared as ArrayRecord or about to be prepared."""
+    """A TFDS set with an image and a label, prepared as ArrayRecord or about to be prepared.
 
-    def __init__(self, name: str, data_dir: str | None):
+    Images of a set whose size varies are fitted to squares of `image_size`, as an image folder's.
+    """
+
+    def __init__(self, name: str, data_dir: str | None, image_size: int | None):
         self._builder = open_builder(name, data_dir)
         self.splits = splits_of(name, self._builder)
-        check_features(name, self._builder.info.features)
-        self._shape = _fixed_shape(name, self._builder.info.features)
+        features = self._builder.info.features
+        check_features(name, features)
+        self._varies = None in features["image"].shape
+        if self._varies and image_size is None:
+            raise InputError(
+                f"{name}: images vary in size; give dataset.image_size, the side of the squares "
+                "that they are to be fitted to, or stream them as configs/imagenet.py does"
+            )
+        self._shape = (image_size, image_size, 3) if self._varies else features["image"].shape
         height, width, _ = self._shape
         self.image_size = height if height == width else None
-        self.class_names = tuple(self._builder.info.features["label"].names)
+        self.class_names = tuple(features["label"].names)
 
     def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Images, uint8 [n, height, width, channels], and labels [n] of positions in a split."""
@@ -52,6 +62,8 @@ class TfdsSet:
                 encoded = io.BytesIO(feature["image"].bytes_list.value[0])
                 picture = Image.open(encoded)
                 picture = picture if picture.mode == mode else picture.convert(mode)
+                if self._varies:
+                    picture = image_folder.fit_square(picture, self.image_size)
                 images[i - start] = np.asarray(picture).reshape(self._shape)
                 labels[i - start] = feature["label"].int64_list.value[0]
         return images, labels
@@ -132,14 +144,3 @@ def check_features(name: str, features: Any) -> None:
             )
     if features["image"].np_dtype != np.uint8:
         raise InputError(f"{name}: images are {features['image'].np_dtype.__name__}, wanted uint8")
-
-
-def _fixed_shape(name: str, features: Any) -> tuple[int, int, int]:
-    """[height, width, channels] of every image of a set."""
-    shape = features["image"].shape
-    if None in shape:
-        raise InputError(
-            f"{name}: images vary in size and do not fit an array; "
-            "export them and use image_folder, or stream the set"
-        )
-    return shape

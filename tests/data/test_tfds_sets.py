@@ -76,9 +76,12 @@ def refused_set(data_dir: Path) -> str:
     return str(caught.value)
 
 
-def test_set_of_varying_sizes_is_refused(tmp_path: Path):
+def test_images_of_any_size_are_fitted_to_squares_or_refused(tmp_path: Path):
     prepare_tfds_set(tmp_path, image=tfds.features.Image(shape=(None, None, 3)))
-    assert "image_folder" in refused_set(tmp_path)
+    assert "give dataset.image_size" in refused_set(tmp_path)
+    train = sources.load("toy", "train", data_dir=str(tmp_path), image_size=2)
+    assert train.images.shape == (6, 2, 2, 3)
+    np.testing.assert_array_equal(train.images[:, 0, 0, 0] // 40 % 2, train.labels)
 
 
 def test_set_without_label_is_refused(tmp_path: Path):
