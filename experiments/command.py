@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
+from configs import arguments
 from resnet_jax.errors import InputError, storage_failure
 
 # Exit codes, beside 0 and Python's 1 for a bug.
@@ -51,7 +53,7 @@ def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
             hasattr(value, "items")  # A config file that is missing shows only when it is used.
     # ml_collections reports misspelt fields and wrong values with these.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(_mistake(error)) from error
+        raise InputError(_mistake(error, argv)) from error
     except Exception as error:  # of the config's Python
         raise InputError(mistake_in_file(error)) from error
     workdirs = flags.FLAGS["workdir"].value if "workdir" in flags.FLAGS else None
@@ -62,7 +64,7 @@ def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
     return positional
 
 
-def _mistake(error: BaseException) -> str:
+def _mistake(error: BaseException, argv: list[str]) -> str:
     """What the user should read of an error in parsing flags."""
     cause: BaseException | None = error
     while cause is not None:
@@ -76,9 +78,28 @@ def _mistake(error: BaseException) -> str:
         nearest = difflib.get_close_matches(path.name, _names(path.parent), n=1)
         hint = f"; nearest: {path.with_name(nearest[0])}" if nearest else ""
         return f"{path}: no such file{hint}"
+    if wrong := _wrong_field(argv):
+        return wrong
     if isinstance(error, AttributeError) and isinstance(error.args[0], KeyError):
-        return f"no config field {error.args[0].args[0]}"
+        return f"no config field {error.args[0].args[0]}"  # in a config file's Python
     return str(error)
+
+
+def _wrong_field(argv: list[str]) -> str | None:
+    """What is wrong with the path in a `--config.path=value`, if anything is."""
+    file = re.search(r"\0--?config[=\0]([^\0]+)", "\0".join(argv))
+    paths = [found[1] for word in argv if (found := re.match(r"--?(?:no)?config\.([^=]+)", word))]
+    if not (file and paths):
+        return None
+    try:
+        config = flags.FLAGS["config"].parser.parse(file[1])
+        for path in paths if isinstance(config, ConfigDict) else ():
+            arguments.check_field(config, path)
+    except InputError as error:
+        return str(error)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None  # The file itself is wrong.
+    return None
 
 
 def mistake_in_file(error: Exception) -> str:

@@ -69,10 +69,17 @@ def test_split_by_name_holds_5000_images_back(get_config):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("resnet-20,sede=1", "config field='sede': .*nearest: seed"),
-        ("resnet-20,model.nmae=x", "nearest: name"),
-        ("resnet-20,modle.name=x", "nearest: model"),
-        ("resnet-20,seed=one", "seed='one'"),
+        ("resnet-20,sede=1", "no config field 'sede': .*nearest: seed$"),
+        ("resnet-20,model.nmae=x", "'model.nmae': allowed in model are .*nearest: model.name$"),
+        ("resnet-20,modle.name=x", "'modle.name': .*nearest: model.name$"),
+        ("resnet-20,lr=0.1", "nearest: schedule.learning_rate$"),
+        ("resnet-20,momentum=0.8", "nearest: optimizer.momentum$"),
+        ("resnet-20,model.learning_rate=1.0", "nearest: schedule.learning_rate$"),
+        ("resnet-20,optimizer.name=adam", "are decay, momentum, nesterov, weight_decay$"),
+        ("resnet-20,seed.x=1", "no config field 'seed.x'"),
+        ("resnet-20,optimizer=adam", "'optimizer' is a section; .*optimizer.momentum"),
+        ("resnet-20,seed=one", "seed='one': must be of type int$"),
+        ("resnet-20,num_steps=1e3", "num_steps=1000.0: must be of type int$"),
         ("resnet-20,plain-20", "expected key=value"),
     ],
 )
@@ -117,7 +124,8 @@ def test_runs_of_earlier_versions_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--config.sede=1"], "sede"),
+        (["--config.sede=1"], "nearest: seed"),
+        (["--config", "configs/digits.py", "--config.sede=1"], "nearest: seed"),
         (["--config.seed=one"], "one"),
         (["--config.model.name=resnet-21"], "model.name='resnet-21'"),
         (["--cofnig.seed=1"], "cofnig"),

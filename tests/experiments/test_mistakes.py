@@ -76,7 +76,12 @@ def fields(*pairs: tuple[str, str]) -> list[Case]:
 
 
 CONFIGS = fields(
-    ("sede=1", "seed"),
+    ("sede=1", "no config field 'sede': allowed are accumulate"),
+    ("optimizer.name=adam", "'optimizer.name': allowed in optimizer are decay, momentum"),
+    ("optimizr.momentum=0.8", "'optimizr.momentum': allowed are accumulate"),
+    ("lr=0.1", "nearest: schedule.learning_rate"),
+    ("seed.x=1", "no config field 'seed.x'"),
+    ("optimizer=adam", "config field 'optimizer' is a section; set its fields: optimizer.decay"),
     ("seed=one", "one"),
     ("seed=-1", "seed=-1: must not be negative"),
     ("model.name=resnet-21", "model.name='resnet-21'"),
@@ -225,6 +230,9 @@ FILES = [
     Case("train", "--workdir=/sys/resnet_jax", "cannot be written"),
     Case("train", "--config={dir}/c.py", "get_config", write("c.py", "CONFIG = 1\n")),
     Case("train", "--config={dir}/c.py", "c.py", write("c.py", "def get_config(:\n")),
+    Case("train", "--config={dir}/c.py --config.sede=1", "no config field 'sed'",
+         write("c.py", "from configs.digits import get_config as get\n\n"
+               "def get_config():\n    return get().sed\n")),
     Case("convert", f"--source={{dir}}/a.safetensors {NEW}", "not a readable safetensors file",
          write("a.safetensors", "no tensors")),
     Case("convert", f"--source={{dir}}/a.pth {NEW}", "a.pth", write("a.pth", "no pickle")),

@@ -105,7 +105,7 @@ def test_longer_runs_keep_their_periods():
         (NETS, {"num_steps": 0}, "num_steps=0: must be at least 1"),
         ((NETS[0], NETS[0]), {}, "two runs are called plain-20-seed0"),
         (({"seed": 0},), {}, "without model.name"),
-        (({"model.name": "plain-20", "model.optoin": "B"},), {}, "nearest: option"),
+        (({"model.name": "plain-20", "model.optoin": "B"},), {}, "nearest: model.option"),
     ],
 )
 def test_mistake_in_a_sweep_is_named(overrides: tuple, options: dict, message: str):
