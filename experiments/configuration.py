@@ -49,7 +49,8 @@ def check(config: ConfigDict, *, prepared: bool = True) -> None:
         _require(config, field, lambda value: 0 <= value < 1, "must be in [0, 1)")
     with section("model"):
         check_choice("dtype", config.model.dtype, DTYPES)
-        _check_groups(config, architecture(config))
+        architecture(config)
+    _check_groups(config)
     _check_dataset(config, prepared)
     # From here on JAX is loaded, which takes most of a second.
     from resnet_jax import parallel
@@ -138,16 +139,19 @@ def _check_finite(config: ConfigDict, prefix: str = "") -> None:
             raise InputError(f"{prefix}{field}={value!r}: must be finite")
 
 
-def _check_groups(config: ConfigDict, net: Architecture) -> None:
+def _check_groups(config: ConfigDict) -> None:
     if config.batch_size % config.accumulate:
         raise InputError(
             f"batch_size={config.batch_size}: not a multiple of accumulate={config.accumulate}"
         )
-    part = config.batch_size // config.accumulate
-    if net.norm == "batch" and part % group_size(config):
+    part, group = config.batch_size // config.accumulate, group_size(config)
+    if part % group:
+        sizes = (size for size in range(1, part + 1) if part % size == 0)
+        fitting = min(sizes, key=lambda size: abs(math.log(size / group)))
         raise InputError(
-            f"group_size={net.group_size}: batches of {part} (batch_size / accumulate) are not a "
-            "whole number of batch-norm groups"
+            f"model.group_size={group}: batches of {part} (batch_size / accumulate) are not a "
+            f"whole number of batch-norm groups; set model.group_size={fitting}, or batch_size to "
+            f"a multiple of {group * config.accumulate}"
         )
 
 
