@@ -1,21 +1,29 @@
 """How every command starts and how it ends when its user made a mistake."""
 
 import difflib
+import itertools
 import re
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from configs import arguments
+from configs.arguments import check_field
 from resnet_jax.errors import InputError, storage_failure
 
 # Exit codes, beside 0 and Python's 1 for a bug.
 WRONG_INPUT = 2
 STOPPED = 75  # Asked to stop and saved: the same command goes on. (EX_TEMPFAIL of sysexits.h.)
+
+# Users' Python files, by what they define.
+_FILES = {
+    "get_config": "a run's config, for experiments.train",
+    "get_sweep": "a sweep, for experiments.sweep",
+}
 
 
 def run(
@@ -53,15 +61,30 @@ def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
             hasattr(value, "items")  # A config file that is missing shows only when it is used.
     # ml_collections reports misspelt fields and wrong values with these.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        raise InputError(_mistake(error, argv)) from error
+        stray = _stray(argv) if arguments is None and isinstance(error, flags.Error) else None
+        raise InputError(_unexpected(stray) if stray else _mistake(error, argv)) from error
     except Exception as error:  # of the config's Python
         raise InputError(mistake_in_file(error)) from error
     workdirs = flags.FLAGS["workdir"].value if "workdir" in flags.FLAGS else None
     if workdirs is not None and not all(workdirs if isinstance(workdirs, list) else [workdirs]):
         raise InputError("workdir='': expected a folder")
     if arguments is None and len(positional) > 1:
-        raise InputError(f"unexpected argument {positional[1]!r}; values are given as --flag=value")
+        raise InputError(_unexpected(positional[1]))
     return positional
+
+
+def _unexpected(word: str) -> str:
+    config = "config" in flags.FLAGS and re.search(r"\.py(:|$)", word)
+    hint = f", here --config={word}" if config else ""
+    return f"unexpected argument {word!r}; values are given as --flag=value{hint}"
+
+
+def _stray(argv: list[str]) -> str | None:
+    """The first argument that is neither a flag nor, perhaps, the value of the one before."""
+    for before, word in itertools.pairwise(argv):
+        if not word.startswith("-") and (not before.startswith("-") or "=" in before):
+            return word
+    return None
 
 
 def _mistake(error: BaseException, argv: list[str]) -> str:
@@ -72,6 +95,8 @@ def _mistake(error: BaseException, argv: list[str]) -> str:
         if isinstance(cause, InputError) and not str(cause).startswith("Error whilst parsing"):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, AttributeError) and error.name == "get_config":
+        return missing_in_file(error.obj, error.obj.__file__, error.name)
     missing = re.search(r"No such file or directory: '(.+?)'", str(error))
     if missing:
         path = Path(missing[1])
@@ -94,7 +119,7 @@ def _wrong_field(argv: list[str]) -> str | None:
     try:
         config = flags.FLAGS["config"].parser.parse(file[1])
         for path in paths if isinstance(config, ConfigDict) else ():
-            arguments.check_field(config, path)
+            check_field(config, path)
     except InputError as error:
         return str(error)
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -108,6 +133,12 @@ def mistake_in_file(error: Exception) -> str:
         return f"{error.filename}, line {error.lineno}: {error.msg}"
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{last.filename}, line {last.lineno}: {type(error).__name__}: {error}"
+
+
+def missing_in_file(module: ModuleType, path: str, name: str) -> str:
+    """What to say of a user's Python file that does not define a name; is it of the other kind?"""
+    kinds = [kind for found, kind in _FILES.items() if name in _FILES and hasattr(module, found)]
+    return f"{path}: has no {name}" + (f"; it is {kinds[0]}" if kinds else "")
 
 
 def _names(folder: Path) -> list[str]:

@@ -27,7 +27,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.command import mistake_in_file
+from experiments.command import missing_in_file, mistake_in_file
 from resnet_jax.errors import InputError, check_choice
 
 Overrides = dict[str, Any]
@@ -122,5 +122,5 @@ def _no_such_file(path: Path) -> str:
 
 def _attribute(module: ModuleType, path: str, name: str) -> Any:
     if not hasattr(module, name):
-        raise InputError(f"{path}: has no {name}")
+        raise InputError(missing_in_file(module, path, name))
     return getattr(module, name)

@@ -147,6 +147,15 @@ def test_mistyped_command_ends_in_one_line_with_code_2(flags, message, tmp_path)
     assert not workdir.exists()
 
 
+@pytest.mark.parametrize("flags", [["--workdir=run"], ["--workdir", "run"]])
+def test_config_without_its_flag_is_named(flags):
+    argv = [sys.executable, "-m", "experiments.train", "configs/digits.py:plain-8", *flags]
+    result = subprocess.run(argv, capture_output=True, text=True)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "unexpected argument 'configs/digits.py:plain-8'" in result.stderr
+    assert "here --config=configs/digits.py:plain-8" in result.stderr
+
+
 def test_missing_flag_is_named():
     argv = [sys.executable, "-m", "experiments.train", "--config=configs/digits.py"]
     result = subprocess.run(argv, capture_output=True, text=True)

@@ -130,7 +130,9 @@ CONFIGS = fields(
 COMMAND_LINES = [
     Case("train", "--cofnig.seed=1", "cofnig"),
     Case("train", "stray", "unexpected argument 'stray'"),
+    Case("train", "configs/digits.py:plain-8", ", here --config=configs/digits.py:plain-8"),
     Case("train", "--workdir=", "workdir"),
+    Case("train", "--config=configs/sweeps/digits.py", "it is a sweep, for experiments.sweep"),
     Case("train", "--num_processes=2", "all three are needed"),
     Case("train", "--config=configs/digit.py", "nearest: configs/digits.py"),
     Case("train", "--config=configs", "configs"),
@@ -150,6 +152,8 @@ COMMAND_LINES = [
     Case("prepare_data", "--dataset=cifar10 --source={dir}/none --data_dir={dir}", "not a folder"),
     Case("prepare_data", "--dataset=mnist --source={dir} --data_dir={dir}-data", "missing t10k"),
     Case("sweep", "--config=configs/sweeps/digit.py --workdir={dir}/new", "nearest: digits.py"),
+    Case("sweep", "configs/sweeps/digits.py --workdir={dir}/new", "here --config=configs/sweeps"),
+    Case("sweep", "--config=configs/digits.py --workdir={dir}/new", "it is a run's config"),
     Case("sweep", f"{SWEEP} --workdir={{dir}}/new --executor=slrum", "nearest: slurm"),
     Case("sweep", f"{SWEEP} --workdir={{dir}}/new --filter=(", "not a regular expression"),
     Case("sweep", f"{SWEEP} --workdir={{dir}}/new --filter=renset", "matches no run"),
