@@ -75,13 +75,14 @@ def main(argv: list[str]) -> int:
     sweep = definition.load(_CONFIG.value, _SEEDS.value)
     extra = _extra_overrides()
     planned = plan.plan(sweep, pattern=_FILTER.value, num_steps=_NUM_STEPS.value, extra=extra)
+    changed = extra if _NUM_STEPS.value is None else {**extra, "num_steps": _NUM_STEPS.value}
     if _DRY_RUN.value:
         plan.check(planned, workdir)
+        manifest.check(workdir, sweep, planned, changed)
         dry_run.show(planned, workdir, _WORKERS.value)
         return 0
     with claims.claim(workdir):
         plan.check(planned, workdir)
-        changed = extra if _NUM_STEPS.value is None else {**extra, "num_steps": _NUM_STEPS.value}
         manifest.write(workdir, sweep, planned, changed)
         left = [run for run in planned if not finished_state(workdir / run.name)]
         if _EXECUTOR.value == "print":

@@ -27,7 +27,14 @@ FILE = "sweep.json"
 def write(
     workdir: Path, sweep: Sweep, planned: Sequence[PlannedRun], command_line: Overrides
 ) -> None:
-    """Writes `sweep.json`, and keeps the runs that it has already.
+    """Writes `sweep.json`, and keeps the runs that it has already; arguments as of `check`."""
+    runs.write_json(workdir / FILE, check(workdir, sweep, planned, command_line))
+
+
+def check(
+    workdir: Path, sweep: Sweep, planned: Sequence[PlannedRun], command_line: Overrides
+) -> dict[str, Any]:
+    """What `sweep.json` is to hold, if this sweep may be run in the folder.
 
     Args:
       workdir: the sweep's folder.
@@ -55,7 +62,7 @@ def write(
         _check_same(workdir, earlier, record, before, listed)
         listed = {**before, **listed}
     record["runs"] = [{"name": name, "overrides": own} for name, own in listed.items()]
-    runs.write_json(workdir / FILE, record)
+    return record
 
 
 def recipe(sweep: Sweep, command_line: Overrides) -> str:

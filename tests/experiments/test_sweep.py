@@ -272,6 +272,18 @@ def test_dry_run_tells_sizes_and_time_and_leaves_no_trace(sweep_file: Path, tmp_
     assert not workdir.exists()
 
 
+def test_dry_run_is_refused_where_the_sweep_would_be(sweep_file: Path, tmp_path: Path):
+    code, _, errors = sweep(sweep_file, tmp_path, "--executor=print", "--filter=plain")
+    assert code == 0, errors
+    before = (tmp_path / "sweep.json").read_bytes()
+    for flags in (["--num_steps=2"], ["--num_steps=2", "--dry_run"]):
+        code, _, errors = sweep(sweep_file, tmp_path, *flags)
+        assert code == 2
+        assert errors.count("\n") == 1
+        assert "holds another sweep (num_steps: None, now 2; " in errors
+    assert (tmp_path / "sweep.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
