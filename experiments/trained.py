@@ -46,7 +46,17 @@ class Trained:
         return min(self.image_shape[:2])
 
     def as_trained(self, picture: np.ndarray) -> np.ndarray:
-        """A picture, uint8 [height, width, channels], as the net's test images are."""
+        """A picture, uint8 [height, width, channels], as the net's test images are.
+
+        Raises:
+          InputError: it has another shape, or values of another type.
+        """
+        channels = self.image_shape[-1]
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != channels:
+            raise InputError(
+                f"picture of {picture.dtype} {list(picture.shape)}: this net needs "
+                f"uint8 [height, width, {channels}]"
+            )
         streaming = "streaming" in self.config
         side = self.config.streaming.shorter_side if streaming else self.size
         return views.centre_of(picture, side, self.size)
@@ -71,7 +81,7 @@ class Trained:
         )
 
 
-def load(workdir: Path, step: int | None = None, data_dir: str | None = None) -> Trained:
+def load(workdir: Path | str, step: int | None = None, data_dir: str | None = None) -> Trained:
     """Loads a run's net. Of its data set only what is needed: nothing where the mean is constant.
 
     Args:
@@ -82,6 +92,7 @@ def load(workdir: Path, step: int | None = None, data_dir: str | None = None) ->
     Raises:
       InputError: something of it cannot be had.
     """
+    workdir = Path(workdir)
     config = configuration.load_config(workdir)
     if data_dir:
         config.dataset.data_dir = data_dir

@@ -11,6 +11,7 @@ from PIL import Image
 from configs import arguments, cifar10
 from experiments import conversion, prediction, train, trained
 from resnet_jax import interop, runs, weight_files
+from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
@@ -115,6 +116,16 @@ def test_files_are_seen_as_the_test_split_is(run, tmp_path):
         shares = dict(one.classes)
         for other, name in enumerate(net.class_names):
             assert shares[name] == pytest.approx(expected[label][other], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((8, 8), np.uint8), ((8, 8, 1), np.uint8), ((8, 8, 3), np.float32)]
+)
+def test_array_that_is_no_picture_of_the_net_is_refused(shape, kind, run):
+    net = trained.load(str(run))
+    assert net.as_trained(np.zeros((8, 8, 3), np.uint8)).shape == (16, 16, 3)
+    with pytest.raises(InputError, match=r"this net needs uint8 \[height, width, 3\]$"):
+        net.as_trained(np.zeros(shape, kind))
 
 
 @pytest.mark.parametrize("view", ["10-crop", "multi-scale"])
