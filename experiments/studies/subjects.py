@@ -134,7 +134,7 @@ class Subject:
 
 
 def collect(
-    workdirs: Sequence[str], configs: Sequence[ConfigDict], data_dir: str | None
+    workdirs: Sequence[str], configs: Sequence[ConfigDict] = (), data_dir: str | None = None
 ) -> list[Subject]:
     """Subjects of runs' folders and of configs, each with a label of its own.
 

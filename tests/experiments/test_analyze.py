@@ -2,10 +2,13 @@
 
 import csv
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +69,17 @@ def test_study_of_a_run_leaves_data_figure_and_finding(sweep, name):
     assert "nan" not in finding
     report = write_report([sweep], sweep / "report")
     assert name.capitalize() in report.index.read_text()
+
+
+def test_notebook_lines_of_the_documentation_run(sweep, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs/degradation.md").read_text(encoding="utf-8")
+    [lines] = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    shutil.copytree(sweep / "plain", tmp_path / "runs/degradation/plain-56-seed0")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(lines, names)
+    assert names["signals"].ratio > 0
+    assert names["errors"].shape == (len(names["model"].unit_names),)
 
 
 def finished(workdir, config) -> int:
