@@ -173,11 +173,13 @@ def _making(collection: Collection) -> Iterable[Markup]:
     told = [result.run.info for result in results]
     versions = _distinct(_versions(info.get("versions")) for info in told)
     devices = _distinct(naming.as_text(info.get("devices") or "") for info in told)
-    commits = _distinct(naming.as_text(info.get("commit") or "") for info in told)
+    processors = _distinct(naming.as_text(info.get("processor") or "") for info in told)
+    commits = _distinct(_commit(naming.as_text(info.get("commit") or "")) for info in told)
     varied = naming.differing(result.settings for result in results if result.has_config)
     facts = [
         ("Command", [sweep.command for sweep in collection.sweeps if sweep.command]),
         ("Devices", devices),
+        ("Processor", processors),
         ("Versions", versions),
         ("Commit", commits),
         ("What varies", [_values(results, key) for key in varied]),
@@ -203,6 +205,12 @@ def _versions(versions: object) -> str:
     if isinstance(versions, dict):
         return ", ".join(f"{name} {naming.as_text(value)}" for name, value in versions.items())
     return naming.as_text(versions or "")
+
+
+def _commit(commit: str) -> str:
+    """A commit, in words where `runs` has marked it "+"."""
+    clean = commit.removesuffix("+")
+    return commit if clean == commit else f"{clean}, with uncommitted changes"
 
 
 def _values(results: Sequence[Result], key: str) -> str:

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -72,6 +73,16 @@ def test_page_says_how_its_numbers_came_about(degradation: Path):
         "train plain-56",
     ):
         assert words in page
+
+
+def test_page_says_on_what_processor_and_from_which_commits(tmp_path: Path, write_run):
+    for seed, commit in enumerate(("0123abc", "4567def+")):
+        path = write_run(tmp_path, seed=seed) / "config.json"
+        record = json.loads(path.read_text()) | {"processor": "A processor, 2 cores"}
+        path.write_text(json.dumps(record | {"commit": commit}))
+    page = page_of(tmp_path)
+    assert "<dt>Processor</dt><dd>A processor, 2 cores</dd>" in page
+    assert "<dt>Commit</dt><dd>0123abc<br>4567def, with uncommitted changes</dd>" in page
 
 
 def test_names_from_configs_are_text(tmp_path: Path, write_run, write_sweep):
