@@ -1,5 +1,6 @@
 """The given sweeps are what they say: the papers' tables, under configs that can run."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,13 @@ def test_every_net_of_imagenets_table_can_run_where_imagenet_is_prepared(tmp_pat
     for run in runs:
         run.config.dataset.data_dir = str(tmp_path)
         configuration.check(run.config)
+
+
+def test_sweep_of_the_readme_is_one(tmp_path: Path):
+    text = Path("README.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(TITLE.+?)```", text, re.DOTALL)
+    (tmp_path / "width.py").write_text(example)
+    runs = plan.plan(definition.load(str(tmp_path / "width.py")))
+    assert [run.name for run in runs[:2]] == ["plain-20-width8-seed0", "plain-20-width16-seed0"]
+    assert (len(runs), runs[0].config.num_steps) == (8, 200)
+    plan.check(runs, tmp_path)
