@@ -126,7 +126,8 @@ def _in_a_process(asked: dict[str, Any], cache: str) -> dict[str, Any]:
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word of why"])[-1]
-        raise InputError(f"{asked['model']}: {last}")
+        told = last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
+        raise InputError(f"{asked['model']}: {told}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

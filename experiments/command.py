@@ -70,6 +70,8 @@ def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
         raise InputError("workdir='': expected a folder")
     if arguments is None and len(positional) > 1:
         raise InputError(_unexpected(positional[1]))
+    if wrong := _wrong_field(argv):  # A section, which ml_collections would replace.
+        raise InputError(wrong)
     return positional
 
 

@@ -196,7 +196,7 @@ def make_mesh(config: ConfigDict) -> jax.sharding.Mesh:
     num_groups = part // configuration.group_size(config)
     mesh = parallel.make_mesh(part, num_groups, config.num_devices)
     if config.parallel == "pmap":
-        parallel.check_pmap(mesh, num_groups=num_groups, dropout=net.shortcut == "dropout")
+        parallel.check_pmap(mesh, num_groups=num_groups, stochastic=net.is_stochastic)
     return mesh
 
 

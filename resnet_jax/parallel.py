@@ -151,7 +151,7 @@ def spread(function: Callable, mesh: Mesh, engine: str) -> Callable:
     return ENGINES[engine](function, mesh)
 
 
-def check_pmap(mesh: Mesh, *, num_groups: int, dropout: bool) -> None:
+def check_pmap(mesh: Mesh, *, num_groups: int, stochastic: bool) -> None:
     """Raises `InputError` for what `pmap` cannot do with the same numbers as `jit`."""
     if num_groups % mesh.size:
         raise InputError(
@@ -159,9 +159,9 @@ def check_pmap(mesh: Mesh, *, num_groups: int, dropout: bool) -> None:
             "without dividing one; give a smaller model.group_size, fewer devices with "
             "num_devices, or parallel='jit'"
         )
-    if dropout and mesh.size > 1:
+    if stochastic and mesh.size > 1:
         raise InputError(
-            "parallel='pmap': a dropout shortcut draws one mask for the whole batch; give "
+            "parallel='pmap': what a net drops is drawn for the whole batch; give "
             "num_devices=1 or parallel='jit'"
         )
 

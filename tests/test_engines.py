@@ -124,7 +124,10 @@ def test_units_in_a_loop_draw_the_same_curve_on_two_devices(engine, devices, acc
     ("fields", "message"),
     [
         ({"model.group_size": 16, "num_devices": 4}, "4 devices cannot share 2 batch-norm group"),
-        ({"model.shortcut": "dropout", "num_devices": 2}, "a dropout shortcut draws one mask"),
+        (
+            {"model.shortcut": "dropout", "num_devices": 2},
+            "what a net drops is drawn for the whole batch",
+        ),
     ],
 )
 def test_pmap_says_what_it_cannot_do(fields, message):

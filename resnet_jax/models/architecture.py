@@ -164,6 +164,11 @@ class Architecture:
         """Weighted layers as the papers count them: convolutions of branches, stem, classifier."""
         return self.num_units * BRANCHES[self.branch] + 2
 
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether training draws random numbers in the units, which then need each its own."""
+        return self.shortcut == "dropout"
+
     def stage_channels(self, stage: int) -> int:
         """Channels of a stage's output; stages count from 0."""
         return self.width * 2**stage * (EXPANSION if self.branch == "bottleneck" else 1)

@@ -87,7 +87,7 @@ class ResNet(Layers):
         `apply` takes variables that `stacking.pack` has packed so, and also others, which it
         stacks itself.
         """
-        if not self.scan_units or self.architecture.shortcut == "dropout":
+        if not self.scan_units or self.architecture.is_stochastic:
             return {}
         sizes = enumerate(self.architecture.stage_sizes, start=1)
         return {

@@ -232,7 +232,9 @@ def _hardware(results: Sequence[Result]) -> str:
 
 
 def _commits(results: Sequence[Result]) -> str:
-    return _distinct(str(result.run.info.get("commit") or "")[:7] for result in results)
+    """In short; "+" stands for uncommitted changes, see `runs`."""
+    commits = (str(result.run.info.get("commit") or "") for result in results)
+    return _distinct(commit[:7] + "+" * commit.endswith("+") for commit in commits)
 
 
 def _time(results: Sequence[Result]) -> str:

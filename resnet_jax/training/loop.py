@@ -65,7 +65,8 @@ def make_advance(
     """Makes `advance(state, data, start, end) -> state`: the steps from `start` up to `end`.
 
     They are one dispatch. `state` is donated: it must not be used again. As with functions of
-    `jax.jit`, `advance.lower` with the same arguments gives the program.
+    `jax.jit`, `advance.lower` with the same arguments gives the program, which takes what
+    `advance.arguments` makes of them, the last sharded along the batch.
 
     Args:
       train_step: of `make_train_step`, with the engine's `parallel.axis_name`.
@@ -103,6 +104,7 @@ def make_advance(
     def advance(state, data, start, end):
         return run(*arguments(state, data, start, end))
 
+    advance.arguments = arguments
     advance.lower = lambda *args: run.lower(*arguments(*args))
     return advance
 

@@ -82,6 +82,7 @@ CONFIGS = fields(
     ("lr=0.1", "nearest: schedule.learning_rate"),
     ("seed.x=1", "no config field 'seed.x'"),
     ("optimizer=adam", "config field 'optimizer' is a section; set its fields: optimizer.decay"),
+    ("optimizer={{'momentum':0.5}}", "config field 'optimizer' is a section; set its fields: "),
     ("seed=one", "one"),
     ("seed=-1", "seed=-1: must not be negative"),
     ("model.name=resnet-21", "model.name='resnet-21'"),
