@@ -47,8 +47,12 @@ def _panel(title: str, rows: list[Row], column: str, words: str) -> Panel:
 
 
 def find(rows: Sequence[Row]) -> list[str]:
-    """Of each net the first and the last state, and that between in which least arrives."""
-    sentences, alive = [], []
+    """Of each net the first and the last state, and that between in which least arrives.
+
+    Of plain nets that were looked at trained, too, whether gradients vanish at any of the steps.
+    """
+    sentences: list[str] = []
+    healthy: dict[tuple[int, ...], list[str]] = {}
     for net, own in by(rows, "net").items():
         states = by(own, "step")
         faintest = min(states, key=lambda step: _ratio(states[step]))
@@ -56,13 +60,11 @@ def find(rows: Sequence[Row]) -> list[str]:
             when = "at initialisation" if step == 0 else f"at step {step:,}"
             sentences.append(f"{net} {when}: {describe(states[step])}")
         never = {verdict(state) for state in states.values()}.isdisjoint({"vanished", "lost"})
-        if own[0]["family"] == "plain" and never:
-            alive.append(net)
-    if alive:
-        sentences.append(
-            f"If {listed(alive)} cannot be trained as well as a shallower net, vanishing gradients "
-            "are not the reason: at no step that was looked at do they vanish."
-        )
+        if own[0]["family"] == "plain" and max(states) > 0 and never:
+            healthy.setdefault(tuple(sorted(states)), []).append(net)
+    for steps, nets in healthy.items():
+        shown = listed(f"{step:,}" for step in steps)
+        sentences.append(f"At steps {shown} no vanishing was seen in {listed(nets)}.")
     return sentences
 
 
