@@ -24,6 +24,9 @@ V2_TABLE_1 = (
     {"shortcut": "dropout"},
 )
 
+_PATHS = 100
+"""Drawn of a net at most, unless it has more lengths: a deep net gets fewer of each length."""
+
 
 def responses(
     subjects: Sequence[Subject],
@@ -82,7 +85,7 @@ def lesions(
     examples: int = 256,
     split: str = "test",
     most_units: int = 60,
-    repeats: int = 3,
+    repeats: int = 10,
     seed: int = 0,
 ) -> list[Row]:
     """See `resnet_jax.analysis.lesions`; of deep nets `most_units` units, evenly spread."""
@@ -117,9 +120,10 @@ def lesions(
                 for repeat, error in enumerate(drawn)
             ]
         if not subject.is_plain:
-            lengths = [int(number) for number in spread(count + 1, 25)]
+            lengths = range(count + 1)
+            draws = max(min(repeats, _PATHS // len(lengths)), 1)
             found = analysis.lesions.path_gradients(
-                *net, lengths=lengths, repeats=repeats, seed=seed, track=track("paths")
+                *net, lengths=lengths, repeats=draws, seed=seed, track=track("paths")
             )
             rows += [
                 row("path", length=int(length), share=float(share), gradient=float(gradient))

@@ -15,7 +15,7 @@ import pytest
 from configs import digits
 from experiments import command, training
 from experiments.studies.study import STUDIES, study
-from resnet_jax import runs
+from resnet_jax import analysis, runs
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import write_report
 
@@ -80,6 +80,24 @@ def test_notebook_lines_of_the_documentation_run(sweep, tmp_path, monkeypatch):
     exec(lines, names)
     assert names["signals"].ratio > 0
     assert names["errors"].shape == (len(names["model"].unit_names),)
+
+
+def test_paths_have_every_length_and_fewer_draws_of_each_in_a_deep_net(
+    sweep, tmp_path, monkeypatch
+):
+    from experiments.studies import measures
+
+    asked = []
+    original = analysis.lesions.path_gradients
+    asking = lambda *net, **how: asked.append(how["repeats"]) or original(*net, **how)
+    monkeypatch.setattr(analysis.lesions, "path_gradients", asking)
+    for most in (100, 8):
+        monkeypatch.setattr(measures, "_PATHS", most)
+        study("lesions", [str(sweep / "resnet")], output=str(tmp_path), settings=[FEW, "repeats=3"])
+    with (tmp_path / "analysis/lesions/data.csv").open() as file:
+        lengths = [int(row["length"]) for row in csv.DictReader(file) if row["kind"] == "path"]
+    assert lengths == [0, 1, 2, 3]
+    assert asked == [3, 2]
 
 
 def finished(workdir, config) -> int:

@@ -133,7 +133,7 @@ def test_lesions_destroy_or_do_not():
     finding = said(lesions, net(PLAIN, 0.9) + net(TWIN, 0.12) + paths)
     assert "Deleting one unit destroys plain-56" in finding
     assert "Deleting one unit does not destroy resnet-56" in finding
-    assert "plain-56 is half-way to chance at the first deleted unit" in finding
+    assert "plain-56 is past half-way to chance from the first deleted unit on" in finding
     assert "resnet-56 never gets half-way to chance" in finding
     assert "paths of 0 to 1 of 2 units; 95% of its paths have 0 to 2." in finding
 
@@ -145,6 +145,25 @@ def test_landscapes_valleys_are_compared():
             {**about, "kind": "surface", "x": x, "y": y, "error": 0.5,
              "loss": 0.1 + steepness * (x * x + y * y)} for y in grid for x in grid
         ]  # fmt: skip
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        ((0.8, 0.2, 0.8, 0.9), "is past half-way to chance from 3 deleted units on"),
+        ((0.2, 0.8, 0.9, 0.2), "does not stay past half-way to chance"),
+        ((0.1, 0.2, 0.3, 0.4), "never gets half-way to chance"),
+    ],
+)
+def test_half_way_to_chance_counts_from_where_all_larger_lesions_are_past_it(errors, words):
+    about = {**TWIN, "classes": 10}
+    data = [{**about, "kind": "intact", "error": 0.0}]
+    data += [{**about, "kind": "delete_each", "unit": unit, "error": 0.1} for unit in (1, 2)]
+    data += [
+        {**about, "kind": "delete", "units": units, "repeat": 0, "error": error}
+        for units, error in enumerate(errors, start=1)
+    ]
+    assert f"resnet-56 {words}" in said(lesions, data)
+
 
     finding = said(landscape, net(PLAIN, 10.0) + net(TWIN, 0.1))
     assert "resnet-56's valley is wider than plain-56's" in finding

@@ -1,6 +1,7 @@
 """What is left of a trained net without some of its units (Veit et al. 2016)."""
 
 import functools
+import itertools
 import statistics
 from collections.abc import Sequence
 
@@ -75,17 +76,16 @@ def find(rows: Sequence[Row]) -> list[str]:
 
 
 def _smoothness(net: str, intact: float, chance: float, rows: list[Row]) -> str:
+    """The smallest number of units from which on every larger one tried is past half-way."""
     medians = {n: statistics.median(column(own, "error")) for n, own in by(rows, "units").items()}
-    half = [n for n, error in medians.items() if error > intact + (chance - intact) / 2]
-    if not half:
-        worst = max(medians.values())
-        return f"{net} never gets half-way to chance: {percent(worst)} at most."
-    rest = f"{half[0]} deleted units" if half[0] > 1 else "the first deleted unit"
-    return f"{net} is half-way to chance at {rest} of the numbers tried ({_range(medians)})."
-
-
-def _range(medians: dict[int, float]) -> str:
-    return ", ".join(f"{n}: {percent(error)}" for n, error in medians.items())
+    past = lambda n: medians[n] > intact + (chance - intact) / 2
+    tried = ", ".join(f"{n}: {percent(error)}" for n, error in medians.items())
+    for_good = list(itertools.takewhile(past, sorted(medians, reverse=True)))
+    if not for_good:
+        lead = "does not stay past" if any(map(past, medians)) else "never gets"
+        return f"{net} {lead} half-way to chance, whatever number of units is deleted ({tried})."
+    first = f"{for_good[-1]} deleted units" if for_good[-1] > 1 else "the first deleted unit"
+    return f"{net} is past half-way to chance from {first} on, of the numbers tried ({tried})."
 
 
 def _effective(net: str, rows: list[Row]) -> str:
