@@ -281,5 +281,5 @@ def _states(subject: Subject, steps: int, tracker: Tracker) -> Iterator[tuple[in
     for step in sorted({0, *subject.steps}):
         yield step, subject.at(step)
     if steps and not subject.steps:
-        trained, _ = train_for(subject, subject.initial(), steps, tracker(subject.label))
+        trained, _ = train_for(subject, subject.initial(), steps, steps, tracker(subject.label))
         yield steps, trained

@@ -165,13 +165,17 @@ def _anew(variables: Variables) -> Variables:
 
 def label(config: ConfigDict) -> str:
     """E.g. "plain-56, activation=sigmoid, norm=none"."""
-    settings = {
+    return ", ".join(filter(None, (config.model.name, settings(config))))
+
+
+def settings(config: ConfigDict) -> str:
+    """What the config changes of the net that its name says: "activation=sigmoid, norm=none"."""
+    fields = {
         f"model.{name}": value
         for name, value in configuration.model_overrides(config).items()
         if name != "group_size"
     }
-    text = naming.describe_settings(settings, sorted(settings))
-    return f"{config.model.name}, {text}" if text else config.model.name
+    return naming.describe_settings(fields, sorted(fields))
 
 
 def _distinct(config: ConfigDict, path: Path | None, count: int) -> str:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments import experiment
 from experiments.studies.progress import Track, Tracker
-from experiments.studies.subjects import Subject, Variables, label
+from experiments.studies.subjects import Subject, Variables, label, settings
 from experiments.training import train
 from resnet_jax import analysis, parallel, runs
 from resnet_jax.analysis.batches import batches
@@ -22,17 +22,17 @@ from resnet_jax.training.step import cross_entropy
 
 Row = dict[str, Any]
 
-_CURVE_POINTS = 20
+_CURVE_POINTS = 40
 
 
 def train_for(
-    subject: Subject, variables: Variables, steps: int, track: Track
+    subject: Subject, variables: Variables, steps: int, every: int, track: Track
 ) -> tuple[Variables, list[Row]]:
     """Trains on from `variables` under the config's recipe, its schedule fitted to `steps`.
 
     Returns:
-      The weights, and rows of `at_step`, `loss` and `error`, means over the steps since the row
-      before, as the optimiser saw them.
+      The weights, and, `every` so many steps and at the end, rows of `at_step`, `loss` and `error`,
+      means over the steps since the row before, as the optimiser saw them.
     """
     config = ConfigDict(subject.config.to_dict())
     config.num_steps, config.num_devices = steps, None
@@ -42,7 +42,7 @@ def train_for(
         params=jax.device_put(variables["params"], place),
         batch_stats=jax.device_put(variables["batch_stats"], place),
     )
-    rows, every = [], max(steps // _CURVE_POINTS, 1)
+    rows = []
     for step in track(range(steps)):
         state = advance(state, data, step, step + 1)
         if (step + 1) % every == 0 or step + 1 == steps:
@@ -65,7 +65,11 @@ def constructed(
     depth: int = 0,
     steps: int = 100,
 ) -> list[Row]:
-    """See `resnet_jax.analysis.constructed`; `depth` 0 is three times as many units."""
+    """See `resnet_jax.analysis.constructed`; `depth` 0 is three times as many units.
+
+    The net that is built is trained on for `steps`; the net from scratch gets these and, before
+    them, as many as the shallow net had. `at_step` counts the shallow net's steps too.
+    """
     rows = []
     for subject in subjects:
         subject.require_trained("constructed")
@@ -75,26 +79,31 @@ def constructed(
         built = analysis.constructed.deepen(
             subject.model, shallow_weights, deep.model, images, subject.config.seed
         )
-        about = {**deep.about(0), "from": subject.label, "from_step": subject.last_step}
+        had = subject.last_step
+        about = {**deep.about(0), "from": subject.label, "from_step": had}
         before = _evaluate(subject, shallow_weights, images, labels)
         after = _evaluate(deep, built, images, labels)
         difference = float(np.abs(before["logits"] - after["logits"]).max())
         size = float(np.abs(before["logits"]).max())
         for start, found in (("shallow", before), ("constructed", after)):
             rows.append(
-                {**about, "start": start, "kind": "evaluated", "at_step": 0, "loss": found["loss"],
-                 "error": found["error"], "logits_difference": difference, "logits_size": size}
+                {**about, "start": start, "kind": "evaluated", "at_step": had,
+                 "loss": found["loss"], "error": found["error"],
+                 "logits_difference": difference, "logits_size": size}
             )  # fmt: skip
-        for start, weights in (("constructed", built), ("scratch", deep.initial())):
-            if not steps:
-                break
-            track = tracker(f"{deep.label}, {start}")
-            ended, curve = train_for(deep, weights, steps, track)
-            rows += [{**about, "start": start, "kind": "training", **row} for row in curve]
+        every = max((had + steps) // _CURVE_POINTS, 1)
+        starts = (("constructed", built, had), ("scratch", deep.initial(), 0)) if steps else ()
+        for start, weights, begin in starts:
+            track, here = tracker(f"{deep.label}, {start}"), {**about, "start": start}
+            ended, curve = train_for(deep, weights, had + steps - begin, every, track)
+            rows += [
+                {**here, "kind": "training", **row, "at_step": begin + row["at_step"]}
+                for row in curve
+            ]
             found = _evaluate(deep, ended, images, labels)
             rows.append(
-                {**about, "start": start, "kind": "evaluated", "at_step": steps,
-                 "loss": found["loss"], "error": found["error"]}
+                {**here, "kind": "evaluated", "at_step": had + steps, "loss": found["loss"],
+                 "error": found["error"]}
             )  # fmt: skip
     return rows
 
@@ -133,6 +142,7 @@ def iterations(
         common = {
             **about,
             "model": label(config),
+            "settings": settings(config),
             "num_steps": run.config["num_steps"],
             "seed": run.config["seed"],
             "final_train_error": run.summary["train_error"],

@@ -82,6 +82,19 @@ def test_notebook_lines_of_the_documentation_run(sweep, tmp_path, monkeypatch):
     assert names["errors"].shape == (len(names["model"].unit_names),)
 
 
+@pytest.mark.slow
+def test_scratch_is_trained_as_long_as_the_shallow_net_and_the_built_one_together(sweep, tmp_path):
+    run, settings = ASKED["constructed"]
+    study("constructed", [str(sweep / run)], output=str(tmp_path), settings=settings)
+    with (tmp_path / "analysis/constructed/data.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "training"]
+    at = {
+        start: [int(row["at_step"]) for row in rows if row["start"] == start]
+        for start in ("constructed", "scratch")
+    }
+    assert at == {"constructed": [9, 10], "scratch": list(range(1, 11))}
+
+
 def test_paths_have_every_length_and_fewer_draws_of_each_in_a_deep_net(
     sweep, tmp_path, monkeypatch
 ):

@@ -79,29 +79,35 @@ def test_residual_responses_are_compared_with_the_plain_twins(std, words):
 @pytest.mark.parametrize(
     ("difference", "scratch", "same", "meaning"),
     [
-        (1e-5, 0.6, "computes what", "does not reach it in time"),
-        (1.0, 0.6, "does not compute what", "does not reach it in time"),
-        (1e-5, 0.1, "computes what", "does as well"),
+        (1e-5, 0.6, "computes what", "does not reach it in as many"),
+        (1.0, 0.6, "does not compute what", "does not reach it in as many"),
+        (1e-5, 0.12, "computes what", "does not reach it in as many"),
+        (1e-5, 0.105, "computes what", "does as well"),
     ],
 )
 def test_constructed_net_is_as_good_or_is_said_not_to_be(difference, scratch, same, meaning):
     about = {**PLAIN, "from": "plain-20", "from_step": 300}
     sizes = {"logits_difference": difference, "logits_size": 10.0, "loss": 1.0, "error": 0.1}
-    evaluated = {**about, "kind": "evaluated", "at_step": 0, **sizes}
+    evaluated = {**about, "kind": "evaluated", "at_step": 300, **sizes}
     data = [{**evaluated, "start": start} for start in ("shallow", "constructed")]
     training = {**about, "kind": "training", "loss": 1.0}
-    for step in (10, 20):
-        data.append({**training, "start": "constructed", "at_step": step, "error": 0.1})
-        data.append({**training, "start": "scratch", "at_step": step, "error": scratch})
+    for start, steps, error in (
+        ("constructed", (350, 400), 0.1),
+        ("scratch", (200, 400), scratch),
+    ):
+        data += [{**training, "start": start, "at_step": at, "error": error} for at in steps]
     finding = said(constructed, data)
     assert f"{same} it does" in finding
     assert meaning in finding
 
+    assert "for 100 steps, 400 with those of plain-20, it" in finding
+    assert "from scratch for 400 steps" in finding
 
 @pytest.mark.parametrize(("long", "words"), [(0.5, "does not cure"), (0.05, "cures it")])
 def test_longer_training_cures_or_does_not(long, words):
     def run(name, depth, steps, error):
-        about = {"net": name, "model": name, "family": "plain", "depth": depth, "step": steps}
+        about = {"net": name, "model": name, "settings": "", "family": "plain", "depth": depth,
+                 "step": steps}  # fmt: skip
         final = {"num_steps": steps, "seed": 0, "final_train_error": error,
                  "final_test_error": error}  # fmt: skip
         return [

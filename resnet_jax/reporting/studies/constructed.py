@@ -13,6 +13,9 @@ TITLE = "The constructed solution"
 SAME = 1e-4
 """Of the logits' size: a difference that rounding in so many layers explains."""
 
+AS_WELL = 0.01
+"""A training error within one point of the built net's."""
+
 _COLOURS = {"constructed": style.LIGHT["series-4"], "scratch": style.LIGHT["series-1"]}
 
 
@@ -22,7 +25,7 @@ def panels(rows: Sequence[Row]) -> list[list[Panel]]:
     for net, own in by(rows, "net").items():
         training = by(own, "kind").get("training")
         if training:
-            shallow = _evaluated(own, "shallow", 0)["error"]
+            shallow = _as_built(own, "shallow")["error"]
             found.append(
                 Panel(f"{net} from two starts", f"Training error of {net} against steps",
                       lambda axes, own=training, level=shallow: _curves(axes, own, level))
@@ -39,7 +42,7 @@ def find(rows: Sequence[Row]) -> list[str]:
     """Whether the deep net computes what the shallow one does, and where both starts end."""
     sentences = []
     for net, own in by(rows, "net").items():
-        shallow, built = (_evaluated(own, start, 0) for start in ("shallow", "constructed"))
+        shallow, built = (_as_built(own, start) for start in ("shallow", "constructed"))
         relative = built["logits_difference"] / max(built["logits_size"], 1e-30)
         same = "computes what" if relative <= SAME else "does not compute what"
         sentences.append(
@@ -47,31 +50,35 @@ def find(rows: Sequence[Row]) -> list[str]:
             f"{same} it does: logits differ by {number(relative)} of their size at most, "
             f"error {percent(built['error'])} and {percent(shallow['error'])}."
         )
-        steps = max(row["at_step"] for row in own)
-        if steps:
-            sentences.append(_ends(net, own, steps))
+        training = by(own, "kind").get("training")
+        if training:
+            sentences.append(_ends(training))
     return sentences
 
 
-def _ends(net: str, own: list[Row], steps: int) -> str:
-    """Compares what the optimiser saw at the end of both trainings."""
-    curves = by(by(own, "kind")["training"], "start")
-    last = {start: members[-1] for start, members in curves.items()}
+def _ends(training: list[Row]) -> str:
+    """Compares what the optimiser saw at the end of both trainings, after as many steps in all."""
+    last = {start: members[-1] for start, members in by(training, "start").items()}
     built, scratch = last["constructed"]["error"], last["scratch"]["error"]
-    if built < scratch:
-        meaning = "a solution as good exists, and training from scratch does not reach it in time"
+    shallow, had, total = (last["constructed"][key] for key in ("from", "from_step", "at_step"))
+    if scratch > built + AS_WELL:
+        meaning = (
+            "a solution as good exists, and training from scratch does not reach it in as many"
+        )
     else:
         meaning = "training from scratch does as well, so nothing shows that it is hard to find"
     return (
-        f"After {steps:,} more steps it has a training error of {percent(built)} trained on from "
-        f"there, and {percent(scratch)} trained from scratch: {meaning}."
+        f"Trained on from there for {total - had:,} steps, {total:,} with those of {shallow}, it "
+        f"has a training error of {percent(built)}; trained from scratch for {total:,} steps, "
+        f"{percent(scratch)}: {meaning}."
     )
 
 
-def _evaluated(own: Sequence[Row], start: str, step: int) -> Row:
+def _as_built(own: Sequence[Row], start: str) -> Row:
+    """What was evaluated before any training of the deep net."""
     return next(
         row for row in own
-        if (row["kind"], row["start"], row["at_step"]) == ("evaluated", start, step)
+        if (row["kind"], row["start"], row["at_step"]) == ("evaluated", start, row["from_step"])
     )  # fmt: skip
 
 
@@ -85,13 +92,13 @@ def _curves(axes: Axes, rows: Sequence[Row], level: float) -> None:
     muted = style.LIGHT["muted"]
     axes.axhline(100 * level, color=muted, linewidth=0.8, linestyle=":")
     ends.append((100 * level, f"{rows[0]['from']}, as it was", muted))
-    axes.set_xlabel("step")
+    axes.set_xlabel("step, those of the shallower net counted")
     axes.set_ylabel("training error, %")
     finish(axes, [0, *column(rows, "at_step")], ends)
 
 
 def _bars(axes: Axes, rows: Sequence[Row]) -> None:
-    values = [100 * _evaluated(rows, start, 0)["error"] for start in ("shallow", "constructed")]
+    values = [100 * _as_built(rows, start)["error"] for start in ("shallow", "constructed")]
     labels = [str(rows[0]["from"]), f"{rows[0]['net']}, built from it"]
     axes.barh(labels, values, color=style.LIGHT["series-4"], height=0.5)
     axes.set_xlabel("error, %")

@@ -52,8 +52,7 @@ def _verdict(this: Row, error: float, rows: Sequence[Row]) -> str:
     ]
     if not shallower:
         return "; no shallower net of its family is there to say whether that cures it."
-    settings = lambda row: row["model"].partition(", ")[2]
-    alike = [row for row in shallower if settings(row) == settings(this)]
+    alike = [row for row in shallower if row["settings"] == this["settings"]]
     reference = max(alike or shallower, key=lambda row: row["depth"])
     runs = by(by(rows, "model")[reference["model"]], "num_steps", "seed")
     firsts = [own[0] for own in runs.values()]
