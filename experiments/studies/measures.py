@@ -259,8 +259,9 @@ def shortcuts(
             subject.model, _ready(subject, images), images, labels, seed
         )
         products = [np.cumprod(factors) for factors in (found.measured, found.predicted)]
+        about = {**subject.about(), "not_counted": analysis.shortcuts.not_counted(subject.model)}
         rows += [
-            {**subject.about(), "passed": passed, "unit": int(unit) + 1, "factor": float(factor),
+            {**about, "passed": passed, "unit": int(unit) + 1, "factor": float(factor),
              "measured": float(measured), "predicted": float(predicted)}
             for passed, (unit, factor, measured, predicted) in enumerate(
                 zip(found.units, found.measured, *products, strict=True), 1

@@ -3,6 +3,10 @@
 With x_{l+1} = λ_l·x_l + F(x_l), the gradient at unit l is that at unit L times Π λ_i, plus what
 came through the branches (v2 eq. 8): unless every λ is 1, the product vanishes or explodes with
 the number of units.
+
+An activation on that way is not counted, as v2's analysis has f(x) = x: v1's units end with a ReLU
+after the addition, and where one of them is off, no gradient passes in truth. That an identity
+shortcut's factor is 1 holds for them by this construction, not by measurement.
 """
 
 import math
@@ -16,6 +20,7 @@ import optax
 
 from resnet_jax.analysis.interception import changed, changed_input, tap
 from resnet_jax.errors import InputError
+from resnet_jax.models.architecture import ORDERS
 from resnet_jax.models.residual import Layers, ResidualUnit
 from resnet_jax.models.resnet import ResNet
 
@@ -64,6 +69,18 @@ def measure(
     predicted = np.array([_predicted(model, variables, names[place]) for place in places])
     # Where nothing arrives, nothing is left to multiply.
     return Factors(places, np.nan_to_num(measured[places]), predicted)
+
+
+def not_counted(model: ResNet) -> str:
+    """The activations on the way through the shortcuts, which `measure` leaves out; "" for none."""
+    net = model.architecture
+    order, name = ORDERS[net.order], {"relu": "ReLU"}.get(net.activation, net.activation)
+    places = {
+        "after each addition": "activation" in order.after,
+        "before each projection": net.option == "C" and "activation" in order.before,
+    }
+    found = [f"the {name} {place}" for place, there in places.items() if there]
+    return "" if net.activation == "linear" else " and ".join(found)
 
 
 def _keeps_shape(model: ResNet, unit: str) -> bool:

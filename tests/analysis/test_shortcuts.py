@@ -52,6 +52,21 @@ def test_convolutions_on_shortcuts_are_no_identity():
     np.testing.assert_allclose(found.measured, found.predicted, rtol=0.6)
 
 
+@pytest.mark.parametrize(
+    ("name", "axes", "words"),
+    [
+        ("resnet-8", {}, "the ReLU after each addition"),
+        ("resnet-8", {"order": "bn_after_add"}, "the ReLU after each addition"),
+        ("resnet-8", {"activation": "tanh"}, "the tanh after each addition"),
+        ("resnet-8", {"activation": "linear"}, ""),
+        ("preact-resnet-8", {}, ""),
+        ("preact-resnet-8", {"option": "C"}, "the ReLU before each projection"),
+    ],
+)
+def test_activations_on_the_way_are_named_as_not_counted(name, axes, words):
+    assert shortcuts.not_counted(make(name, **axes)[0]) == words
+
+
 def test_plain_net_has_no_shortcuts():
     with pytest.raises(InputError, match="plain net has no shortcuts"):
         factors("plain-8")

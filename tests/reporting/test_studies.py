@@ -214,7 +214,7 @@ def test_gradients_shatter_or_do_not():
 def test_product_of_shortcuts_vanishes_explodes_or_carries(measured, words):
     data = [
         {**TWIN, "passed": passed, "unit": 1, "factor": 1.0, "measured": measured ** (passed / 27),
-         "predicted": measured} for passed in (1, 27)
+         "predicted": measured, "not_counted": ""} for passed in (1, 27)
     ]  # fmt: skip
     assert words in said(shortcuts, data)
 
@@ -237,3 +237,8 @@ def test_data_have_every_column_that_a_row_has():
         {"net": "a", "x": "1", "y": ""},
         {"net": "b, c", "x": "", "y": "0.12345679"},
     ]
+    assert "not counting" not in said(shortcuts, data)
+    counted = [{**row, "not_counted": "the ReLU after each addition"} for row in data]
+    assert "27 shortcuts, not counting the ReLU after each addition, a gradient's norm" in said(
+        shortcuts, counted
+    )

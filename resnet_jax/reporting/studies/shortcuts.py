@@ -33,8 +33,9 @@ def _sentence(net: str, own: Sequence[Row]) -> str:
         meaning = "it explodes on the shortcuts"
     else:
         meaning = "the shortcuts carry it"
+    without = f", not counting {last['not_counted']}," if last["not_counted"] else ""
     return (
-        f"{net}: past {last['passed']} shortcuts a gradient's norm is ×{number(measured)} "
+        f"{net}: past {last['passed']} shortcuts{without} a gradient's norm is ×{number(measured)} "
         f"(predicted ×{number(predicted)}): {meaning}."
     )
 
