@@ -4,8 +4,10 @@ import csv
 import io
 import re
 
+import numpy as np
 import pytest
 
+from resnet_jax.analysis.landscape import trajectory
 from resnet_jax.reporting import figures
 from resnet_jax.reporting.studies import (
     constructed,
@@ -174,10 +176,34 @@ def test_half_way_to_chance_counts_from_where_all_larger_lesions_are_past_it(err
     finding = said(landscape, net(PLAIN, 10.0) + net(TWIN, 0.1))
     assert "resnet-56's valley is wider than plain-56's" in finding
     assert "curves downwards at 0.0%" in finding
-    assert "no wider" in said(landscape, net(PLAIN, 0.1) + net(TWIN, 10.0))
+    assert "is narrower than" in said(landscape, net(PLAIN, 0.1) + net(TWIN, 10.0))
+    assert "is about as wide as" in said(landscape, net(PLAIN, 1.0) + net(TWIN, 1.1))
     broken = net(PLAIN, 1.0)
     broken[0]["loss"] = float("nan")
     assert "4.0% of its points overflow" in said(landscape, broken)
+
+
+def test_way_of_training_is_told_beside_a_random_walk():
+    surface = [
+        {**PLAIN, "kind": "surface", "x": x, "y": y, "error": 0.5, "loss": 1.0}
+        for y in (-1.0, 0.0, 1.0) for x in (-1.0, 0.0, 1.0)
+    ]  # fmt: skip
+    way = [
+        {**PLAIN, "kind": "trajectory", "at_step": step, "x": 300.0 - step, "y": 1.0,
+         "explained_x": 0.8, "explained_y": 0.1} for step in range(0, 350, 50)
+    ]  # fmt: skip
+    words = (
+        "Of the squared distances of plain-56's 6 earlier weights from the last, two directions "
+        "hold 90.0%; of a random walk of as many equal steps, 91.4%."
+    )
+    assert words in said(landscape, surface + way)
+
+
+def test_random_walk_holds_what_one_drawn_at_random_does():
+    steps = np.random.default_rng(0).normal(size=(6, 100, 100))
+    walk = [{"kernel": weights} for weights in np.cumsum([np.zeros((100, 100)), *steps], axis=0)]
+    drawn = trajectory(walk).explained.sum()
+    assert landscape.held_of_random_walk(7) == pytest.approx(drawn, abs=0.01)
 
 
 def test_jacobian_is_an_isometry_or_not():

@@ -12,6 +12,10 @@ from resnet_jax.reporting.studies.rows import Row, by, column, draw_lines, looks
 
 TITLE = "The loss around the weights"
 
+CLEARLY = 1.5
+"""Between the areas of two valleys: other seeds of the random directions alone moved plain-20's
+12-17% and resnet-20's 11-16% of the square on digits."""
+
 _LEVELS = 12
 _HIGHEST = 10.0  # above the lowest loss, in nats: what a contour shows at most
 
@@ -61,16 +65,34 @@ def find(rows: Sequence[Row]) -> list[str]:
     for plain in (net for net, family in families.items() if family == "plain"):
         for twin in (net for net, family in families.items() if family != "plain"):
             if depths[plain] == depths[twin]:
-                wider = "wider" if widths[twin] > widths[plain] else "no wider"
-                sentences.append(f"{twin}'s valley is {wider} than {plain}'s.")
+                how = _compare(widths[twin], widths[plain])
+                sentences.append(f"{twin}'s valley is {how} {plain}'s.")
     for net, own in by(kinds.get("trajectory", []), "net").items():
         if len(own) <= 3:
             continue  # Three points are always in one plane.
         sentences.append(
-            f"Of the distances between {len(own)} checkpoints of {net}, two directions hold "
-            f"{percent(own[0]['explained_x'] + own[0]['explained_y'])}."
+            f"Of the squared distances of {net}'s {len(own) - 1} earlier weights from the last, "
+            f"two directions hold {percent(own[0]['explained_x'] + own[0]['explained_y'])}; of a "
+            f"random walk of as many equal steps, {percent(held_of_random_walk(len(own)))}."
         )
     return sentences
+
+
+def held_of_random_walk(points: int) -> float:
+    """What two directions hold, by the same measure, of a walk of equal random steps, expected.
+
+    In many dimensions the inner products of its offsets from its end are, up to a factor,
+    min(i, j), where i and j count the steps from there to the end.
+    """
+    to_end = np.arange(1, points)
+    values = np.linalg.eigvalsh(np.minimum.outer(to_end, to_end))
+    return float(values[-2:].sum() / values.sum())
+
+
+def _compare(area: float, other: float) -> str:
+    if area > CLEARLY * other:
+        return "wider than"
+    return "narrower than" if other > CLEARLY * area else "about as wide as"
 
 
 def _grid(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
