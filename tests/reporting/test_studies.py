@@ -100,10 +100,10 @@ def test_constructed_net_is_as_good_or_is_said_not_to_be(difference, scratch, sa
         data += [{**training, "start": start, "at_step": at, "error": error} for at in steps]
     finding = said(constructed, data)
     assert f"{same} it does" in finding
-    assert meaning in finding
-
     assert "for 100 steps, 400 with those of plain-20, it" in finding
     assert "from scratch for 400 steps" in finding
+    assert meaning in finding
+
 
 @pytest.mark.parametrize(("long", "words"), [(0.5, "does not cure"), (0.05, "cures it")])
 def test_longer_training_cures_or_does_not(long, words):
@@ -146,14 +146,6 @@ def test_lesions_destroy_or_do_not():
     assert "paths of 0 to 1 of 2 units; 95% of its paths have 0 to 2." in finding
 
 
-def test_landscapes_valleys_are_compared():
-    def net(about, steepness):
-        grid = (-1.0, -0.5, 0.0, 0.5, 1.0)
-        return [
-            {**about, "kind": "surface", "x": x, "y": y, "error": 0.5,
-             "loss": 0.1 + steepness * (x * x + y * y)} for y in grid for x in grid
-        ]  # fmt: skip
-
 @pytest.mark.parametrize(
     ("errors", "words"),
     [
@@ -172,6 +164,14 @@ def test_half_way_to_chance_counts_from_where_all_larger_lesions_are_past_it(err
     ]
     assert f"resnet-56 {words}" in said(lesions, data)
 
+
+def test_landscapes_valleys_are_compared():
+    def net(about, steepness):
+        grid = (-1.0, -0.5, 0.0, 0.5, 1.0)
+        return [
+            {**about, "kind": "surface", "x": x, "y": y, "error": 0.5,
+             "loss": 0.1 + steepness * (x * x + y * y)} for y in grid for x in grid
+        ]  # fmt: skip
 
     finding = said(landscape, net(PLAIN, 10.0) + net(TWIN, 0.1))
     assert "resnet-56's valley is wider than plain-56's" in finding
@@ -220,18 +220,31 @@ def test_jacobian_is_an_isometry_or_not():
     assert "nothing of the input arrives" in said(jacobian, nothing)
 
 
-def test_gradients_shatter_or_do_not():
-    def net(about, values):
-        common = {"unrelated": 0.0, "nearby_inputs": 0.99, "unrelated_inputs": 0.0}
-        return [
-            {**about, **common, "depth": depth, "nearby": value}
-            for depth, value in zip((8, 20, 56), values, strict=True)
-        ]
+def shattered(about, *values):
+    common = {"unrelated": 0.0, "nearby_inputs": 0.99, "unrelated_inputs": 0.0}
+    return [
+        {**about, **common, "depth": depth, "nearby": value}
+        for depth, value in zip((8, 20, 32, 56), values, strict=False)
+    ]
 
-    finding = said(shattering, net(PLAIN, (0.8, 0.4, 0.1)) + net(TWIN, (0.8, 0.7, 0.6)))
+
+def test_gradients_shatter_or_do_not():
+    finding = said(shattering, shattered(PLAIN, 0.8, 0.4, 0.1) + shattered(TWIN, 0.8, 0.7, 0.6))
     plain, twin = finding.split("resnet-56: ")
     assert "with depth they shatter" in plain
     assert "do not shatter" in twin
+
+
+def test_families_rates_are_of_the_depths_at_which_no_familys_correlation_is_lost():
+    plain = shattered(PLAIN, 0.8, 0.4, 0.2, -0.1)
+    twin = shattered(TWIN, 0.8, 0.4, 0.2, 0.2)
+    finding = said(shattering, plain + twin)
+    assert finding.count("from 8 to 32 layers ×0.944 a layer") == 2
+
+
+def test_no_verdict_where_the_shallowest_net_has_lost_the_correlation_already():
+    finding = said(shattering, shattered(PLAIN, 0.02, 0.03, 0.01))
+    assert finding.endswith(": near zero already at 8 layers.")
 
 
 @pytest.mark.parametrize(
@@ -243,6 +256,11 @@ def test_product_of_shortcuts_vanishes_explodes_or_carries(measured, words):
          "predicted": measured, "not_counted": ""} for passed in (1, 27)
     ]  # fmt: skip
     assert words in said(shortcuts, data)
+    assert "not counting" not in said(shortcuts, data)
+    counted = [{**row, "not_counted": "the ReLU after each addition"} for row in data]
+    assert "27 shortcuts, not counting the ReLU after each addition, a gradient's norm" in said(
+        shortcuts, counted
+    )
 
 
 def test_more_than_two_nets_of_a_family_differ_in_colour():
@@ -263,8 +281,3 @@ def test_data_have_every_column_that_a_row_has():
         {"net": "a", "x": "1", "y": ""},
         {"net": "b, c", "x": "", "y": "0.12345679"},
     ]
-    assert "not counting" not in said(shortcuts, data)
-    counted = [{**row, "not_counted": "the ReLU after each addition"} for row in data]
-    assert "27 shortcuts, not counting the ReLU after each addition, a gradient's norm" in said(
-        shortcuts, counted
-    )

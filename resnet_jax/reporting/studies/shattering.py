@@ -14,6 +14,8 @@ TITLE = "Shattered gradients"
 _KINDS = (("nearby", "Nearby images"), ("unrelated", "Different images"))
 SHATTERED = 0.5
 """Of the shallowest net's correlation: less than that at the deepest counts as shattered."""
+SHATTERED_ALREADY = 0.1
+"""A correlation of the shallowest net of which nothing is left to lose."""
 
 
 def panels(rows: Sequence[Row]) -> list[list[Panel]]:
@@ -26,26 +28,34 @@ def panels(rows: Sequence[Row]) -> list[list[Panel]]:
 
 
 def find(rows: Sequence[Row]) -> list[str]:
+    """How the correlation goes with depth; rates on the depths at which no family's is lost."""
     inputs = np.mean(column(rows, "nearby_inputs"))
+    depths = by(rows, "depth").items()
+    shared = {depth for depth, own in depths if min(column(own, "nearby")) > 0}
     sentences = [f"Images whose own correlation is {inputs:.2f} have gradients that correlate:"]
     for net, own in by(rows, "net").items():
         values = listed(f"{row['nearby']:.2f} at {row['depth']} layers" for row in own)
-        sentences.append(f"{net}: {values}{_verdict(own)}")
+        sentences.append(f"{net}: {values}{_verdict(own, shared)}")
     return sentences
 
 
-def _verdict(own: Sequence[Row]) -> str:
+def _verdict(own: Sequence[Row], shared: set[int]) -> str:
     if len(own) < 2:
         return "."
     first, last = own[0], own[-1]
+    if first["nearby"] < SHATTERED_ALREADY:
+        return f": near zero already at {first['depth']} layers."
     words = "shatter" if last["nearby"] < SHATTERED * first["nearby"] else "do not shatter"
     text = f": with depth they {words}"
-    kept = [(row["depth"], row["nearby"]) for row in own if row["nearby"] > 0]
+    kept = [(row["depth"], row["nearby"]) for row in own if row["depth"] in shared]
     if len(kept) >= 3:
         depths, values = np.array(kept).T
         geometric = np.polyfit(depths, np.log(values), 1)[0]
         power = np.polyfit(np.log(depths), np.log(values), 1)[0]
-        text += f" (×{np.exp(geometric):.3f} a layer, or depth to the power {power:.2f})"
+        text += (
+            f" (from {depths[0]:.0f} to {depths[-1]:.0f} layers ×{np.exp(geometric):.3f} a layer, "
+            f"or depth to the power {power:.2f})"
+        )
     return f"{text}."
 
 
