@@ -13,7 +13,8 @@ A config, file.py:net[,field=value…], is an untrained net with the weights tha
                  checkpoints. variants=True: ReLU, tanh and sigmoid, with and without batch norm
     responses    how strongly the 3×3 layers respond (v1 Figure 7)
     constructed  a deeper net built from a trained one by identity layers: is it as good, and where
-                 does it end when trained on, or trained from scratch? depth=56 steps=100
+                 does it end when trained on, or trained from scratch as long in all? depth=56
+                 steps=100
     iterations   does three times the training cure it? Reads runs of one net; trains the longer
                  one if it is not there
     lesions      the error without some of the units, or with some swapped; paths' gradients
