@@ -70,7 +70,9 @@ def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
         raise InputError("workdir='': expected a folder")
     if arguments is None and len(positional) > 1:
         raise InputError(_unexpected(positional[1]))
-    if wrong := _wrong_field(argv):  # A section, which ml_collections would replace.
+    # A section that is given as a whole, ml_collections would replace.
+    whole = any(re.match(r"--?config\.[^=]+=\s*{", word) for word in argv)
+    if whole and (wrong := _wrong_field(argv)):
         raise InputError(wrong)
     return positional
 

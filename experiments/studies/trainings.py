@@ -31,8 +31,8 @@ def train_for(
     """Trains on from `variables` under the config's recipe, its schedule fitted to `steps`.
 
     Returns:
-      The weights, and, `every` so many steps and at the end, rows of `at_step`, `loss` and `error`,
-      means over the steps since the row before, as the optimiser saw them.
+      The weights, and rows of `at_step`, `loss` and `error`, as the optimiser saw them: means over
+      `every` so many steps, counted back from the end, and over what is left at the beginning.
     """
     config = ConfigDict(subject.config.to_dict())
     config.num_steps, config.num_devices = steps, None
@@ -45,7 +45,7 @@ def train_for(
     rows = []
     for step in track(range(steps)):
         state = advance(state, data, step, step + 1)
-        if (step + 1) % every == 0 or step + 1 == steps:
+        if (steps - step - 1) % every == 0:
             window = jax.device_get(state.window)
             count = int(window.num_steps)
             rows.append(
@@ -91,7 +91,7 @@ def constructed(
                  "loss": found["loss"], "error": found["error"],
                  "logits_difference": difference, "logits_size": size}
             )  # fmt: skip
-        every = max((had + steps) // _CURVE_POINTS, 1)
+        every = max(min((had + steps) // _CURVE_POINTS, steps // 4), 1)
         starts = (("constructed", built, had), ("scratch", deep.initial(), 0)) if steps else ()
         for start, weights, begin in starts:
             track, here = tracker(f"{deep.label}, {start}"), {**about, "start": start}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resnet_jax.data import image_folder, originals, split_syntax
+from resnet_jax.data import decoding, image_folder, originals, split_syntax
 from resnet_jax.errors import InputError
 
 # TensorFlow Datasets is imported where it is needed: it takes most of a second, which neither
@@ -27,7 +27,8 @@ def names() -> tuple[str, ...]:
 class TfdsSet:
     """A TFDS set with an image and a label, prepared as ArrayRecord or about to be prepared.
 
-    Images of a set whose size varies are fitted to squares of `image_size`, as an image folder's.
+    Images of a set whose size varies are fitted to squares of `image_size` in RGB, as an image
+    folder's.
     """
 
     def __init__(self, name: str, data_dir: str | None, image_size: int | None):
@@ -59,14 +60,24 @@ class TfdsSet:
             indices = range(first, min(first + _READ_AT_ONCE, stop))
             for i, record in zip(indices, records.__getitems__(indices), strict=True):
                 feature = tf_example_pb2.Example.FromString(record).features.feature
-                encoded = io.BytesIO(feature["image"].bytes_list.value[0])
-                picture = Image.open(encoded)
-                picture = picture if picture.mode == mode else picture.convert(mode)
-                if self._varies:
-                    picture = image_folder.fit_square(picture, self.image_size)
+                encoded = feature["image"].bytes_list.value[0]
+                picture = self._square(encoded, i) if self._varies else _open(encoded, mode)
                 images[i - start] = np.asarray(picture).reshape(self._shape)
                 labels[i - start] = feature["label"].int64_list.value[0]
         return images, labels
+
+    def _square(self, encoded: bytes, index: int) -> Image.Image:
+        try:
+            picture = decoding.decode_with_pillow(encoded, "RGB")
+        except decoding.UnreadablePicture as error:
+            record = f"{self._builder.info.name}: record {index}"
+            raise InputError(f"{record}: unreadable picture ({error})") from error
+        return image_folder.fit_square(picture, self.image_size)
+
+
+def _open(encoded: bytes, mode: str) -> Image.Image:
+    picture = Image.open(io.BytesIO(encoded))
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def splits_of(name: str, builder: Any) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def headline(comparisons: Sequence[Comparison], groups: Sequence[Group]) -> str:
     ]
     clauses = [_clause(first), *(_twin_clause(twin) for twin in twins)]
     sentences = ["; ".join(clauses) + ".", _meaning(first)]
-    sentences += [_also(twin) for twin in twins if twin.verdict in _DEGRADED]
+    sentences += [_of_twin(twin) for twin in twins if twin.verdict in _DEGRADED]
     sentences += [
         f"{_clause(other)}."  # A net deeper than its twins, or of a family without twins.
         for other in others
@@ -132,10 +132,7 @@ def _meaning(comparison: Comparison) -> str:
     test = f"{abs(comparison.test.value):.1f} points"
     return {
         Verdict.OPTIMISATION: "Higher training error: an optimisation effect, not overfitting.",
-        Verdict.DIVERGED: (
-            f"{'Most' if comparison.deep.completed else 'All'} of {comparison.deep.model}'s runs "
-            "diverged: an optimisation effect."
-        ),
+        Verdict.DIVERGED: f"{_diverged(comparison)}: an optimisation effect.",
         Verdict.OVERFITTING: f"Only the test error is higher, by {test}: overfitting.",
         Verdict.NONE: "The deeper net is no worse.",
         Verdict.SMALL: f"No difference that {comparison.describe_seeds()} can show.",
@@ -144,9 +141,14 @@ def _meaning(comparison: Comparison) -> str:
     }[comparison.verdict]
 
 
-def _also(twin: Comparison) -> str:
+def _diverged(comparison: Comparison) -> str:
+    share = "Most" if comparison.deep.completed else "All"
+    return f"{share} of {comparison.deep.model}'s runs diverged"
+
+
+def _of_twin(twin: Comparison) -> str:
     if twin.verdict is Verdict.DIVERGED:
-        return f"Most runs of the {twin.family} net diverged, too."
+        return f"{_diverged(twin)}."
     return f"The {twin.family} net degrades too, by {twin.train.value:.1f} points."
 
 

@@ -30,8 +30,9 @@ DEPTHS = (
 )
 INTERVALS = (
     "Differences of mean final errors in percentage points, with 95% intervals by Welch's t "
-    "over seeds. An interval needs two completed seeds a side. With one seed a side, less than "
-    f"{THRESHOLD:g} points is not called a difference."
+    "over seeds. An interval needs two completed seeds a side; one that holds zero and reaches "
+    f"above {THRESHOLD:g} points decides nothing. With one seed a side, less than {THRESHOLD:g} "
+    "points is not called a difference."
 )
 
 

@@ -26,7 +26,7 @@ class Table:
 
 
 def results_table(dataset: str, groups: Sequence[Group]) -> Table:
-    """One row a net of `dataset`: last-step errors over seeds, in percent, and the paper's."""
+    """One row a net of `dataset`: final errors over seeds, in percent, and the paper's."""
     numbers = [papers.lookup(group.settings) for group in groups]
     columns = [
         "Net",
@@ -144,7 +144,7 @@ def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
 
 
 def runs_table(results: Sequence[Result]) -> Table:
-    """One row a run: how far it came, its last-step errors and what it took."""
+    """One row a run: how far it came, its final errors and what it took."""
     columns = (
         "Run",
         "Seed",

@@ -130,7 +130,7 @@ def test_every_net_of_imagenets_table_can_run_where_imagenet_is_prepared(tmp_pat
 
 
 def test_sweep_of_the_readme_is_one(tmp_path: Path):
-    text = Path("README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```python\n(TITLE.+?)```", text, re.DOTALL)
     (tmp_path / "width.py").write_text(example)
     runs = plan.plan(definition.load(str(tmp_path / "width.py")))

@@ -15,7 +15,11 @@ REPOSITORY = Path(__file__).parents[2]
 SAMPLE = REPOSITORY.parent / "shared" / "data" / "imagenet-sample"
 
 
-def prepare_tfds_set(data_dir: Path, **features: tfds.features.FeatureConnector) -> None:
+def prepare_tfds_set(
+    data_dir: Path,
+    size_in_bytes: int | None = None,
+    **features: tfds.features.FeatureConnector,
+) -> None:
     """Prepares `toy/1.0.0`, six 4×5 images that get redder, as a set TFDS has no code for."""
     features = {
         "image": tfds.features.Image(shape=(4, 5, 3)),
@@ -37,7 +41,11 @@ def prepare_tfds_set(data_dir: Path, **features: tfds.features.FeatureConnector)
             for i in range(6):
                 stream = io.BytesIO()
                 Image.new("RGB", (5, 4), (40 * i, 0, 0)).save(stream, "PNG")
-                values = {"image": stream.getvalue(), "label": i % 2, "text": "words"}
+                values = {
+                    "image": stream.getvalue()[:size_in_bytes],
+                    "label": i % 2,
+                    "text": "words",
+                }
                 yield i, {key: values[key] for key in features}
 
     Toy(data_dir=str(data_dir)).download_and_prepare(file_format="array_record")
@@ -82,6 +90,13 @@ def test_images_of_any_size_are_fitted_to_squares_or_refused(tmp_path: Path):
     train = sources.load("toy", "train", data_dir=str(tmp_path), image_size=2)
     assert train.images.shape == (6, 2, 2, 3)
     np.testing.assert_array_equal(train.images[:, 0, 0, 0] // 40 % 2, train.labels)
+
+
+def test_unreadable_picture_of_any_size_is_named(tmp_path: Path):
+    image = tfds.features.Image(shape=(None, None, 3))
+    prepare_tfds_set(tmp_path, size_in_bytes=45, image=image)
+    with pytest.raises(InputError, match="toy: record 0: unreadable picture"):
+        sources.load("toy", "train", data_dir=str(tmp_path), image_size=2)
 
 
 def test_set_without_label_is_refused(tmp_path: Path):

@@ -213,12 +213,12 @@ def test_run_that_does_not_hear_the_end_is_killed_and_goes_on(sweep_file: Path, 
     # As `python -m experiments.sweep`, with less grace.
     code = "import runpy; from experiments.sweeps import crew; crew.GRACE_SECONDS = 2; "
     code += f"runpy.run_module('{MODULE}', run_name='__main__', alter_sys=True)"
-    process = start(sweep_file, workdir, *same, "--max_minutes=0.5", program=("-c", code))
+    process = start(sweep_file, workdir, *same, "--max_minutes=1.5", program=("-c", code))
     wait_until(lambda: last_checkpoint(workdir / NAMES[0]) > 0)
     os.kill(training_process(workdir, NAMES[0]), signal.SIGSTOP)
-    stopped_at, saved = last_step(workdir, NAMES[0]), last_checkpoint(workdir / NAMES[0])
     code, output, errors = finish(process)
     assert code == 75, errors
+    stopped_at, saved = last_step(workdir, NAMES[0]), last_checkpoint(workdir / NAMES[0])
     *_, killed, ended, last = output.splitlines()
     assert killed == f"killed, not saved within 2 s: {NAMES[0]}"
     assert ended.startswith(f"{NAMES[0]}: stopped at step {stopped_at}")

@@ -45,6 +45,8 @@ def test_batches_are_compiled_once():
     jax.monitoring.register_event_duration_secs_listener(record)
     evaluate, variables, data = _evaluation(batch_size=4, num_devices=2)
     compiled.clear()
-    evaluate(variables, data)
+    try:
+        evaluate(variables, data)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(record)
     assert compiled.count("/jax/core/compile/backend_compile_duration") == 1
-    jax.monitoring.unregister_event_duration_listener(record)

@@ -63,7 +63,8 @@ def _ends(training: list[Row]) -> str:
     shallow, had, total = (last["constructed"][key] for key in ("from", "from_step", "at_step"))
     if scratch > built + AS_WELL:
         meaning = (
-            "a solution as good exists, and training from scratch does not reach it in as many"
+            "a solution as good exists, and training from scratch does not reach it in as many "
+            "steps"
         )
     else:
         meaning = "training from scratch does as well, so nothing shows that it is hard to find"

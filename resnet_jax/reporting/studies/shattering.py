@@ -28,12 +28,15 @@ def panels(rows: Sequence[Row]) -> list[list[Panel]]:
 
 
 def find(rows: Sequence[Row]) -> list[str]:
-    """How the correlation goes with depth; rates on the depths at which no family's is lost."""
+    """How the correlation goes with depth; rates on the depths at which all nets have one."""
     inputs = np.mean(column(rows, "nearby_inputs"))
-    depths = by(rows, "depth").items()
-    shared = {depth for depth, own in depths if min(column(own, "nearby")) > 0}
+    nets, depths = by(rows, "net"), by(rows, "depth").items()
+    shared = {
+        depth for depth, own in depths
+        if len(own) == len(nets) and min(column(own, "nearby")) > 0
+    }  # fmt: skip
     sentences = [f"Images whose own correlation is {inputs:.2f} have gradients that correlate:"]
-    for net, own in by(rows, "net").items():
+    for net, own in nets.items():
         values = listed(f"{row['nearby']:.2f} at {row['depth']} layers" for row in own)
         sentences.append(f"{net}: {values}{_verdict(own, shared)}")
     return sentences
