@@ -201,11 +201,13 @@ def _with_settings_told(groups: list[Group]) -> list[Group]:
     The length of the training is told wherever nets of one data set differ in it.
     """
     keys: dict[str, set[str]] = {}
-    for this in groups:
-        twins = [g.settings for g in groups if (g.dataset, g.model) == (this.dataset, this.model)]
-        known = [g.settings for g in groups if g.dataset == this.dataset and g.has_length]
-        lengths = set(naming.differing(known)) & set(_LENGTH)
-        keys.setdefault(this.dataset, set()).update(naming.differing(twins), lengths)
+    for dataset in {this.dataset for this in groups}:
+        own = [this for this in groups if this.dataset == dataset]
+        lengths = naming.differing(this.settings for this in own if this.has_length)
+        keys[dataset] = set(lengths) & set(_LENGTH)
+        for model in {this.model for this in own}:
+            twins = (this.settings for this in own if this.model == model)
+            keys[dataset].update(naming.differing(twins))
     return [
         dataclasses.replace(
             this, setting=naming.describe_settings(this.settings, sorted(keys[this.dataset]))
