@@ -1,0 +1,24 @@
+"""Training and test error against depth on digits: plain and residual, 8 to 56 layers, five seeds.
+
+    python -m experiments.sweep --config=configs/sweeps/digits_depth.py --workdir=runs/digits_depth
+
+90 runs.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+TITLE = "Plain and residual nets of 8 to 56 layers on 8×8 digits"
+PAPER = None
+RECIPE = "other"
+CONFIG = "configs/digits.py"
+
+DEPTHS = (8, 14, 20, 26, 32, 38, 44, 50, 56)
+
+
+def get_sweep(seeds: int = 5) -> Iterator[dict[str, Any]]:
+    """All nets with seed 0, then all with seed 1, and so on."""
+    for seed in range(seeds):
+        for depth in DEPTHS:
+            for family in ("plain", "resnet"):
+                yield {"model.name": f"{family}-{depth}", "seed": seed}
