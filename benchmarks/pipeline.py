@@ -21,9 +21,9 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
+from benchmarks.pipeline_speed import AUGMENTATION, FRAMING, SEED, Pipeline, ours, show
 from experiments import command
-from experiments.speed.pipeline import AUGMENTATION, FRAMING, SEED, Pipeline, ours, show
-from resnet_jax.data import crops, decoding, pictures, records, resident
+from resnet_jax.data import crops, device_dataset, image_ops, pictures, records
 
 
 class Usual:
@@ -57,7 +57,7 @@ class SameDecoder(Usual):
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
         index, place = key
         record = self._records[index]
-        picture = decoding.decode(record.encoded, min_side=crops.min_side(AUGMENTATION, FRAMING))
+        picture = image_ops.decode(record.encoded, min_side=crops.min_side(AUGMENTATION, FRAMING))
         crop = crops.AUGMENTATIONS[AUGMENTATION](
             *picture.shape[:2], FRAMING, pictures.draws(SEED, place)
         )
@@ -72,7 +72,10 @@ def pytorch(kind: type[Usual]) -> Pipeline:
 
         places = range(steps * batch_size)
         order = np.concatenate(
-            [resident.batch_indices(SEED, step, batch_size, len(opened)) for step in range(steps)]
+            [
+                device_dataset.batch_indices(SEED, step, batch_size, len(opened))
+                for step in range(steps)
+            ]
         )
         yield from data.DataLoader(
             kind(opened),

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from resnet_jax import collectives, parallel
-from resnet_jax.data import resident
+from resnet_jax.data import device_dataset
 from resnet_jax.models import counting, zoo
+from resnet_jax.runtime import hlo_communication, parallel
 from resnet_jax.training import loop, schedules, state, step
 
 
@@ -60,8 +60,10 @@ def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str,
     start = jax.eval_shape(
         lambda key: state.create(key, model, shape, optimizer, schedule), jax.random.key(0)
     )
-    normalization = resident.Normalization(jnp.zeros(shape), jnp.ones(3))
-    data = resident.Resident(jnp.zeros((8, *shape), jnp.uint8), jnp.zeros(8, int), normalization)
+    normalization = device_dataset.Normalization(jnp.zeros(shape), jnp.ones(3))
+    data = device_dataset.Resident(
+        jnp.zeros((8, *shape), jnp.uint8), jnp.zeros(8, int), normalization
+    )
     advance = loop.make_advance(
         step.make_train_step(
             model, optimizer, schedule, mesh=mesh, axis_name=parallel.axis_name(engine)
@@ -73,7 +75,7 @@ def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str,
         loops={},
         engine=engine,
     )
-    return collectives.sent(advance.lower(start, data, 0, 1).compile().as_text())
+    return hlo_communication.sent(advance.lower(start, data, 0, 1).compile().as_text())
 
 
 def efficiency(compute: float, reduced: int, devices: int, machine: Machine) -> tuple[float, float]:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.configuration import load_config
-from experiments.experiment import build
+from resnet_jax.runs.recipe import load_config
 from resnet_jax.training.checkpoints import Checkpoints
+from resnet_jax.training.trainer import build
 
 
 def poison(workdir: Path) -> int:

@@ -19,9 +19,9 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import arguments
 from resnet_jax.errors import check_choice
 from resnet_jax.models import zoo
+from resnet_jax.runs import arguments
 
 SPLITS = {
     "50k": {"train": "train", "validation": None},

@@ -8,7 +8,8 @@ As slow as CIFAR-10: about 6 hours for ResNet-20 on two CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs import arguments, cifar10
+from configs import cifar10
+from resnet_jax.runs import arguments
 
 
 def get_config(argument: str | None = None) -> ConfigDict:

@@ -11,7 +11,8 @@ About 40 seconds for ResNet-20 on two CPU cores.
 
 from ml_collections import ConfigDict
 
-from configs import arguments, cifar10
+from configs import cifar10
+from resnet_jax.runs import arguments
 
 
 def get_config(argument: str | None = None) -> ConfigDict:

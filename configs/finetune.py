@@ -19,10 +19,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import arguments, cifar10
+from configs import cifar10
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
-from resnet_jax.runs import read_run
+from resnet_jax.runs import arguments, read_run
 
 IMAGE_SIZES = {"cifar": 32, "imagenet": 224}  # by stem
 

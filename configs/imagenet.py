@@ -22,10 +22,11 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import arguments, cifar10
+from configs import cifar10
 from resnet_jax.errors import check_choice
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import ORDERS
+from resnet_jax.runs import arguments
 
 NUM_IMAGES = 1_281_167
 

@@ -33,7 +33,7 @@ import time
 from absl import flags
 
 from experiments import command
-from experiments.studies.study import STUDIES, study
+from resnet_jax.studies.study import STUDIES, study
 
 _STUDY = flags.DEFINE_string("study", None, ", ".join(STUDIES), required=True)
 _WORKDIR = flags.DEFINE_multi_string("workdir", [], "folder of a trained run; may be repeated")

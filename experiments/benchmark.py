@@ -27,13 +27,12 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from configs import arguments
 from experiments import command
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 from resnet_jax.reporting import cost
 from resnet_jax.reporting.studies.write import write_study
-from resnet_jax.runs import write_json
+from resnet_jax.runs import arguments, write_json
 
 DEPTHS = (20, 32, 56, 110, 218, 434, 1202)
 
@@ -77,15 +76,15 @@ def main(argv: list[str]) -> None:
 
 
 def _show_pipeline() -> None:
-    from experiments.speed import pipeline  # Only now: these load Grain and JAX.
-    from resnet_jax import backends
+    from benchmarks import pipeline_speed  # Only now: these load Grain and JAX.
     from resnet_jax.data import records
+    from resnet_jax.runtime import setup
 
-    pipeline.show(
-        {"ours": pipeline.ours},
+    pipeline_speed.show(
+        {"ours": pipeline_speed.ours},
         records.open(_PIPELINE.value, "train", _DATA_DIR.value),
         batch_size=_BATCH_SIZE.value,
-        workers=[1, backends.num_cores()],
+        workers=[1, setup.num_cores()],
         images=max(320, _BATCH_SIZE.value),
         rounds=_REPEATS.value,
         device_rate=_DEVICE_RATE.value,
@@ -119,7 +118,7 @@ def _field(text: str) -> tuple[str, Any]:
 
 def _in_a_process(asked: dict[str, Any], cache: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.speed.measure", json.dumps(asked)],
+        [sys.executable, "-m", "benchmarks.measure", json.dumps(asked)],
         capture_output=True,
         text=True,
         env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache},

@@ -12,8 +12,8 @@ from types import ModuleType
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from configs.arguments import check_field
 from resnet_jax.errors import InputError, storage_failure
+from resnet_jax.runs.arguments import check_field
 
 # Exit codes, beside 0 and Python's 1 for a bug.
 WRONG_INPUT = 2

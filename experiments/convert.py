@@ -46,12 +46,12 @@ def main(argv: list[str]) -> None:
     if _OUTPUT.value and _DATASET.value:
         raise InputError(f"dataset={_DATASET.value!r}: goes with --source; a run has its own")
     # Only now, so that wrong flags fail at once.
-    from experiments import conversion
+    from resnet_jax.interop import export
 
     if _SOURCE.value:
-        print(conversion.fill(workdir, Path(_SOURCE.value), _DATASET.value))
+        print(export.fill(workdir, Path(_SOURCE.value), _DATASET.value))
     else:
-        print(conversion.export(workdir, Path(_OUTPUT.value), _STEP.value))
+        print(export.export(workdir, Path(_OUTPUT.value), _STEP.value))
 
 
 if __name__ == "__main__":

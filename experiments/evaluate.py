@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import command
-from resnet_jax.data.views import VIEWS
+from resnet_jax.data.test_crops import VIEWS
 from resnet_jax.errors import InputError, check_choice
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
@@ -38,9 +38,9 @@ def main(argv: list[str]) -> None:
     elif _AVERAGE.value != "probabilities":
         raise InputError(f"average={_AVERAGE.value!r}: goes with --views; there is one view")
     # Only now, so that wrong flags fail at once.
-    from experiments import evaluation
+    from resnet_jax.training import run_evaluation
 
-    answers = evaluation.answer(
+    answers = run_evaluation.answer(
         Path(_WORKDIR.value),
         _SPLIT.value,
         step=_STEP.value,
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
         batch_norm=_BATCH_NORM.value,
     )
     if _CONFUSION.value:
-        evaluation.write_confusion(answers, Path(_CONFUSION.value))
+        run_evaluation.write_confusion(answers, Path(_CONFUSION.value))
     print(json.dumps(answers.figures()))
 
 

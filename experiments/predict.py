@@ -18,7 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import command
-from resnet_jax.data.views import VIEWS
+from resnet_jax.data.test_crops import VIEWS
 from resnet_jax.errors import InputError, check_choice
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
@@ -41,9 +41,9 @@ def main(argv: list[str]) -> int:
     if _OUTPUT_STRIDE.value is not None and _MAPS.value is None:
         raise InputError(f"output_stride={_OUTPUT_STRIDE.value}: goes with --maps")
     # Only now, so that wrong flags fail at once.
-    from experiments import prediction, trained
+    from resnet_jax.training import inference, prediction
 
-    net = trained.load(Path(_WORKDIR.value), _STEP.value, _DATA_DIR.value)
+    net = inference.load(Path(_WORKDIR.value), _STEP.value, _DATA_DIR.value)
     maps = None
     if _MAPS.value:
         maps = prediction.Maps(net, Path(_MAPS.value), _OUTPUT_STRIDE.value)

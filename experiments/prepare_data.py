@@ -28,11 +28,11 @@ def main(argv: list[str]) -> None:
     """Prepares the set unless it is there, and prints where it lies and its split sizes."""
     del argv
     # TFDS is imported late so that wrong flags fail at once.
-    from resnet_jax.data import builders, tree_builder
+    from resnet_jax.data import folder_to_tfds, small
 
     name, source, data_dir = _DATASET.value, _SOURCE.value, _DATA_DIR.value
-    is_tree = source is not None and name not in builders.NAMES
-    kind = tree_builder if is_tree else builders
+    is_tree = source is not None and name not in small.NAMES
+    kind = folder_to_tfds if is_tree else small
     info = kind.find(name, data_dir)
     if info is None:
         info = kind.prepare(name, data_dir, source)

@@ -18,10 +18,10 @@ from pathlib import Path
 from absl import flags
 
 from experiments.command import run
-from experiments.sweeps import definition, plan
 from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import PaperTable, archive, write_record, write_report
+from resnet_jax.sweeps import grid, plan
 
 _WORKDIR = flags.DEFINE_multi_string(
     "workdir", [], "Folder of a run or of a sweep; may be given several times."
@@ -68,7 +68,7 @@ def _report(workdirs: list[Path]) -> None:
 
 def paper_table(path: str) -> PaperTable:
     """A table of a paper, as the sweep in that file would repeat it."""
-    sweep = definition.load(path, seeds=1)
+    sweep = grid.load(path, seeds=1)
     command = ["python", "-m", "experiments.sweep", f"--config={path}"]
     return PaperTable(
         title=sweep.title,

@@ -38,16 +38,15 @@ from pathlib import Path
 
 from absl import flags
 
-from configs import arguments
 from experiments import command
-from experiments.interruption import StopSignals
-from experiments.sweeps import board, definition, devices, dry_run, manifest, plan, submission
-from experiments.sweeps.crew import Crew, finished_state
-from experiments.sweeps.plan import PlannedRun
-from experiments.sweeps.progress import State
-from experiments.sweeps.workers import LocalWorker, Worker, shell_line
-from resnet_jax import claims
 from resnet_jax.errors import InputError, check_choice
+from resnet_jax.runs import arguments, lockfile
+from resnet_jax.runtime.signals import StopSignals
+from resnet_jax.sweeps import devices, dry_run, grid, manifest, plan, slurm, status
+from resnet_jax.sweeps.local_pool import Crew, finished_state
+from resnet_jax.sweeps.plan import PlannedRun
+from resnet_jax.sweeps.progress import State
+from resnet_jax.sweeps.workers import LocalWorker, Worker, shell_line
 
 _EXECUTORS = ("local", "slurm", "submitit-local", "print")
 _WAITING_EXECUTORS = ("local", "submitit-local")
@@ -72,7 +71,7 @@ def main(argv: list[str]) -> int:
     check_choice("executor", _EXECUTOR.value, _EXECUTORS)
     end = began + 60 * _allowed_minutes()
     workdir = Path(_WORKDIR.value)
-    sweep = definition.load(_CONFIG.value, _SEEDS.value)
+    sweep = grid.load(_CONFIG.value, _SEEDS.value)
     extra = _extra_overrides()
     planned = plan.plan(sweep, pattern=_FILTER.value, num_steps=_NUM_STEPS.value, extra=extra)
     changed = extra if _NUM_STEPS.value is None else {**extra, "num_steps": _NUM_STEPS.value}
@@ -81,7 +80,7 @@ def main(argv: list[str]) -> int:
         manifest.check(workdir, sweep, planned, changed)
         dry_run.show(planned, workdir, _WORKERS.value)
         return 0
-    with claims.claim(workdir):
+    with lockfile.claim(workdir):
         plan.check(planned, workdir)
         manifest.write(workdir, sweep, planned, changed)
         left = [run for run in planned if not finished_state(workdir / run.name)]
@@ -108,7 +107,7 @@ def _allowed_minutes() -> float:
     return minutes
 
 
-def _extra_overrides() -> definition.Overrides:
+def _extra_overrides() -> grid.Overrides:
     extra = {}
     for text in _OVERRIDE.value:
         name, fields = arguments.split(text, "")
@@ -129,7 +128,7 @@ def _work(
     if finished:
         print(f"{len(finished)} of {len(planned)} runs are finished already")
     slots = devices.slots(len(planned), _WORKERS.value) if left else []
-    with board.make(workdir, planned, finished) as shown, StopSignals() as stop:
+    with status.make(workdir, planned, finished) as shown, StopSignals() as stop:
         crew = Crew(workdir, slots, _starter(workdir), shown)
         try:
             crew.work(left, stop.asked, end)
@@ -153,12 +152,12 @@ def _work(
 def _starter(workdir: Path) -> Callable[[PlannedRun, Path, devices.Slot], Worker]:
     if _EXECUTOR.value == "local":
         return LocalWorker
-    executor = submission.make_executor("local", workdir, _SUBMITIT.value)
-    return functools.partial(submission.SubmititWorker, executor)
+    executor = slurm.make_executor("local", workdir, _SUBMITIT.value)
+    return functools.partial(slurm.SubmititWorker, executor)
 
 
 def _submit(left: Sequence[PlannedRun], workdir: Path) -> None:
-    ids = submission.submit_to_slurm(left, workdir, _SUBMITIT.value)
+    ids = slurm.submit_to_slurm(left, workdir, _SUBMITIT.value)
     for name, job in ids.items():
         print(f"{name}: job {job}")
     queued = len(left) - len(ids)

@@ -13,8 +13,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import command, launch
-from experiments.training import train
+from experiments import command
+from resnet_jax.runtime import launch
+from resnet_jax.training.run import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "what to run, file.py:model-name")
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder")

@@ -12,7 +12,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax  # noqa: E402
 
-from resnet_jax import backends  # noqa: E402
+from resnet_jax.runtime import setup  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
-backends.prepare()  # As every command does: a run in this process and one in another agree.
+setup.prepare()  # As every command does: a run in this process and one in another agree.

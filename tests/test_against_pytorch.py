@@ -10,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from PIL import Image
 
-from resnet_jax import interop, weight_files
+from resnet_jax.interop import pytorch_names, weight_files
 from resnet_jax.models import zoo
 from resnet_jax.training import schedules, state, step
 
@@ -299,13 +299,13 @@ def test_published_net_converted_gives_the_same_logits_and_goes_back(make, name,
         twin.train()(nchw(images))
         expected = twin.eval()(nchw(images)).numpy()
     tensors = {key: value.numpy() for key, value in twin.state_dict().items()}
-    weights = interop.from_torch(tensors)
+    weights = pytorch_names.from_torch(tensors)
     assert weights.name == name
     model = zoo.create(weights.name, weights.num_classes, **weights.overrides)
     logits = jax.jit(model.apply)(weights.variables, images)
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
     layout = "torchvision" if hasattr(twin, "fc") else "akamaster"
-    back = interop.to_torch(weights.variables, model.architecture, layout, num_batches=1)
+    back = pytorch_names.to_torch(weights.variables, model.architecture, layout, num_batches=1)
     fresh = make()
     fresh.load_state_dict({key: torch.from_numpy(value) for key, value in back.items()})
     with torch.no_grad():
@@ -318,7 +318,7 @@ def test_exported_net_that_pads_at_the_end_computes_the_same_in_pytorch():
     # Different numbers for each channel, so that a wrong order shows.
     randomised = lambda v: torch.rand(v.shape).numpy() + 0.5 if v.ndim == 1 else v
     variables = jax.tree.map(randomised, variables)
-    tensors = interop.to_torch(variables, model.architecture, "akamaster")
+    tensors = pytorch_names.to_torch(variables, model.architecture, "akamaster")
     twin = akamaster(2)()
     twin.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()})
     with torch.no_grad():
@@ -351,7 +351,7 @@ def test_published_resnet_20_gives_pytorchs_logits_on_real_images():
     twin.load_state_dict({key.removeprefix("module."): value for key, value in saved.items()})
     with torch.no_grad():
         expected = twin.eval()(nchw(images)).numpy()
-    weights = interop.from_torch(weight_files.read(file))
+    weights = pytorch_names.from_torch(weight_files.read(file))
     model = zoo.create(weights.name, weights.num_classes, **weights.overrides)
     logits = np.asarray(jax.jit(model.apply)(weights.variables, images))
     np.testing.assert_allclose(logits, expected, atol=1e-3)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from resnet_jax import backends
+from resnet_jax.runtime import setup
 
 SETTINGS = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
 
@@ -49,8 +49,8 @@ def test_flags_of_the_user_are_kept():
 def test_onednn_is_asked_for_where_xla_knows_it_and_it_pays(version, is_set, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setattr(backends, "_jaxlib_version", lambda: version)
-    backends.prepare(onednn=True)
+    monkeypatch.setattr(setup, "_jaxlib_version", lambda: version)
+    setup.prepare(onednn=True)
     assert ("onednn" in os.environ["XLA_FLAGS"]) == is_set
 
 
@@ -66,10 +66,10 @@ def test_onednn_is_asked_for_where_xla_knows_it_and_it_pays(version, is_set, mon
 def test_onednn_is_asked_for_on_cpus_alone(gpu, tpu, platforms, is_set, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
-    monkeypatch.setattr(backends, "_jaxlib_version", lambda: (0, 12))
-    monkeypatch.setattr(backends, "_has_gpu_plugin", lambda: gpu)
-    monkeypatch.setattr(backends, "_has_tpu_library", lambda: tpu)
-    backends.prepare(onednn=True)
+    monkeypatch.setattr(setup, "_jaxlib_version", lambda: (0, 12))
+    monkeypatch.setattr(setup, "_has_gpu_plugin", lambda: gpu)
+    monkeypatch.setattr(setup, "_has_tpu_library", lambda: tpu)
+    setup.prepare(onednn=True)
     assert ("onednn" in os.environ["XLA_FLAGS"]) == is_set
 
 
@@ -88,9 +88,9 @@ def test_second_process_finds_what_the_first_compiled(tmp_path):
 
 def test_deterministic_operations_are_asked_for_where_a_gpu_may_be(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.setattr(backends, "_has_gpu_plugin", lambda: False)
-    backends.prepare(deterministic=True)
+    monkeypatch.setattr(setup, "_has_gpu_plugin", lambda: False)
+    setup.prepare(deterministic=True)
     assert "deterministic" not in os.environ["XLA_FLAGS"]
-    monkeypatch.setattr(backends, "_has_gpu_plugin", lambda: True)
-    backends.prepare(deterministic=True)
+    monkeypatch.setattr(setup, "_has_gpu_plugin", lambda: True)
+    setup.prepare(deterministic=True)
     assert "--xla_gpu_deterministic_ops=true" in os.environ["XLA_FLAGS"]

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from configs import arguments, digits
-from experiments.experiment import build
-from resnet_jax import collectives
+from configs import digits
 from resnet_jax.errors import InputError
+from resnet_jax.runs import arguments
+from resnet_jax.runtime import hlo_communication
+from resnet_jax.training.trainer import build
 
 STEPS = 20
 CONFIG = (
@@ -35,7 +36,7 @@ def trained(parallel="jit", num_devices=1, **fields):
     experiment = build(config(parallel=parallel, num_devices=num_devices, **fields))
     state, data = experiment.initial_state(), experiment.splits["train"]
     advance = experiment.make_advance()
-    sent = collectives.sent(advance.lower(state, data, 0, 1).compile().as_text())
+    sent = hlo_communication.sent(advance.lower(state, data, 0, 1).compile().as_text())
     least = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.variables)) + 8
     losses = []
     for step in range(STEPS):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from resnet_jax import interop
 from resnet_jax.errors import InputError
+from resnet_jax.interop import pytorch_names
 from resnet_jax.models import zoo
 
 Shapes = dict[str, tuple[int, ...]]
@@ -116,7 +116,7 @@ V1_5 = {"stride_in": "3x3"}
     ],
 )
 def test_net_is_known_by_its_names_and_shapes(shapes, name, overrides):
-    weights = interop.from_torch(empty(shapes))
+    weights = pytorch_names.from_torch(empty(shapes))
     assert (weights.name, weights.overrides) == (name, overrides)
     classifier = "fc.bias" if "fc.bias" in shapes else "linear.bias"
     assert weights.num_classes == shapes[classifier][0]
@@ -124,7 +124,7 @@ def test_net_is_known_by_its_names_and_shapes(shapes, name, overrides):
 
 @pytest.mark.slow
 def test_resnet_1202_is_known():
-    assert interop.from_torch(empty(akamaster(200))).name == "resnet-1202"
+    assert pytorch_names.from_torch(empty(akamaster(200))).name == "resnet-1202"
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_resnet_1202_is_known():
 )
 def test_there_and_back_is_exact(shapes, layout):
     tensors = fill(shapes)
-    weights = interop.from_torch(tensors)
+    weights = pytorch_names.from_torch(tensors)
     net = zoo.describe(weights.name, **weights.overrides)
-    back = interop.to_torch(weights.variables, net, layout, num_batches=7)
+    back = pytorch_names.to_torch(weights.variables, net, layout, num_batches=7)
     assert back.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert back[name].dtype == tensor.dtype, name
@@ -149,7 +149,7 @@ def test_there_and_back_is_exact(shapes, layout):
 
 def test_values_land_where_they_belong():
     tensors = fill(akamaster(2, "shortcut"))
-    variables = interop.from_torch(tensors).variables
+    variables = pytorch_names.from_torch(tensors).variables
     params, stats = variables["params"], variables["batch_stats"]
     for ours, theirs in [
         (params["stem"]["kernel"], tensors["conv1.weight"].transpose(2, 3, 1, 0)),
@@ -168,14 +168,14 @@ def test_values_land_where_they_belong():
 def test_wrapped_state_dict_of_a_parallel_net_is_the_same():
     tensors = fill(akamaster(1))
     saved = {"state_dict": {f"module.{name}": t for name, t in tensors.items()}, "best_prec1": 91.7}
-    plain, wrapped = interop.from_torch(tensors), interop.from_torch(saved)
+    plain, wrapped = pytorch_names.from_torch(tensors), pytorch_names.from_torch(saved)
     assert wrapped[:3] == plain[:3]
     jax.tree.map(np.testing.assert_array_equal, wrapped.variables, plain.variables)
 
 
 def test_old_files_without_counters_are_whole():
     tensors = {k: v for k, v in fill(akamaster(1)).items() if not k.endswith("tracked")}
-    assert interop.from_torch(tensors).name == "resnet-8"
+    assert pytorch_names.from_torch(tensors).name == "resnet-8"
 
 
 def apply(name, variables, images, **overrides):
@@ -192,8 +192,8 @@ def test_net_padded_at_the_end_is_written_as_the_net_padded_on_both_sides(width)
     variables = jax.tree.map(
         lambda v: np.float32(noise.uniform(0.5, 1.5, v.shape)) if v.ndim == 1 else v, variables
     )
-    written = interop.to_torch(variables, model.architecture, "akamaster")
-    weights = interop.from_torch(written)
+    written = pytorch_names.to_torch(variables, model.architecture, "akamaster")
+    weights = pytorch_names.from_torch(written)
     assert weights.overrides == {"option_a_padding": "both", "width": width}
     logits = zoo.create(weights.name, **weights.overrides).apply(weights.variables, images)
     np.testing.assert_allclose(logits, model.apply(variables, images), rtol=1e-4, atol=1e-5)
@@ -241,7 +241,7 @@ def changed(**tensors):
 )
 def test_tensor_that_does_not_fit_is_named_in_one_line(tensors, message):
     with pytest.raises(InputError, match=message) as raised:
-        interop.from_torch(tensors)
+        pytorch_names.from_torch(tensors)
     assert "\n" not in str(raised.value)
 
 
@@ -251,7 +251,7 @@ def test_many_tensors_of_a_kind_are_summarised():
     with pytest.raises(
         InputError, match=r"missing: layer2.0.\S+, .* and 6 more; surplus: .* 4 more"
     ):
-        interop.from_torch(tensors)
+        pytorch_names.from_torch(tensors)
 
 
 @pytest.mark.parametrize(
@@ -272,10 +272,12 @@ def test_many_tensors_of_a_kind_are_summarised():
 )
 def test_net_that_the_library_has_not_is_not_written(name, overrides, layout, message):
     with pytest.raises(InputError, match=message):
-        interop.to_torch({}, zoo.describe(name, **overrides), layout)
+        pytorch_names.to_torch({}, zoo.describe(name, **overrides), layout)
 
 
 def test_weights_are_float32_whatever_the_file_has():
     tensors = {k: v.astype(np.float16) for k, v in fill(akamaster(1)).items()}
-    variables = interop.from_torch(tensors | {"bn1.num_batches_tracked": np.array(3)}).variables
+    variables = pytorch_names.from_torch(
+        tensors | {"bn1.num_batches_tracked": np.array(3)}
+    ).variables
     assert {leaf.dtype for leaf in flatten_dict(variables).values()} == {np.dtype(np.float32)}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from resnet_jax import parallel
 from resnet_jax.errors import InputError
+from resnet_jax.runtime import parallel
 
 
 @pytest.mark.parametrize(("num_groups", "devices"), [(1, 1), (2, 2), (3, 3), (6, 6), (16, 8)])

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from resnet_jax import interop
+from resnet_jax.interop import pytorch_names
 from resnet_jax.models import zoo
 
 torch = pytest.importorskip("torch")
@@ -46,7 +46,7 @@ def test_random_weights_give_the_same_logits(make, depth):
                 part.reset_running_stats()
         net.train()(pytorch.nchw(images))
         expected = net.eval()(pytorch.nchw(images)).numpy()
-    weights = interop.from_torch({name: t.numpy() for name, t in net.state_dict().items()})
+    weights = pytorch_names.from_torch({name: t.numpy() for name, t in net.state_dict().items()})
     assert weights.overrides == ({"stride_in": "3x3"} if depth >= 50 else {})
     model = zoo.create(weights.name, weights.num_classes, **weights.overrides)
     logits = np.asarray(jax.jit(model.apply)(weights.variables, images))

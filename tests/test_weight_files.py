@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_jax import weight_files
 from resnet_jax.errors import InputError
+from resnet_jax.interop import weight_files
 
 TENSORS = {
     "conv1.weight": np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32),

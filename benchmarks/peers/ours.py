@@ -8,7 +8,7 @@ import jax
 from benchmarks.peers import turns
 from benchmarks.peers.nets import layout
 from configs import cifar10, imagenet
-from experiments import experiment
+from resnet_jax.training import trainer
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
 
 def _trainer(config, asked):
     shape = (asked.image_size, asked.image_size, 3)
-    subject = experiment.of_noise(config, shape, asked.num_classes, asked.num_examples)
+    subject = trainer.of_noise(config, shape, asked.num_classes, asked.num_examples)
     advance, data, chunk = subject.make_advance(), subject.splits["train"], subject.calendar().chunk
     now, state = 0, subject.initial_state()
 

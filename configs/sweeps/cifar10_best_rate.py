@@ -1,6 +1,6 @@
 """CIFAR-10 in 4,000 steps, 1/16 of the papers' training: each network at several learning rates.
 
-    python -m experiments.sweep --config=configs/sweeps/cifar10_best_rate.py --workdir=runs/best_rate
+    python -m experiments.sweep --config=configs/sweeps/cifar10_best_rate.py --workdir=runs/rates
 
 In so few steps one rate for all measures the first epochs and not the depth: at .1, without a
 warm-up, ResNet-56 starts far behind ResNet-20.

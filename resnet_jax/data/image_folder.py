@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resnet_jax.data import decoding, split_syntax
+from resnet_jax.data import image_ops, split_syntax
 from resnet_jax.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -96,8 +96,8 @@ def decode(path: Path, mode: str) -> Image.Image:
     Raises `InputError`, naming the file, if it cannot be read or has more than 8 bits a channel.
     """
     try:
-        return decoding.decode_with_pillow(path.read_bytes(), mode)
-    except decoding.UnreadablePicture as error:
+        return image_ops.decode_with_pillow(path.read_bytes(), mode)
+    except image_ops.UnreadablePicture as error:
         raise InputError(f"{path}: unreadable picture ({error})") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error

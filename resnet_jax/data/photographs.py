@@ -1,6 +1,6 @@
 """Pictures as they were taken: any size, encoded, one at a time.
 
-A net was trained on pictures that had been cut to one size; tests of it (`resnet_jax.data.views`)
+A net was trained on pictures that had been cut to one size; tests of it (`test_crops`)
 cut them anew.
 """
 
@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from resnet_jax.data import decoding, image_folder, records, sources, split_syntax
+from resnet_jax.data import datasets, image_folder, image_ops, records, split_syntax
 from resnet_jax.data.records import Record
 from resnet_jax.errors import InputError
 
@@ -60,7 +60,7 @@ def open(name: str, split: str, *, data_dir: str | None, image_size: int | None)
       InputError: it cannot be opened.
     """
     if name != "image_folder":
-        shape = sources.describe(name, data_dir=data_dir, image_size=None).image_shape
+        shape = datasets.describe(name, data_dir=data_dir, image_size=None).image_shape
         if shape:
             raise OneSize(f"{name}'s pictures are all {shape[1]}×{shape[0]}: there is one view")
         return records.open(name, split, data_dir)
@@ -85,9 +85,9 @@ def decode(record: Record, channels: int = 3) -> np.ndarray:
     """
     try:
         if channels == 1:
-            return np.asarray(decoding.decode_with_pillow(record.encoded, "L"))[..., None]
-        return decoding.decode(record.encoded)
-    except decoding.UnreadablePicture as error:
+            return np.asarray(image_ops.decode_with_pillow(record.encoded, "L"))[..., None]
+        return image_ops.decode(record.encoded)
+    except image_ops.UnreadablePicture as error:
         raise InputError(f"{record.name}: unreadable picture ({error})") from error
 
 

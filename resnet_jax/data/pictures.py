@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from resnet_jax.data import crops, decoding
+from resnet_jax.data import crops, image_ops
 from resnet_jax.data.records import Records
 from resnet_jax.errors import InputError
 
@@ -80,8 +80,8 @@ class Batches:
 def decode(record: Any, min_side: int | None) -> np.ndarray:
     """A record's picture, uint8 [height, width, 3]; raises `InputError` naming it."""
     try:
-        return decoding.decode(record.encoded, min_side=min_side)
-    except decoding.UnreadablePicture as error:
+        return image_ops.decode(record.encoded, min_side=min_side)
+    except image_ops.UnreadablePicture as error:
         raise InputError(f"dataset: {record.name}: unreadable picture ({error})") from error
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from resnet_jax.data import originals, split_syntax, tfds_sets
+from resnet_jax.data import raw_readers, split_syntax, tfds_sets
 from resnet_jax.errors import InputError
 
 _NAMING = ("file_name", "filename", "image_name", "id")  # features by which sets name a picture
@@ -85,10 +85,10 @@ def open(name: str, split: str, data_dir: str | None = None) -> Records:
     Raises:
       InputError: there is no such set or split, a file of it is missing, or it has other features.
     """
-    if name in originals.NUM_EXAMPLES:
-        from resnet_jax.data import builders
+    if name in raw_readers.NUM_EXAMPLES:
+        from resnet_jax.data import small
 
-        builders.prepare(name, data_dir)
+        small.prepare(name, data_dir)
     check(name, [split], data_dir=data_dir)
     builder = tfds_sets.open_builder(name, data_dir)
     raw = tfds_sets.raw_records(builder, split)

@@ -24,10 +24,10 @@ import numpy as np
 from absl import flags
 from flax import struct
 
-from resnet_jax import backends
-from resnet_jax.data import augment, crops, pictures, resident
+from resnet_jax.data import augment, crops, device_dataset, pictures
 from resnet_jax.data.records import Records
 from resnet_jax.errors import check_choice
+from resnet_jax.runtime import setup
 
 _FOREVER = 2**40  # steps
 _AHEAD = 2  # batches that a worker has ready
@@ -43,7 +43,7 @@ class Receiver:
       color_noise: standard deviation of `augment.color_noise`; 0 for none.
     """
 
-    normalization: resident.Normalization
+    normalization: device_dataset.Normalization
     color_noise: float = struct.field(pytree_node=False, default=0.0)
 
     def augmented(
@@ -94,7 +94,7 @@ class Stream:
         self.on_devices, self.class_names = receiver, records.class_names
         self._records, self._rows = records, rows
         self._augmentation, self._framing = augmentation, framing
-        self._num_workers = backends.num_cores() if num_workers is None else num_workers
+        self._num_workers = setup.num_cores() if num_workers is None else num_workers
         self._next: tuple[int, int] | None = None  # seed and step that the iterator is at
         self._iterator: Iterator[pictures.Batch] | None = None
 
@@ -131,7 +131,7 @@ class Stream:
         """All records once, seen in their centre: batches as `inputs`, and masks, bool [batch]."""
         order = functools.partial(_evaluation_order, batch_size, len(self))
         steps = -(-len(self) // batch_size)
-        masks = resident.evaluation_batches(len(self), batch_size)
+        masks = device_dataset.evaluation_batches(len(self), batch_size)
         with contextlib.closing(self._read(order, "centre", 0, 0, steps)) as batches:
             for batch, (_, mask) in zip(batches, masks, strict=True):
                 yield batch, mask
@@ -175,7 +175,7 @@ class Stream:
 
 def _training_order(seed: int, batch_size: int, num_records: int, step: int) -> pictures.Order:
     places = np.arange(step * batch_size, (step + 1) * batch_size)
-    return pictures.Order(resident.batch_indices(seed, step, batch_size, num_records), places)
+    return pictures.Order(device_dataset.batch_indices(seed, step, batch_size, num_records), places)
 
 
 def _evaluation_order(batch_size: int, num_records: int, step: int) -> pictures.Order:
@@ -211,7 +211,7 @@ def _begin_worker(parent: int, index: int, count: int) -> None:
 
 def normalization(
     records: Records, framing: crops.Framing, mean: str, std: str
-) -> resident.Normalization:
+) -> device_dataset.Normalization:
     """Statistics of the training pictures' centres, as `resident.normalization`'s.
 
     They are of at most a thousand pictures, evenly spread over the split: a colour's
@@ -221,7 +221,7 @@ def normalization(
     Raises:
       InputError: no such statistics for a stream, or a picture that cannot be decoded.
     """
-    check_choice("mean", mean, resident.COLOR_MEANS)
+    check_choice("mean", mean, device_dataset.COLOR_MEANS)
     count = _FOR_STATISTICS if "channel" in (mean, std) else 1
     chosen = np.unique(np.linspace(0, len(records) - 1, count).astype(int))
     sample = pictures.Batches(
@@ -233,4 +233,4 @@ def normalization(
         rows=np.arange(len(chosen)),
         length=1,
     )
-    return resident.normalization(sample[0][0], mean, std)
+    return device_dataset.normalization(sample[0][0], mean, std)

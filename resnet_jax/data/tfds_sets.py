@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resnet_jax.data import decoding, image_folder, originals, split_syntax
+from resnet_jax.data import image_folder, image_ops, raw_readers, split_syntax
 from resnet_jax.errors import InputError
 
 # TensorFlow Datasets is imported where it is needed: it takes most of a second, which neither
 # `--help` nor a wrong name should have to wait for.
 
 NOT_TFDS = ("digits", "image_folder")
-"""Sets that `resnet_jax.data.sources` loads without TFDS."""
+"""Sets that `resnet_jax.data.datasets` loads without TFDS."""
 
 _READ_AT_ONCE = 1000  # records; reading ArrayRecord one by one takes twice as long
 
 
 def names() -> tuple[str, ...]:
     """Data sets that load without being prepared by other means; other TFDS sets load as well."""
-    return (*NOT_TFDS, *originals.NUM_EXAMPLES)
+    return (*NOT_TFDS, *raw_readers.NUM_EXAMPLES)
 
 
 class TfdsSet:
@@ -68,8 +68,8 @@ class TfdsSet:
 
     def _square(self, encoded: bytes, index: int) -> Image.Image:
         try:
-            picture = decoding.decode_with_pillow(encoded, "RGB")
-        except decoding.UnreadablePicture as error:
+            picture = image_ops.decode_with_pillow(encoded, "RGB")
+        except image_ops.UnreadablePicture as error:
             record = f"{self._builder.info.name}: record {index}"
             raise InputError(f"{record}: unreadable picture ({error})") from error
         return image_folder.fit_square(picture, self.image_size)
@@ -82,7 +82,7 @@ def _open(encoded: bytes, mode: str) -> Image.Image:
 
 def splits_of(name: str, builder: Any) -> dict[str, Any]:
     """The splits of a TFDS set, also of one that is not prepared yet."""
-    return dict(builder.info.splits) or split_syntax.infos(originals.NUM_EXAMPLES[name])
+    return dict(builder.info.splits) or split_syntax.infos(raw_readers.NUM_EXAMPLES[name])
 
 
 def raw_records(builder: Any, split: str) -> Any:
@@ -104,12 +104,12 @@ def open_builder(name: str, data_dir: str | None):
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import naming, read_only_builder, registered
 
-    from resnet_jax.data import builders
+    from resnet_jax.data import small
 
-    data_dir = builders.expand(data_dir)
-    if name in originals.NUM_EXAMPLES:
+    data_dir = small.expand(data_dir)
+    if name in raw_readers.NUM_EXAMPLES:
         # Raises if something that is not ArrayRecord is in the way.
-        builders.find(name, data_dir)
+        small.find(name, data_dir)
         return tfds.builder(name, data_dir=data_dir)
     try:
         plain_name, kwargs = naming.parse_builder_name_kwargs(name, data_dir=data_dir)
@@ -121,11 +121,11 @@ def open_builder(name: str, data_dir: str | None):
         if plain_name.name in registered.list_imported_builders():
             raise InputError(
                 f"dataset={name!r}: not found in {data_dir or 'the folder of TFDS'}; prepare it "
-                f"with TFDS, file_format=array_record; only {', '.join(originals.NUM_EXAMPLES)}, "
+                f"with TFDS, file_format=array_record; only {', '.join(raw_readers.NUM_EXAMPLES)}, "
                 "in their newest versions, are prepared when they are needed"
             ) from error
         raise _unknown(name) from error
-    builders.require_array_record(builder)
+    small.require_array_record(builder)
     return builder
 
 

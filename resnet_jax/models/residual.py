@@ -8,9 +8,9 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from resnet_jax.models.architecture import EXPANSION, ORDERS, Architecture
-from resnet_jax.models.convolution import conv_general_dilated
+from resnet_jax.models.batch_norm import COSTLY, BatchNorm
 from resnet_jax.models.initialization import kernel_init
-from resnet_jax.models.normalization import COSTLY, BatchNorm
+from resnet_jax.runtime.cpu import conv_general_dilated
 
 _ACTIVATIONS: dict[str, Callable] = {
     "relu": nn.relu,

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from resnet_jax.models import stacking
+from resnet_jax.models import scan_layers
 from resnet_jax.models.architecture import ORDERS, STEMS
+from resnet_jax.models.batch_norm import COSTLY
 from resnet_jax.models.initialization import kernel_init
-from resnet_jax.models.normalization import COSTLY
 from resnet_jax.models.residual import Layers, ResidualUnit
 
 REMATS = {
@@ -81,7 +81,7 @@ class ResNet(Layers):
         return nn.Dense(self.num_classes, kernel_init=weights, name="classifier")(pooled)
 
     @property
-    def loops(self) -> stacking.Loops:
+    def loops(self) -> scan_layers.Loops:
         """What `scan_units` makes loops of: the units of a stage but the first, if several.
 
         `apply` takes variables that `stacking.pack` has packed so, and also others, which it
@@ -101,7 +101,7 @@ class ResNet(Layers):
         alike = ResidualUnit(self.architecture, self.dtype, **unit, parent=None)
         names = self.loops[loop]
         stacked = {
-            collection: of[loop] if loop in of else stacking.stack([of[name] for name in names])
+            collection: of[loop] if loop in of else scan_layers.stack([of[name] for name in names])
             for collection, of in self.variables.items()
             if loop in of or names[0] in of
         }
@@ -116,7 +116,7 @@ class ResNet(Layers):
         for collection, of in updates.items():
             entries = {loop: of}
             if loop not in self.variables[collection]:
-                entries = stacking.unpack(entries, {loop: names})
+                entries = scan_layers.unpack(entries, {loop: names})
             for name, values in entries.items():
                 self.put_variable(collection, name, values)
         return x

@@ -5,7 +5,7 @@ machine without an accelerator stack.
 """
 
 from resnet_jax.reporting.archive import archive
-from resnet_jax.reporting.record import PaperTable, write_record
 from resnet_jax.reporting.report import Report, write_report
+from resnet_jax.reporting.results_md import PaperTable, write_record
 
 __all__ = ["PaperTable", "Report", "archive", "write_record", "write_report"]

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-from resnet_jax.reporting.collect import Collection
+from resnet_jax.reporting.load import Collection
 
 
 @dataclasses.dataclass(frozen=True)

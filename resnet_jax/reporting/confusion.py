@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from resnet_jax.reporting import style
 from resnet_jax.reporting.exports import inert
-from resnet_jax.reporting.figures import drawing_settings, to_png
 from resnet_jax.reporting.labels import shorten
+from resnet_jax.reporting.plots import drawing_settings, to_png
 
 WITH_NUMBERS = 20  # classes up to which a cell has room for its share
 WITH_NAMES = 120  # classes up to which a row has room for its name

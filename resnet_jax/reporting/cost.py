@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from resnet_jax.reporting import style
-from resnet_jax.reporting.figures import Panel
+from resnet_jax.reporting.plots import Panel
 from resnet_jax.reporting.studies.rows import Row, use_log_scale
 
 TITLE = "Cost against depth"

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from resnet_jax.reporting import papers, recipe, style
-from resnet_jax.reporting.comparisons import percent
+from resnet_jax.reporting import papers, recipe_diff, style
 from resnet_jax.reporting.labels import label_line_ends, shorten
 from resnet_jax.reporting.results import Group
 from resnet_jax.reporting.statistics import summarize
+from resnet_jax.reporting.verdicts import percent
 
 MARKERS = {"plain": "o", "residual": "s", "pre-activation": "^", "other": "D"}
 
@@ -76,7 +76,11 @@ def _mark_papers(axes: Axes, groups: Sequence[Group]) -> None:
     """A dash for each of the paper's numbers whose recipe the group follows."""
     for group in (group for line in lines_over_depth(groups) for group in line):
         number = papers.lookup(group.settings)
-        if number and number.error is not None and not recipe.departures(group.settings, number):
+        if (
+            number
+            and number.error is not None
+            and not recipe_diff.departures(group.settings, number)
+        ):
             axes.plot(
                 group.depth, number.error, marker="_", markersize=16, markeredgewidth=1.6,
                 zorder=4, color=style.LIGHT["ink"],

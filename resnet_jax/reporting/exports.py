@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from resnet_jax.reporting import naming
-from resnet_jax.reporting.collect import Collection
+from resnet_jax.reporting.load import Collection
 from resnet_jax.reporting.tables import Table
 
 

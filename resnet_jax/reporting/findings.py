@@ -4,15 +4,10 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from resnet_jax.reporting.collect import Collection
-from resnet_jax.reporting.comparisons import (
-    Comparison,
-    Verdict,
-    compare_families,
-    percent,
-)
+from resnet_jax.reporting.load import Collection
 from resnet_jax.reporting.results import Group
 from resnet_jax.reporting.statistics import Difference, summarize
+from resnet_jax.reporting.verdicts import Comparison, Verdict, compare_families, percent
 
 LEADS = {
     Verdict.OPTIMISATION: "Degradation: ",

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from resnet_jax.reporting import style
-from resnet_jax.reporting.figures import drawing_settings, to_png
+from resnet_jax.reporting.plots import drawing_settings, to_png
 
 SIDE_INCHES = 4.2  # of the longer side of a picture
 

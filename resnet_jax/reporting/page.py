@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 
 from resnet_jax.reporting import naming, style
 from resnet_jax.reporting.analyses import Analysis
-from resnet_jax.reporting.collect import Collection
-from resnet_jax.reporting.comparisons import THRESHOLD
 from resnet_jax.reporting.findings import Findings
+from resnet_jax.reporting.load import Collection
 from resnet_jax.reporting.markup import Markup, escape, join, tag
 from resnet_jax.reporting.results import Result
 from resnet_jax.reporting.tables import Table, comparisons_table, runs_table
+from resnet_jax.reporting.verdicts import THRESHOLD
 
 FINAL = (
     "Test errors are those of the last step, not of the best epoch: the test set chose nothing, "

@@ -174,7 +174,7 @@ def lookup(settings: Mapping[str, Any], source: str = "") -> Number | None:
     """The paper's number for a run's flat config, or None.
 
     Data set and every axis of the network must agree; whether the recipe does is the business of
-    `resnet_jax.reporting.recipe`. If several numbers fit, one for the run's batch size comes
+    `resnet_jax.reporting.recipe_diff`. If several numbers fit, one for the run's batch size comes
     first, then one of the table `source`, then the order of `NUMBERS`. Only single views and 10
     crops are compared with.
     """

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_jax.reporting import exports, figures
+from resnet_jax.reporting import exports, plots
 from resnet_jax.reporting.analyses import read_analyses
-from resnet_jax.reporting.collect import Collection, collect
 from resnet_jax.reporting.findings import Findings, find
+from resnet_jax.reporting.load import Collection, collect
 from resnet_jax.reporting.markup import Markup
 from resnet_jax.reporting.page import FINAL, render
 from resnet_jax.reporting.results import Group
@@ -53,7 +53,7 @@ def write_report(workdirs: Sequence[Path], output: Path) -> Report:
     collection = collect(workdirs)
     findings = find(collection)
     tables = _tables(collection)
-    rows = figures.panel_rows(collection.groups)
+    rows = plots.panel_rows(collection.groups)
     output = Path(output)
     report = Report(
         index=output / "index.html",
@@ -79,21 +79,21 @@ def _tables(collection: Collection) -> list[Table]:
     return [results_table(dataset, groups) for dataset, groups in by_dataset.items()]
 
 
-def _write_figure(report: Report, rows: list[list[figures.Panel]]) -> None:
+def _write_figure(report: Report, rows: list[list[plots.Panel]]) -> None:
     if not rows:
         return
-    with figures.drawing_settings():
-        figure = figures.draw_all(rows)
-        write_text(report.figure_svg, figures.to_svg(figure))
-        report.figure_png.write_bytes(figures.to_png(figure))
+    with plots.drawing_settings():
+        figure = plots.draw_all(rows)
+        write_text(report.figure_svg, plots.to_svg(figure))
+        report.figure_png.write_bytes(plots.to_png(figure))
 
 
-def _inline(rows: list[list[figures.Panel]]) -> list[list[Markup]]:
-    with figures.drawing_settings():
+def _inline(rows: list[list[plots.Panel]]) -> list[list[Markup]]:
+    with plots.drawing_settings():
         return [
             [
                 inline(
-                    figures.to_svg(figures.draw_one(panel), transparent=True),
+                    plots.to_svg(plots.draw_one(panel), transparent=True),
                     f"panel-{row_number}-{number}",
                     panel.alternative,
                 )

@@ -4,12 +4,12 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from resnet_jax.reporting import papers, recipe
-from resnet_jax.reporting.comparisons import Comparison, percent
+from resnet_jax.reporting import papers, recipe_diff
 from resnet_jax.reporting.numerals import NOTHING, duration, fixed, signed, spread
 from resnet_jax.reporting.papers import Number
 from resnet_jax.reporting.results import Group, Result
 from resnet_jax.reporting.statistics import Difference, summarize
+from resnet_jax.reporting.verdicts import Comparison, percent
 
 MARK = "*"  # on a difference from the paper that another recipe may explain
 
@@ -89,7 +89,7 @@ def _beside_paper(
     ours = test.median if number.statistic == "median" else test.mean
     if math.isnan(ours):
         return [paper, NOTHING]
-    reasons = recipe.departures(group.settings, number)
+    reasons = recipe_diff.departures(group.settings, number)
     if not reasons:
         recipes = {result.recipe for result in group.results} - {"paper", None}
         reasons = [f"the sweep calls its recipe {recipe!r}" for recipe in sorted(recipes)]

@@ -12,8 +12,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from resnet_jax import cluster
 from resnet_jax.errors import InputError
+from resnet_jax.runtime import multihost
 from resnet_jax.training import orbax_noise
 from resnet_jax.training.state import TrainState
 
@@ -39,7 +39,7 @@ class Checkpoints:
 
     def __init__(self, directory: str | os.PathLike, keep: int = 2, *, read_only: bool = False):
         self._directory = Path(directory).absolute()
-        self._read_only = read_only or not cluster.is_first()
+        self._read_only = read_only or not multihost.is_first()
         if self._directory.exists() and not self._directory.is_dir():
             raise InputError(f"{self._directory}: not a folder; checkpoints go there")
         if not self._read_only:
@@ -71,7 +71,7 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         """Starts saving `state`; does nothing if its step is saved already."""
         step = int(state.step)
-        if cluster.is_first() and step not in self.steps:
+        if multihost.is_first() and step not in self.steps:
             # A copy: the next step takes the state's memory while this is being written.
             own = jax.tree.map(lambda leaf: np.array(leaf.addressable_data(0)), state)
             self._manager.save(
@@ -105,7 +105,7 @@ class Checkpoints:
         for candidate in self.steps[::-1] if step is None else [step]:
             state, damage = self._read(candidate, template)
             # Of several processes all go on from the same step, or none.
-            damage = max(cluster.meet(damage))
+            damage = max(multihost.meet(damage))
             if not damage:
                 break
             damaged[candidate] = damage
@@ -141,13 +141,13 @@ class Checkpoints:
         return state, "" if whole else "it holds other values than were saved"
 
     def _set_aside(self, damaged: dict[int, str], instead: int) -> None:
-        if damaged and cluster.is_first():
+        if damaged and multihost.is_first():
             for step, damage in damaged.items():
                 folder = self._directory / str(step)
                 to = "" if self._read_only else f", now {_rename(folder).name},"
                 logging.warning("%s%s is damaged (%s): using step %d", folder, to, damage, instead)
         if damaged:
-            cluster.meet()
+            multihost.meet()
             self._manager.reload()
 
     def close(self) -> None:

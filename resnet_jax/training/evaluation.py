@@ -9,8 +9,8 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from resnet_jax import parallel
 from resnet_jax.data.split import Split
+from resnet_jax.runtime import parallel
 from resnet_jax.training.step import cross_entropy
 
 Score = Callable[[dict[str, Any], Split], tuple[np.ndarray, np.ndarray]]

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from resnet_jax.errors import check_choice
 from resnet_jax.models.architecture import Architecture
-from resnet_jax.models.normalization import BatchNorm
+from resnet_jax.models.batch_norm import BatchNorm
 
 Path = tuple[str, ...]
 

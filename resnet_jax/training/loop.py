@@ -8,10 +8,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from resnet_jax import parallel
 from resnet_jax.data.split import Inputs, OnDevices, Split
-from resnet_jax.models import stacking
+from resnet_jax.models import scan_layers
 from resnet_jax.runs import Row
+from resnet_jax.runtime import parallel
 from resnet_jax.training.state import NOT_DIVERGED, TrainState, Window
 from resnet_jax.training.step import Batch, Metrics
 
@@ -59,7 +59,7 @@ def make_advance(
     key: jax.Array,
     seed: int,
     batch_size: int,
-    loops: stacking.Loops,
+    loops: scan_layers.Loops,
     engine: str = "jit",
 ) -> Advance:
     """Makes `advance(state, data, start, end) -> state`: the steps from `start` up to `end`.
@@ -92,8 +92,8 @@ def make_advance(
 
     def chunk(state: TrainState, whole: tuple[OnDevices, jax.Array], inputs: Inputs) -> TrainState:
         body = lambda state, inputs: (one_step(state, *whole, inputs), None)
-        packed, _ = jax.lax.scan(body, stacking.pack(state, loops), inputs)
-        return stacking.unpack(packed, loops)
+        packed, _ = jax.lax.scan(body, scan_layers.pack(state, loops), inputs)
+        return scan_layers.unpack(packed, loops)
 
     run = parallel.spread(chunk, mesh, engine)
 

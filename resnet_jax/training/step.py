@@ -10,9 +10,9 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from resnet_jax import parallel
 from resnet_jax.errors import check_choice
 from resnet_jax.models.architecture import Architecture
+from resnet_jax.runtime import parallel
 from resnet_jax.training import freezing
 from resnet_jax.training.schedules import Schedule
 from resnet_jax.training.state import TrainState

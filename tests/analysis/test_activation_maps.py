@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from resnet_jax.analysis.activation_maps import Box, box, class_activation_map, enlarge
 from resnet_jax.models import zoo
 from resnet_jax.models.fully_convolutional import with_output_stride
+from resnet_jax.training.class_activation import Box, box, class_activation_map, enlarge
 
 NOISE = np.random.default_rng(0)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from resnet_jax.analysis.batches import batches, mean_over
+from resnet_jax.studies.batches import batches, mean_over
 
 
 @pytest.mark.parametrize("count", [1, 7, 10, 11, 29])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from nets import IMAGES, make, shaken
 
-from resnet_jax.analysis import constructed
 from resnet_jax.errors import InputError
-from resnet_jax.models.population import with_statistics_of
+from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.studies import constructed
 
 SMALLEST = {"basic": 8, "bottleneck": 11, "single": 5}
 AXES = [

@@ -6,8 +6,8 @@ import optax
 import pytest
 from nets import IMAGES, LABELS, make
 
-from resnet_jax.analysis import gradients
-from resnet_jax.analysis.interception import tap
+from resnet_jax.studies import gradients
+from resnet_jax.studies.hooks import tap
 
 
 def test_meter_reads_the_norm_of_the_gradient_that_passes_even_of_a_tiny_one():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from nets import IMAGES, make, shaken
 
-from resnet_jax.analysis import jacobian
+from resnet_jax.studies import jacobian
 
 LINEAR = {"norm": "none", "activation": "linear", "initialization": "delta_orthogonal"}
 

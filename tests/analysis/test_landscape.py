@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from nets import LABELS, make, shaken
 
-from resnet_jax import parallel
-from resnet_jax.analysis import landscape
-from resnet_jax.data import resident
+from resnet_jax.data import device_dataset
+from resnet_jax.runtime import parallel
+from resnet_jax.studies import landscape
 from resnet_jax.training.evaluation import make_evaluate
 
 
@@ -29,8 +29,8 @@ def test_origin_of_the_surface_is_the_evaluated_loss():
     model, variables = make("resnet-8")
     variables = shaken(variables)
     images = np.random.default_rng(5).integers(0, 256, (8, 8, 8, 1)).astype(np.uint8)
-    statistics = resident.normalization(images)
-    data = resident.Resident(images, LABELS.astype(np.int32), statistics)
+    statistics = device_dataset.normalization(images)
+    data = device_dataset.Resident(images, LABELS.astype(np.int32), statistics)
     evaluated = make_evaluate(model, parallel.make_mesh(8, 1, 1), 8)(variables, data)
     directions = tuple(landscape.direction(variables["params"], seed) for seed in (0, 1))
     found = landscape.surface(

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from nets import IMAGES, LABELS, make, shaken
 
-from resnet_jax.analysis import lesions
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
-from resnet_jax.models.population import with_statistics_of
+from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.studies import lesions
 
 
 def logits_of(model, variables, images=IMAGES):

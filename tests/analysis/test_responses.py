@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from nets import IMAGES, make
 
-from resnet_jax.analysis import responses
-from resnet_jax.analysis.batches import mean_over
-from resnet_jax.models.population import with_statistics_of
+from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.studies import responses
+from resnet_jax.studies.batches import mean_over
 
 
 @pytest.mark.parametrize("name", ["plain-8", "resnet-8"])

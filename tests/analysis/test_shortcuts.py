@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from nets import IMAGES, LABELS, make
 
-from resnet_jax.analysis import shortcuts
 from resnet_jax.errors import InputError
-from resnet_jax.models.population import with_statistics_of
+from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.studies import shortcuts
 
 
 def factors(name="preact-resnet-8", **axes):

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import pipeline
-from experiments.speed import pipeline as speed
-from resnet_jax.data import records, tree_builder
+from benchmarks import pipeline_speed as speed
+from resnet_jax.data import folder_to_tfds, records
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def opened(tmp_path: Path) -> records.Records:
         rows, columns = np.mgrid[: 200 + 60 * i, : 380 - 30 * i]
         pixels = np.stack([rows / 3, columns / 2, (rows + columns) / 5], -1).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.jpg", quality=95)
-    tree_builder.prepare("smooth", str(tmp_path), str(tmp_path / "tree"))
+    folder_to_tfds.prepare("smooth", str(tmp_path), str(tmp_path / "tree"))
     return records.open("smooth", "train", str(tmp_path))
 
 

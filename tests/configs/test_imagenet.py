@@ -3,9 +3,9 @@
 import pytest
 
 from configs import imagenet
-from experiments import configuration
 from resnet_jax.errors import InputError
-from resnet_jax.reporting import naming, papers, recipe
+from resnet_jax.reporting import naming, papers, recipe_diff
+from resnet_jax.runs import recipe as run_recipe
 from resnet_jax.training.schedules import Schedule
 
 
@@ -23,7 +23,7 @@ def test_paper_recipe_departs_from_the_paper_nowhere():
         if (number.dataset, number.model, number.protocol)
         == ("imagenet2012", "resnet-50", papers.SINGLE_VIEW)
     ]
-    assert recipe.departures(settings, number) == []
+    assert recipe_diff.departures(settings, number) == []
 
 
 def test_rate_drops_to_a_tenth_at_epochs_30_60_and_90():
@@ -50,15 +50,15 @@ def test_modern_rate_is_in_proportion_to_the_batch_after_five_epochs_of_warm_up(
 @pytest.mark.parametrize("chosen", imagenet.RECIPES)
 def test_every_recipe_describes_a_net(name: str, chosen: str):
     config = imagenet.get_config(f"{name},recipe={chosen}")
-    net = configuration.architecture(config)
+    net = run_recipe.architecture(config)
     assert net.stem == "imagenet"
-    assert configuration.group_size(config) == 32
+    assert run_recipe.group_size(config) == 32
 
 
 def test_modern_stride_is_on_the_3x3_where_there_is_a_1x1():
     config = imagenet.get_config("resnet-50,recipe=modern")
-    assert configuration.architecture(config).stride_in == "3x3"
-    assert configuration.architecture(imagenet.get_config("resnet-50")).stride_in == "1x1"
+    assert run_recipe.architecture(config).stride_in == "3x3"
+    assert run_recipe.architecture(imagenet.get_config("resnet-50")).stride_in == "1x1"
 
 
 def test_unknown_recipe_names_the_nearest():

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from experiments import configuration
-from experiments.sweeps import definition, plan
-from resnet_jax.data import tree_builder
+from resnet_jax.data import folder_to_tfds
 from resnet_jax.errors import InputError
-from resnet_jax.reporting import naming, papers, recipe
+from resnet_jax.reporting import naming, papers, recipe_diff
+from resnet_jax.runs import recipe as run_recipe
+from resnet_jax.sweeps import grid, plan
 
 FOLDER = Path("configs/sweeps")
 REPOSITORY = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def _in_repository(monkeypatch: pytest.MonkeyPatch):
 
 
 def planned(name: str, **options) -> list[plan.PlannedRun]:
-    return plan.plan(definition.load(str(FOLDER / name)), **options)
+    return plan.plan(grid.load(str(FOLDER / name)), **options)
 
 
 def architectures(name: str) -> list:
@@ -37,7 +37,7 @@ def test_every_net_of_a_sweep_can_run(name: str):
     mistakes = []
     for run in plan.one_of_each_net(planned(name)):
         try:
-            configuration.check(run.config)
+            run_recipe.check(run.config)
         except InputError as error:
             mistakes.append(f"{run.name}: {error}")
     assert not mistakes
@@ -86,7 +86,7 @@ def test_nets_of_batches_of_64_follow_the_releases_recipe():
         settings = naming.flatten(run.config.to_dict())
         if settings["batch_size"] == 64:
             found += [papers.lookup(settings)]
-            assert recipe.departures(settings, found[-1]) == []
+            assert recipe_diff.departures(settings, found[-1]) == []
     assert {number.error for number in found} == {4.62}
 
 
@@ -114,26 +114,26 @@ def test_sweep_whose_config_is_missing_names_the_file(tmp_path: Path):
         "def get_sweep(): return []\n"
     )
     with pytest.raises(InputError, match=r"CONFIG='configs/absent.py': no such Python file"):
-        definition.load(str(sweep))
+        grid.load(str(sweep))
 
 
 def test_every_net_of_imagenets_table_can_run_where_imagenet_is_prepared(tmp_path: Path):
     for folder in ("train", "val"):
         (tmp_path / "tree" / folder / "n01440764").mkdir(parents=True)
         Image.new("RGB", (300, 280)).save(tmp_path / "tree" / folder / "n01440764" / "0.JPEG")
-    tree_builder.prepare("imagenet2012", str(tmp_path), str(tmp_path / "tree"))
+    folder_to_tfds.prepare("imagenet2012", str(tmp_path), str(tmp_path / "tree"))
     runs = planned("imagenet_table2.py")
     assert len(runs) == 4
     for run in runs:
         run.config.dataset.data_dir = str(tmp_path)
-        configuration.check(run.config)
+        run_recipe.check(run.config)
 
 
 def test_sweep_of_the_readme_is_one(tmp_path: Path):
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```python\n(TITLE.+?)```", text, re.DOTALL)
     (tmp_path / "width.py").write_text(example)
-    runs = plan.plan(definition.load(str(tmp_path / "width.py")))
+    runs = plan.plan(grid.load(str(tmp_path / "width.py")))
     assert [run.name for run in runs[:2]] == ["plain-20-width8-seed0", "plain-20-width16-seed0"]
     assert (len(runs), runs[0].config.num_steps) == (8, 200)
     plan.check(runs, tmp_path)

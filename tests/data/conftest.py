@@ -3,7 +3,7 @@
 import pytest
 from originals_on_disk import SIZES
 
-from resnet_jax.data import originals
+from resnet_jax.data import raw_readers
 
 
 @pytest.fixture
@@ -11,4 +11,4 @@ def few_examples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Sets of a handful of examples, everything else as published."""
     if "slow" not in request.keywords:
         for name, sizes in SIZES.items():
-            monkeypatch.setitem(originals.NUM_EXAMPLES, name, sizes)
+            monkeypatch.setitem(raw_readers.NUM_EXAMPLES, name, sizes)

@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from resnet_jax.data import builders
+from resnet_jax.data import small
 from resnet_jax.errors import InputError
 
 SIZES = {
@@ -134,8 +134,8 @@ def write_tree(folder: Path, classes: list[str], sizes: dict[str, int], shape=(3
 def refused(name: str, source: Path, data_dir: Path) -> str:
     """The message with which a source is refused; checks that nothing looks prepared."""
     with pytest.raises(InputError) as caught:
-        builders.prepare(name, str(data_dir), str(source))
+        small.prepare(name, str(data_dir), str(source))
     assert "\n" not in str(caught.value)
-    assert builders.find(name, str(data_dir)) is None
+    assert small.find(name, str(data_dir)) is None
     assert not list(data_dir.rglob("*.array_record*"))
     return str(caught.value)

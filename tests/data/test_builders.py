@@ -24,7 +24,7 @@ from originals_on_disk import (
 )
 from PIL import Image
 
-from resnet_jax.data import builders, originals, sources
+from resnet_jax.data import datasets, raw_readers, small
 from resnet_jax.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("few_examples")
@@ -58,7 +58,7 @@ def test_stock_data_source_reads_every_original(
     name: str, write: Callable[[Path], Written], tmp_path: Path
 ):
     written = write(tmp_path / "source")
-    info = builders.prepare(name, str(tmp_path / "tfds"), str(tmp_path / "source"))
+    info = small.prepare(name, str(tmp_path / "tfds"), str(tmp_path / "source"))
     assert info.name == name
     assert {split: info.splits[split].num_examples for split in info.splits} == SIZES[name]
     for split, (images, labels) in written.items():
@@ -69,18 +69,18 @@ def test_stock_data_source_reads_every_original(
 
 def test_set_has_tfdss_version_features_and_ids(tmp_path: Path):
     write_cifar10(tmp_path / "source")
-    info = builders.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "source"))
+    info = small.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "source"))
     stock = tfds.builder("cifar10", data_dir=str(tmp_path / "elsewhere"))
     assert Path(info.data_dir) == tmp_path / "tfds" / "cifar10" / str(stock.version)
     assert info.features.keys() == stock.info.features.keys()
-    assert info.features["label"].names == list(originals.CIFAR10_CLASSES)
+    assert info.features["label"].names == list(raw_readers.CIFAR10_CLASSES)
     train = tfds.data_source("cifar10", split="train", data_dir=str(tmp_path / "tfds"))
     assert {e["id"].decode() for e in train} == {f"train_{i:05d}" for i in range(10)}
 
 
 def test_cifar100_superclasses_are_kept(tmp_path: Path):
     write_cifar100(tmp_path / "source")
-    builders.prepare("cifar100", str(tmp_path / "tfds"), str(tmp_path / "source"))
+    small.prepare("cifar100", str(tmp_path / "tfds"), str(tmp_path / "source"))
     content = (tmp_path / "source" / "cifar-100-binary" / "train.bin").read_bytes()
     rows = np.frombuffer(content, np.uint8).reshape(9, -1)
     train = tfds.data_source("cifar100", split="train", data_dir=str(tmp_path / "tfds"))
@@ -92,16 +92,16 @@ def test_prepared_order_repeats(tmp_path: Path):
     write_cifar10(tmp_path / "source")
     orders = []
     for place in ("one", "two"):
-        builders.prepare("cifar10", str(tmp_path / place), str(tmp_path / "source"))
-        orders.append(sources.load("cifar10", "train", data_dir=str(tmp_path / place)))
+        small.prepare("cifar10", str(tmp_path / place), str(tmp_path / "source"))
+        orders.append(datasets.load("cifar10", "train", data_dir=str(tmp_path / place)))
     np.testing.assert_array_equal(orders[0].images, orders[1].images)
 
 
 def test_second_preparation_changes_nothing(tmp_path: Path):
     write_cifar10(tmp_path / "source")
-    first = builders.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "source"))
+    first = small.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "source"))
     before = {path: path.stat().st_mtime_ns for path in Path(first.data_dir).iterdir()}
-    second = builders.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "gone"))
+    second = small.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "gone"))
     assert second.data_dir == first.data_dir
     assert before == {path: path.stat().st_mtime_ns for path in Path(first.data_dir).iterdir()}
 
@@ -111,16 +111,16 @@ def test_second_preparation_changes_nothing(tmp_path: Path):
 
 @pytest.fixture
 def cifar_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setitem(originals.NUM_EXAMPLES, "cifar10", {"train": 20, "test": 10})
-    write_tree(tmp_path / "tree", list(originals.CIFAR10_CLASSES), {"train": 2, "test": 1})
+    monkeypatch.setitem(raw_readers.NUM_EXAMPLES, "cifar10", {"train": 20, "test": 10})
+    write_tree(tmp_path / "tree", list(raw_readers.CIFAR10_CLASSES), {"train": 2, "test": 1})
     return tmp_path / "tree"
 
 
 def test_tree_of_pictures_is_a_source(cifar_tree: Path, tmp_path: Path):
-    builders.prepare("cifar10", str(tmp_path / "tfds"), str(cifar_tree))
-    train = sources.load("cifar10", "train", data_dir=str(tmp_path / "tfds"))
+    small.prepare("cifar10", str(tmp_path / "tfds"), str(cifar_tree))
+    train = datasets.load("cifar10", "train", data_dir=str(tmp_path / "tfds"))
     images, labels = [], []
-    for label, name in enumerate(originals.CIFAR10_CLASSES):
+    for label, name in enumerate(raw_readers.CIFAR10_CLASSES):
         for path in (cifar_tree / "train" / name).iterdir():
             images.append(np.asarray(Image.open(path)))
             labels.append(label)
@@ -128,23 +128,23 @@ def test_tree_of_pictures_is_a_source(cifar_tree: Path, tmp_path: Path):
 
 
 def test_tree_of_grey_pictures_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(originals.NUM_EXAMPLES, "fashion_mnist", {"train": 10, "test": 10})
+    monkeypatch.setitem(raw_readers.NUM_EXAMPLES, "fashion_mnist", {"train": 10, "test": 10})
     names = tfds.builder("fashion_mnist").info.features["label"].names
     folders = [name.replace("/", "_") for name in names]
     write_tree(tmp_path / "tree", folders, {"train": 1, "test": 1}, (28, 28, 1))
-    builders.prepare("fashion_mnist", str(tmp_path / "tfds"), str(tmp_path / "tree"))
-    train = sources.load("fashion_mnist", "train", data_dir=str(tmp_path / "tfds"))
+    small.prepare("fashion_mnist", str(tmp_path / "tfds"), str(tmp_path / "tree"))
+    train = datasets.load("fashion_mnist", "train", data_dir=str(tmp_path / "tfds"))
     assert train.class_names == tuple(names)
     boot = np.asarray(Image.open(tmp_path / "tree" / "train" / "Ankle boot" / "0.png"))
     np.testing.assert_array_equal(train.images[train.labels == 9][0, ..., 0], boot)
 
 
 def test_tree_of_cifar100_gets_its_superclasses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(originals.NUM_EXAMPLES, "cifar100", {"train": 100, "test": 100})
-    write_tree(tmp_path / "tree", list(originals.CIFAR100_CLASSES), {"train": 1, "test": 1})
-    builders.prepare("cifar100", str(tmp_path / "tfds"), str(tmp_path / "tree"))
+    monkeypatch.setitem(raw_readers.NUM_EXAMPLES, "cifar100", {"train": 100, "test": 100})
+    write_tree(tmp_path / "tree", list(raw_readers.CIFAR100_CLASSES), {"train": 1, "test": 1})
+    small.prepare("cifar100", str(tmp_path / "tfds"), str(tmp_path / "tree"))
     for e in tfds.data_source("cifar100", split="test", data_dir=str(tmp_path / "tfds")):
-        assert e["coarse_label"] == originals.coarse_labels(e["label"])
+        assert e["coarse_label"] == raw_readers.coarse_labels(e["label"])
 
 
 def test_picture_of_another_size_is_named(cifar_tree: Path, tmp_path: Path):
@@ -173,7 +173,7 @@ def test_missing_picture_is_counted(cifar_tree: Path, tmp_path: Path):
 
 def test_failure_midway_leaves_nothing_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_cifar10(tmp_path / "source")
-    encode, calls = builders._encode_png, []
+    encode, calls = small._encode_png, []
 
     def fail_late(image: np.ndarray) -> bytes:
         calls.append(image)
@@ -181,36 +181,36 @@ def test_failure_midway_leaves_nothing_prepared(tmp_path: Path, monkeypatch: pyt
             raise KeyboardInterrupt
         return encode(image)
 
-    monkeypatch.setattr(builders, "_encode_png", fail_late)
+    monkeypatch.setattr(small, "_encode_png", fail_late)
     with pytest.raises(KeyboardInterrupt):
-        builders.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "source"))
-    assert builders.find("cifar10", str(tmp_path / "tfds")) is None
+        small.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "source"))
+    assert small.find("cifar10", str(tmp_path / "tfds")) is None
     assert not list((tmp_path / "tfds").rglob("*.array_record*"))
     monkeypatch.undo()
-    monkeypatch.setitem(originals.NUM_EXAMPLES, "cifar10", SIZES["cifar10"])
-    builders.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "source"))
-    assert len(sources.load("cifar10", "test", data_dir=str(tmp_path / "tfds")).labels) == 4
+    monkeypatch.setitem(raw_readers.NUM_EXAMPLES, "cifar10", SIZES["cifar10"])
+    small.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "source"))
+    assert len(datasets.load("cifar10", "test", data_dir=str(tmp_path / "tfds")).labels) == 4
 
 
 def test_foreign_folder_in_the_way_is_named(tmp_path: Path):
     (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
     with pytest.raises(InputError, match=r"3\.0\.2: not a prepared data set"):
-        builders.prepare("cifar10", str(tmp_path))
+        small.prepare("cifar10", str(tmp_path))
 
 
 def test_failed_download_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def unreachable(url: str, timeout: float) -> None:
-        raise builders.requests.ConnectionError
+        raise small.requests.ConnectionError
 
-    monkeypatch.setattr(builders.requests, "head", unreachable)
+    monkeypatch.setattr(small.requests, "head", unreachable)
     with pytest.raises(InputError) as caught:
-        sources.load("mnist", "train", data_dir=str(tmp_path))
+        datasets.load("mnist", "train", data_dir=str(tmp_path))
     message = str(caught.value)
     assert "\n" not in message
     for url in tfds.builder_cls("mnist").url_infos:
         assert url in message
     assert "python -m experiments.prepare_data --dataset=mnist --source=DIR" in message
-    assert builders.find("mnist", str(tmp_path)) is None
+    assert small.find("mnist", str(tmp_path)) is None
 
 
 def test_downloaded_files_are_checked_by_tfdss_checksums(
@@ -218,15 +218,15 @@ def test_downloaded_files_are_checked_by_tfdss_checksums(
 ):
     # TFDS takes files from this folder instead of downloading them.
     write_idx_gz(tmp_path / "downloads" / "manual")
-    monkeypatch.setattr(builders.requests, "head", lambda url, timeout: None)
+    monkeypatch.setattr(small.requests, "head", lambda url, timeout: None)
     with pytest.raises(InputError, match="NonMatchingChecksumError"):
-        builders.prepare("mnist", str(tmp_path))
-    assert builders.find("mnist", str(tmp_path)) is None
+        small.prepare("mnist", str(tmp_path))
+    assert small.find("mnist", str(tmp_path)) is None
 
 
 def test_wrong_name_gets_the_nearest(tmp_path: Path):
     with pytest.raises(InputError, match="nearest: fashion_mnist"):
-        builders.prepare("fashionmnist", str(tmp_path))
+        small.prepare("fashionmnist", str(tmp_path))
 
 
 def test_preparing_and_loading_never_import_tensorflow(tmp_path: Path):
@@ -254,9 +254,9 @@ def unpack_cifar10(*args: str) -> None:
 
 def test_real_cifar10_pixels_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     unpack_cifar10("--bin", str(tmp_path), "--limit=10")
-    monkeypatch.setitem(originals.NUM_EXAMPLES, "cifar10", {"train": 100, "test": 100})
-    builders.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path))
-    test = sources.load("cifar10", "test", data_dir=str(tmp_path / "tfds"))
+    monkeypatch.setitem(raw_readers.NUM_EXAMPLES, "cifar10", {"train": 100, "test": 100})
+    small.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path))
+    test = datasets.load("cifar10", "test", data_dir=str(tmp_path / "tfds"))
     content = (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").read_bytes()
     rows = np.frombuffer(content, np.uint8).reshape(-1, 3073)
     images = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
@@ -266,7 +266,7 @@ def test_real_cifar10_pixels_survive(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.slow
 def test_whole_cifar10_is_prepared_and_loads(tmp_path: Path):
     unpack_cifar10("--bin", str(tmp_path))
-    builders.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path))
+    small.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path))
     for split, count in (("train", 5000), ("test", 1000)):
-        examples = sources.load("cifar10", split, data_dir=str(tmp_path / "tfds"))
+        examples = datasets.load("cifar10", split, data_dir=str(tmp_path / "tfds"))
         assert np.bincount(examples.labels).tolist() == [count] * 10

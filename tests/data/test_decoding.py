@@ -7,7 +7,7 @@ import pytest
 from photographs import sample
 from PIL import Image
 
-from resnet_jax.data import decoding
+from resnet_jax.data import image_ops
 
 RNG = np.random.default_rng(0)
 # Smooth, so that lossy formats come near; red differs from blue, height from width.
@@ -37,7 +37,7 @@ ENCODED = {
 
 @pytest.mark.parametrize("kind", ENCODED)
 def test_every_kind_of_picture_becomes_rgb(kind: str):
-    pixels = decoding.decode(ENCODED[kind])
+    pixels = image_ops.decode(ENCODED[kind])
     wanted = np.asarray(Image.open(io.BytesIO(ENCODED[kind])).convert("RGB"))
     assert (pixels.shape, pixels.dtype) == ((60, 90, 3), np.uint8)
     np.testing.assert_allclose(pixels.astype(int), wanted, atol=3)
@@ -50,7 +50,7 @@ def test_every_kind_of_picture_becomes_rgb(kind: str):
 def test_photographs_decode_to_the_pixels_that_pillow_sees():
     for photograph in sample(20):
         wanted = np.asarray(Image.open(photograph).convert("RGB"))
-        pixels = decoding.decode(photograph.read_bytes()).astype(int)
+        pixels = image_ops.decode(photograph.read_bytes()).astype(int)
         np.testing.assert_allclose(pixels, wanted, atol=2)
 
 
@@ -60,13 +60,13 @@ def test_photographs_decode_to_the_pixels_that_pillow_sees():
 )
 def test_large_jpeg_is_decoded_at_the_smallest_size_that_suffices(size, expected):
     large = encode("JPEG", pixels=np.zeros((*size, 3), np.uint8))
-    assert decoding.decode(large, min_side=256).shape[:2] == expected
-    assert decoding.decode(large).shape[:2] == size
+    assert image_ops.decode(large, min_side=256).shape[:2] == expected
+    assert image_ops.decode(large).shape[:2] == size
 
 
 def test_scaled_jpeg_shows_the_same_picture():
     large = np.asarray(Image.fromarray(PIXELS).resize((900, 600), Image.Resampling.BILINEAR))
-    half = decoding.decode(encode("JPEG", pixels=large, quality=95), min_side=300)
+    half = image_ops.decode(encode("JPEG", pixels=large, quality=95), min_side=300)
     wanted = np.asarray(Image.fromarray(large).resize((450, 300), Image.Resampling.BOX))
     assert np.abs(half.astype(int) - wanted).mean() < 2
 
@@ -74,7 +74,7 @@ def test_scaled_jpeg_shows_the_same_picture():
 def test_orientation_is_ignored():
     exif = Image.Exif()
     exif[0x0112] = 6  # "rotate by 90 degrees to show"
-    assert decoding.decode(encode("JPEG", exif=exif)).shape == (60, 90, 3)
+    assert image_ops.decode(encode("JPEG", exif=exif)).shape == (60, 90, 3)
 
 
 @pytest.mark.parametrize("kind", ENCODED)
@@ -82,19 +82,19 @@ def test_orientation_is_ignored():
 def test_picture_that_breaks_off_is_whole_or_refused(kind: str, kept: float):
     data = ENCODED[kind]
     try:
-        pixels = decoding.decode(data[: int(kept * len(data))])
-    except decoding.UnreadablePicture:
+        pixels = image_ops.decode(data[: int(kept * len(data))])
+    except image_ops.UnreadablePicture:
         return
     assert kind in ("png", "transparent")  # Some checksums end them; the pixels come before.
-    np.testing.assert_array_equal(pixels, decoding.decode(data))
+    np.testing.assert_array_equal(pixels, image_ops.decode(data))
 
 
 @pytest.mark.parametrize("missing", [2, 3, 20, 100, 1000])
 @pytest.mark.parametrize("min_side", [None, 128])
 def test_photograph_that_lacks_its_end_is_refused(missing: int, min_side: int | None):
     for photograph in sample(10):
-        with pytest.raises(decoding.UnreadablePicture, match=r"Premature end"):
-            decoding.decode(photograph.read_bytes()[:-missing], min_side=min_side)
+        with pytest.raises(image_ops.UnreadablePicture, match=r"Premature end"):
+            image_ops.decode(photograph.read_bytes()[:-missing], min_side=min_side)
 
 
 @pytest.mark.parametrize(
@@ -108,26 +108,26 @@ def test_photograph_that_lacks_its_end_is_refused(missing: int, min_side: int | 
 def test_damaged_photograph_is_refused(damage):
     for photograph in sample(10):
         data = photograph.read_bytes()
-        with pytest.raises(decoding.UnreadablePicture):
-            decoding.decode(damage(data, len(data) // 2))
+        with pytest.raises(image_ops.UnreadablePicture):
+            image_ops.decode(damage(data, len(data) // 2))
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff", b"<html></html>"])
 def test_what_is_no_picture_is_refused_in_words(data: bytes):
-    with pytest.raises(decoding.UnreadablePicture, match=r"\w") as caught:
-        decoding.decode(data)
+    with pytest.raises(image_ops.UnreadablePicture, match=r"\w") as caught:
+        image_ops.decode(data)
     assert "0x" not in str(caught.value)
 
 
 def test_more_than_eight_bits_are_refused():
     deep = encode("PNG", "I;16", np.full((8, 8), 60_000, np.uint16))
-    with pytest.raises(decoding.UnreadablePicture, match="more than 8 bits"):
-        decoding.decode(deep)
+    with pytest.raises(image_ops.UnreadablePicture, match="more than 8 bits"):
+        image_ops.decode(deep)
 
 
 def test_absurd_size_is_refused_before_memory_is_taken():
     data = bytearray(ENCODED["jpeg"])
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = b"\xff\xdc\xff\xdc"  # 65500 × 65500
-    with pytest.raises(decoding.UnreadablePicture, match="65500×65500"):
-        decoding.decode(bytes(data))
+    with pytest.raises(image_ops.UnreadablePicture, match="65500×65500"):
+        image_ops.decode(bytes(data))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data import sources
+from resnet_jax.data import datasets
 from resnet_jax.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_folder_gives_every_picture_with_its_class(tree: Path):
-    train = sources.load("image_folder", "train", data_dir=str(tree), image_size=16)
+    train = datasets.load("image_folder", "train", data_dir=str(tree), image_size=16)
     assert train.images.shape == (20, 16, 16, 3)
     assert train.class_names == ("cat", "dog")
     red = train.images[:, 8, 8, 0].astype(int)
@@ -40,7 +40,7 @@ def test_folder_gives_every_picture_with_its_class(tree: Path):
 
 def test_folder_order_is_mixed_and_repeats(tree: Path):
     first, again = (
-        sources.load("image_folder", "train", data_dir=str(tree), image_size=4) for _ in range(2)
+        datasets.load("image_folder", "train", data_dir=str(tree), image_size=4) for _ in range(2)
     )
     np.testing.assert_array_equal(first.images, again.images)
     assert set(first.labels[:8]) == {0, 1}
@@ -51,8 +51,8 @@ def test_folder_order_is_mixed_and_repeats(tree: Path):
 
 def test_folder_slices_partition_the_split(tree: Path):
     args = {"data_dir": str(tree), "image_size": 4}
-    parts = [sources.load("image_folder", f"train[{part}]", **args) for part in (":75%", "75%:")]
-    whole = sources.load("image_folder", "train", **args)
+    parts = [datasets.load("image_folder", f"train[{part}]", **args) for part in (":75%", "75%:")]
+    whole = datasets.load("image_folder", "train", **args)
     np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), whole.images)
 
 
@@ -61,7 +61,7 @@ def test_shorter_side_is_resized_and_the_centre_cropped(tmp_path: Path):
     picture[:, 20:60] = 200
     (tmp_path / "train" / "a").mkdir(parents=True)
     Image.fromarray(picture).save(tmp_path / "train" / "a" / "wide.png")
-    train = sources.load("image_folder", "train", data_dir=str(tmp_path), image_size=20)
+    train = datasets.load("image_folder", "train", data_dir=str(tmp_path), image_size=20)
     assert (train.images[0, :, 1:-1] == 200).all()
 
 
@@ -69,7 +69,7 @@ def test_picture_of_the_wanted_size_is_unchanged(tmp_path: Path):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     (tmp_path / "train" / "a").mkdir(parents=True)
     Image.fromarray(pixels).save(tmp_path / "train" / "a" / "noise.png")
-    train = sources.load("image_folder", "train", data_dir=str(tmp_path), image_size=32)
+    train = datasets.load("image_folder", "train", data_dir=str(tmp_path), image_size=32)
     np.testing.assert_array_equal(train.images[0], pixels)
 
 
@@ -86,26 +86,26 @@ def test_other_modes_and_formats_become_rgb(mode: str, suffix: str, tmp_path: Pa
     folder = tmp_path / "train" / "a"
     folder.mkdir(parents=True)
     Image.new("RGB", (9, 9), (255, 255, 255)).convert(mode).save(folder / f"x{suffix}")
-    train = sources.load("image_folder", "train", data_dir=str(tmp_path), image_size=3)
+    train = datasets.load("image_folder", "train", data_dir=str(tmp_path), image_size=3)
     assert (train.images >= 250).all()
 
 
 def test_validation_folder_is_a_split(tree: Path):
     make_picture(tree / "validation" / "cat" / "0.jpg", (1, 2, 3))
-    validation = sources.load("image_folder", "validation", data_dir=str(tree), image_size=4)
+    validation = datasets.load("image_folder", "validation", data_dir=str(tree), image_size=4)
     assert validation.labels.tolist() == [0]
 
 
 def test_files_that_are_no_pictures_are_passed_over(tree: Path):
     (tree / "train" / "cat" / "notes.txt").write_text("not a picture")
     (tree / "train" / ".cache").mkdir()
-    train = sources.load("image_folder", "train", data_dir=str(tree), image_size=4)
+    train = datasets.load("image_folder", "train", data_dir=str(tree), image_size=4)
     assert len(train.labels) == 20
 
 
 def refused(tree: Path, image_size: int | None = 4, split: str = "train") -> str:
     with pytest.raises(InputError) as caught:
-        sources.load("image_folder", split, data_dir=str(tree), image_size=image_size)
+        datasets.load("image_folder", split, data_dir=str(tree), image_size=image_size)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -160,7 +160,7 @@ def test_folder_needs_a_size_and_a_place(tree: Path):
     assert "image_size=None" in refused(tree, image_size=None)
     assert "image_size=0" in refused(tree, image_size=0)
     with pytest.raises(InputError, match="data_dir=None"):
-        sources.check("image_folder", ["train"], data_dir=None, image_size=4)
+        datasets.check("image_folder", ["train"], data_dir=None, image_size=4)
     assert "train (20), test (4)" in refused(tree, split="validation")
 
 
@@ -172,6 +172,6 @@ def test_real_photographs_are_read(tmp_path: Path):
         target = tmp_path / "train" / photograph.stem / "0.jpeg"
         target.parent.mkdir(parents=True)
         target.write_bytes(photograph.read_bytes())
-    train = sources.load("image_folder", "train", data_dir=str(tmp_path), image_size=64)
+    train = datasets.load("image_folder", "train", data_dir=str(tmp_path), image_size=64)
     assert train.images.shape == (4, 64, 64, 3)
     assert train.images.std() > 20

@@ -16,16 +16,16 @@ from originals_on_disk import (
     write_svhn,
 )
 
-from resnet_jax.data import originals
+from resnet_jax.data import raw_readers
 
 pytestmark = pytest.mark.usefixtures("few_examples")
 
 
 def test_cifar100_has_20_superclasses_of_5_classes():
-    coarse = originals.coarse_labels(np.arange(100))
+    coarse = raw_readers.coarse_labels(np.arange(100))
     assert np.bincount(coarse).tolist() == [5] * 20
-    superclasses = list(originals.CIFAR100_SUPERCLASSES)
-    classes = list(originals.CIFAR100_CLASSES)
+    superclasses = list(raw_readers.CIFAR100_SUPERCLASSES)
+    classes = list(raw_readers.CIFAR100_CLASSES)
     assert superclasses[coarse[classes.index("maple_tree")]] == "trees"
     assert superclasses == sorted(superclasses)
 

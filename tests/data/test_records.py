@@ -11,7 +11,7 @@ import pytest
 from photographs import sample
 from PIL import Image
 
-from resnet_jax.data import records, tree_builder
+from resnet_jax.data import folder_to_tfds, records
 from resnet_jax.errors import InputError
 
 
@@ -34,7 +34,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_converted_tree_keeps_every_byte_name_and_class(tree: Path, tmp_path: Path):
-    tree_builder.prepare("pets", str(tmp_path), str(tree))
+    folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
     for split, folder in (("train", "train"), ("validation", "val")):
         opened = records.open("pets", split, str(tmp_path))
         assert opened.class_names == ("cat", "dog")
@@ -51,7 +51,7 @@ def test_converted_photographs_are_a_genuine_tfds_set(tmp_path: Path):
         folder = tmp_path / "tree" / "train" / photograph.name.split("_")[0]
         folder.mkdir(parents=True)
         (folder / photograph.name).write_bytes(photograph.read_bytes())
-    tree_builder.prepare("photographs", str(tmp_path), str(tmp_path / "tree"))
+    folder_to_tfds.prepare("photographs", str(tmp_path), str(tmp_path / "tree"))
     code = (
         "import sys, tensorflow_datasets as tfds\n"
         f"data = tfds.data_source('photographs', split='train', data_dir={str(tmp_path)!r})\n"
@@ -64,7 +64,7 @@ def test_converted_photographs_are_a_genuine_tfds_set(tmp_path: Path):
 
 
 def test_splits_are_those_of_tfds(tree: Path, tmp_path: Path):
-    tree_builder.prepare("pets", str(tmp_path), str(tree))
+    folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
     whole = records.open("pets", "train", str(tmp_path))
     part = records.open("pets", "train[3:6]", str(tmp_path))
     assert [part[i] for i in range(3)] == [whole[i] for i in range(3, 6)]
@@ -74,13 +74,13 @@ def test_splits_are_those_of_tfds(tree: Path, tmp_path: Path):
 
 
 def test_slices_hold_all_classes(tree: Path, tmp_path: Path):
-    tree_builder.prepare("pets", str(tmp_path), str(tree))
+    folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
     part = records.open("pets", "train[:50%]", str(tmp_path))
     assert {part[i].label for i in range(len(part))} == {0, 1}
 
 
 def test_worker_process_can_have_the_records(tree: Path, tmp_path: Path):
-    tree_builder.prepare("pets", str(tmp_path), str(tree))
+    folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
     opened = records.open("pets", "train", str(tmp_path))
     first = opened[0]
     sent = pickle.dumps(opened)
@@ -99,7 +99,7 @@ def test_record_of_a_set_without_file_names_is_named_by_its_place(tmp_path: Path
 
 def refused(tree: Path, tmp_path: Path, name: str = "pets") -> str:
     with pytest.raises(InputError) as caught:
-        tree_builder.prepare(name, str(tmp_path / "tfds"), str(tree))
+        folder_to_tfds.prepare(name, str(tmp_path / "tfds"), str(tree))
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "tfds" / "pets").glob("*"))
     return str(caught.value)
@@ -123,7 +123,7 @@ def test_names_and_folders_that_cannot_be_are_refused(tree: Path, tmp_path: Path
 
 
 def test_lost_file_is_named(tree: Path, tmp_path: Path):
-    tree_builder.prepare("pets", str(tmp_path), str(tree))
+    folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
     (lost,) = (tmp_path / "pets" / "1.0.0").glob("*train*record*")
     lost.unlink()
     with pytest.raises(InputError, match=f"{lost.name}: missing"):

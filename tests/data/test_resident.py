@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from resnet_jax.data import augment, resident
+from resnet_jax.data import augment, device_dataset
 from resnet_jax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -13,12 +13,12 @@ LABELS = np.arange(11, dtype=np.int32)
 
 
 def make(mean="none", std="none"):
-    return resident.Resident(IMAGES, LABELS, resident.normalization(IMAGES, mean, std))
+    return device_dataset.Resident(IMAGES, LABELS, device_dataset.normalization(IMAGES, mean, std))
 
 
 def take(data, indices, windows=None):
     indices = np.asarray(indices)
-    return resident.take(data, indices, windows or augment.whole(len(indices)))
+    return device_dataset.take(data, indices, windows or augment.whole(len(indices)))
 
 
 def windows(top, left, flip):
@@ -29,26 +29,26 @@ def windows(top, left, flip):
 def test_no_example_is_dropped_or_repeated_within_an_epoch(batch_size):
     steps = 3 * 11 * 5
     stream = np.concatenate(
-        [resident.batch_indices(7, step, batch_size, 11) for step in range(steps)]
+        [device_dataset.batch_indices(7, step, batch_size, 11) for step in range(steps)]
     )
     for epoch in stream[: len(stream) // 11 * 11].reshape(-1, 11):
         assert sorted(epoch) == list(range(11))
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
-    order = lambda seed, epoch: tuple(resident.batch_indices(seed, epoch, 11, 11))
+    order = lambda seed, epoch: tuple(device_dataset.batch_indices(seed, epoch, 11, 11))
     assert len({order(seed, epoch) for seed in range(3) for epoch in range(3)}) == 9
 
 
 def test_batch_depends_on_seed_and_step_alone():
-    first = resident.batch_indices(5, 123, 8, 11)
-    resident.batch_indices(5, 999, 8, 11)
-    resident._epoch_order.cache_clear()
-    np.testing.assert_array_equal(resident.batch_indices(5, 123, 8, 11), first)
+    first = device_dataset.batch_indices(5, 123, 8, 11)
+    device_dataset.batch_indices(5, 999, 8, 11)
+    device_dataset._epoch_order.cache_clear()
+    np.testing.assert_array_equal(device_dataset.batch_indices(5, 123, 8, 11), first)
 
 
 def test_order_is_the_same_on_every_machine():
-    first = resident.batch_indices(0, 0, 8, 1000).tolist()
+    first = device_dataset.batch_indices(0, 0, 8, 1000).tolist()
     assert first == [998, 162, 670, 664, 185, 322, 431, 318]
 
 
@@ -63,7 +63,7 @@ def test_whole_windows_give_the_images_themselves():
 @pytest.mark.parametrize("flip", [False, True])
 def test_window_is_a_crop_of_the_normalised_and_then_padded_image(top, left, flip):
     images, _ = take(make("pixel", "channel"), [4], windows(top, left, flip))
-    mean, std = resident.normalization(IMAGES, "pixel", "channel")
+    mean, std = device_dataset.normalization(IMAGES, "pixel", "channel")
     padded = np.pad((IMAGES[4] / 255 - mean) / std, ((2, 2), (2, 2), (0, 0)))
     crop = padded[2 + top : 8 + top, 2 + left : 7 + left]
     np.testing.assert_allclose(images[0], crop[:, ::-1] if flip else crop, atol=1e-5)
@@ -71,36 +71,36 @@ def test_window_is_a_crop_of_the_normalised_and_then_padded_image(top, left, fli
 
 def test_statistics_are_those_of_the_training_images():
     scaled = IMAGES / 255
-    mean, std = resident.normalization(IMAGES, "pixel", "channel")
+    mean, std = device_dataset.normalization(IMAGES, "pixel", "channel")
     np.testing.assert_allclose(mean, scaled.mean(0), atol=1e-6)
     np.testing.assert_allclose(std, scaled.std((0, 1, 2)), atol=1e-6)
-    mean, std = resident.normalization(IMAGES, "channel", "none")
+    mean, std = device_dataset.normalization(IMAGES, "channel", "none")
     np.testing.assert_allclose(mean[2, 3], scaled.mean((0, 1, 2)), atol=1e-6)
     np.testing.assert_array_equal(std, 1)
 
 
 def test_named_constants_depend_on_no_image():
-    mean, std = resident.normalization(IMAGES, "imagenet", "imagenet")
+    mean, std = device_dataset.normalization(IMAGES, "imagenet", "imagenet")
     np.testing.assert_allclose(mean, np.broadcast_to([0.485, 0.456, 0.406], (6, 5, 3)), atol=1e-7)
     np.testing.assert_allclose(std, [0.229, 0.224, 0.225], atol=1e-7)
-    mean, std = resident.normalization(IMAGES, "imagenet", "none")
+    mean, std = device_dataset.normalization(IMAGES, "imagenet", "none")
     np.testing.assert_array_equal(std, 1)
 
 
 @pytest.mark.parametrize("statistics", [("imagenet", "none"), ("none", "imagenet")])
 def test_constants_of_colours_are_refused_for_grey_images(statistics):
     with pytest.raises(InputError, match=r"(mean|std)='imagenet'.*images have 1 channel"):
-        resident.normalization(IMAGES[..., :1], *statistics)
+        device_dataset.normalization(IMAGES[..., :1], *statistics)
 
 
 def test_unknown_statistics_are_refused():
     with pytest.raises(InputError, match=r"mean=.pixels..*nearest: pixel"):
-        resident.normalization(IMAGES, "pixels")
+        device_dataset.normalization(IMAGES, "pixels")
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 16])
 def test_evaluation_covers_every_example_exactly_once(batch_size):
-    batches = list(resident.evaluation_batches(11, batch_size))
+    batches = list(device_dataset.evaluation_batches(11, batch_size))
     assert all(len(indices) == len(mask) == batch_size for indices, mask in batches)
     seen = np.concatenate([indices[mask] for indices, mask in batches])
     np.testing.assert_array_equal(seen, np.arange(11))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_jax.data import sources, tfds_sets
+from resnet_jax.data import datasets, tfds_sets
 from resnet_jax.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -18,7 +18,7 @@ SAMPLE = REPOSITORY.parent / "shared" / "data" / "imagenet-sample"
 
 
 def test_digits_are_grey_bytes_with_every_fifth_in_test():
-    train, test = sources.load("digits", "train"), sources.load("digits", "test")
+    train, test = datasets.load("digits", "train"), datasets.load("digits", "test")
     assert train.images.shape == (1438, 8, 8, 1)
     assert test.images.shape == (359, 8, 8, 1)
     assert train.images.dtype == np.uint8
@@ -31,7 +31,7 @@ def test_digits_equal_sklearns_rescaled():
     from sklearn import datasets
 
     expected = datasets.load_digits()
-    test = sources.load("digits", "test")
+    test = datasets.load("digits", "test")
     np.testing.assert_array_equal(test.labels, expected.target[4::5])
     np.testing.assert_allclose(test.images[..., 0] * (16 / 255), expected.images[4::5], atol=0.04)
 
@@ -47,17 +47,17 @@ def test_digits_equal_sklearns_rescaled():
     ],
 )
 def test_slices_are_tfdss(split: str, expected: slice):
-    whole = sources.load("digits", "train")
-    part = sources.load("digits", split)
+    whole = datasets.load("digits", "train")
+    part = datasets.load("digits", split)
     np.testing.assert_array_equal(part.images, whole.images[expected])
     np.testing.assert_array_equal(part.labels, whole.labels[expected])
 
 
 def test_sum_of_splits_is_their_concatenation():
-    parts = [sources.load("digits", split) for split in ("test", "train[:7]")]
-    both = sources.load("digits", "test+train[:7]")
+    parts = [datasets.load("digits", split) for split in ("test", "train[:7]")]
+    both = datasets.load("digits", "test+train[:7]")
     np.testing.assert_array_equal(both.images, np.concatenate([part.images for part in parts]))
-    assert len(sources.load("digits", "all").labels) == 1797
+    assert len(datasets.load("digits", "all").labels) == 1797
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_sum_of_splits_is_their_concatenation():
 )
 def test_wrong_split_is_one_line_that_says_what_there_is(split: str):
     with pytest.raises(InputError, match=r"train \(1,438\), test \(359\)") as caught:
-        sources.check("digits", [split], data_dir=None, image_size=None)
+        datasets.check("digits", [split], data_dir=None, image_size=None)
     assert "\n" not in str(caught.value)
     assert repr(split) in str(caught.value)
 
@@ -79,27 +79,27 @@ def test_wrong_split_is_one_line_that_says_what_there_is(split: str):
 
 def test_unknown_name_gets_the_nearest():
     with pytest.raises(InputError, match=r"nearest: cifar10$"):
-        sources.check("cifar11", ["train"], data_dir=None, image_size=None)
+        datasets.check("cifar11", ["train"], data_dir=None, image_size=None)
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a:b:c", "cifar10/none:0.0.1"])
 def test_malformed_name_is_refused(name: str, tmp_path: Path):
     with pytest.raises(InputError, match="dataset="):
-        sources.check(name, ["train"], data_dir=str(tmp_path), image_size=None)
+        datasets.check(name, ["train"], data_dir=str(tmp_path), image_size=None)
 
 
 def test_tfds_set_that_is_not_prepared_is_said_so(tmp_path: Path):
     with pytest.raises(InputError, match=r"not found .*array_record"):
-        sources.check("imagenet2012", ["train"], data_dir=str(tmp_path), image_size=None)
+        datasets.check("imagenet2012", ["train"], data_dir=str(tmp_path), image_size=None)
 
 
 def test_set_to_be_downloaded_is_checked_before(tmp_path: Path):
     data_dir = str(tmp_path)
-    sources.check("cifar10", ["train[:45000]", "test"], data_dir=data_dir, image_size=32)
+    datasets.check("cifar10", ["train[:45000]", "test"], data_dir=data_dir, image_size=32)
     with pytest.raises(InputError, match=r"train \(50,000\), test \(10,000\)"):
-        sources.check("cifar10", ["train[:50001]"], data_dir=data_dir, image_size=None)
+        datasets.check("cifar10", ["train[:50001]"], data_dir=data_dir, image_size=None)
     with pytest.raises(InputError, match="image_size=30: cifar10 has 32×32"):
-        sources.check("cifar10", ["train"], data_dir=data_dir, image_size=30)
+        datasets.check("cifar10", ["train"], data_dir=data_dir, image_size=30)
     assert not list(tmp_path.iterdir())
 
 
@@ -112,7 +112,7 @@ def test_all_names_are_accepted_but_a_folder_that_is_not_given(tmp_path: Path):
 def refusal(name: str, splits: list[str], asked: dict) -> str:
     """Why `sources.check` will not have it; nothing where it will."""
     try:
-        sources.check(name, splits, **asked)
+        datasets.check(name, splits, **asked)
     except InputError as error:
         return str(error)
     return ""

@@ -16,12 +16,12 @@ from PIL import Image
 from resnet_jax.data import (
     augment,
     crops,
-    decoding,
+    device_dataset,
+    folder_to_tfds,
+    image_ops,
     pictures,
     records,
-    resident,
     streaming,
-    tree_builder,
 )
 from resnet_jax.errors import InputError
 
@@ -40,13 +40,15 @@ def data_dir(tmp_path_factory) -> str:
         pixels = np.full((20 + i, 40 - i, 3), 10 * i, np.uint8)
         pixels[:, ::2] += 9  # so that crops and flips of one picture differ
         Image.fromarray(pixels).save(folder / f"{i:02d}.png")
-    tree_builder.prepare("colours", str(root), str(root / "tree"))
+    folder_to_tfds.prepare("colours", str(root), str(root / "tree"))
     return str(root)
 
 
 def receiver(deviation: float = 0.0) -> streaming.Receiver:
     mean = np.full((16, 16, 3), 0.25, np.float32)
-    return streaming.Receiver(resident.Normalization(mean, np.full(3, 0.5, np.float32)), deviation)
+    return streaming.Receiver(
+        device_dataset.Normalization(mean, np.full(3, 0.5, np.float32)), deviation
+    )
 
 
 def stream(data_dir: str, rows=None, workers: int = 0, **options) -> streaming.Stream:
@@ -85,7 +87,7 @@ def test_every_picture_is_seen_once_an_epoch_in_the_order_of_resident_data(data_
     for epoch in seen.reshape(-1, NUM):
         assert sorted(epoch) == list(range(NUM))
     opened = records.open("colours", "train", data_dir)
-    order = [resident.batch_indices(3, step, 8, NUM) for step in range(11)]
+    order = [device_dataset.batch_indices(3, step, 8, NUM) for step in range(11)]
     assert seen.tolist() == [int(opened[int(i)].name[:2]) for i in np.concatenate(order)]
 
 
@@ -141,7 +143,7 @@ def test_evaluation_sees_the_centre_of_every_picture_once(data_dir: str):
         assert len(images) == len(labels) == len(mask) == 8
         for image, label in zip(images[mask], labels[mask], strict=True):
             record = opened[len(seen)]
-            picture = decoding.decode(record.encoded)
+            picture = image_ops.decode(record.encoded)
             crop = crops.centre(*picture.shape[:2], FRAMING)
             np.testing.assert_array_equal(image, crops.render(picture, crop, 16))
             assert label == record.label
@@ -163,8 +165,8 @@ def test_broken_picture_is_named_also_by_a_worker(tmp_path: Path, monkeypatch, w
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (30, 30)).save(folder / f"{i}.jpg")
     (folder / "2.jpg").write_bytes((folder / "2.jpg").read_bytes()[:-20])
-    monkeypatch.setattr(decoding, "decode", lambda data: None)  # Else it were found already.
-    tree_builder.prepare("broken", str(tmp_path), str(tmp_path / "tree"))
+    monkeypatch.setattr(image_ops, "decode", lambda data: None)  # Else it were found already.
+    folder_to_tfds.prepare("broken", str(tmp_path), str(tmp_path / "tree"))
     monkeypatch.undo()
     opened = records.open("broken", "train", str(tmp_path))
     data = streaming.Stream(
@@ -202,7 +204,7 @@ def test_noise_varies_as_the_colours_do():
 
 
 def test_constants_of_the_noise_are_those_of_photographs():
-    pixels = [decoding.decode(path.read_bytes())[::8, ::8].reshape(-1, 3) for path in sample()]
+    pixels = [image_ops.decode(path.read_bytes())[::8, ::8].reshape(-1, 3) for path in sample()]
     _, vectors = np.linalg.eigh(np.cov(np.concatenate(pixels).T / 255))
     constants = np.array(augment.COLOR_VECTORS)
     np.testing.assert_allclose(constants.T @ constants, np.eye(3), atol=1e-3)

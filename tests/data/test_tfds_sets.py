@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from resnet_jax.data import sources
+from resnet_jax.data import datasets
 from resnet_jax.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -53,19 +53,19 @@ def prepare_tfds_set(
 
 def test_any_prepared_tfds_set_loads(tmp_path: Path):
     prepare_tfds_set(tmp_path)
-    train = sources.load("toy", "train", data_dir=str(tmp_path))
+    train = datasets.load("toy", "train", data_dir=str(tmp_path))
     assert train.images.shape == (6, 4, 5, 3)
     assert train.class_names == ("even", "odd")
     red = train.images[:, 0, 0, 0]
     assert sorted(red) == [0, 40, 80, 120, 160, 200]
     np.testing.assert_array_equal(red // 40 % 2, train.labels)
-    part = sources.load("toy:1.0.0", "train[2:4]", data_dir=str(tmp_path))
+    part = datasets.load("toy:1.0.0", "train[2:4]", data_dir=str(tmp_path))
     np.testing.assert_array_equal(part.images, train.images[2:4])
 
 
 def test_order_is_that_of_tfds_data_source(tmp_path: Path):
     prepare_tfds_set(tmp_path)
-    train = sources.load("toy", "train", data_dir=str(tmp_path))
+    train = datasets.load("toy", "train", data_dir=str(tmp_path))
     stock = tfds.data_source("toy", split="train", data_dir=str(tmp_path))
     np.testing.assert_array_equal(train.images, [example["image"] for example in stock])
     np.testing.assert_array_equal(train.labels, [example["label"] for example in stock])
@@ -74,12 +74,12 @@ def test_order_is_that_of_tfds_data_source(tmp_path: Path):
 def test_home_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     prepare_tfds_set(tmp_path / "sets")
-    assert len(sources.load("toy", "train", data_dir="~/sets").labels) == 6
+    assert len(datasets.load("toy", "train", data_dir="~/sets").labels) == 6
 
 
 def refused_set(data_dir: Path) -> str:
     with pytest.raises(InputError) as caught:
-        sources.check("toy", ["train"], data_dir=str(data_dir), image_size=None)
+        datasets.check("toy", ["train"], data_dir=str(data_dir), image_size=None)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -87,7 +87,7 @@ def refused_set(data_dir: Path) -> str:
 def test_images_of_any_size_are_fitted_to_squares_or_refused(tmp_path: Path):
     prepare_tfds_set(tmp_path, image=tfds.features.Image(shape=(None, None, 3)))
     assert "give dataset.image_size" in refused_set(tmp_path)
-    train = sources.load("toy", "train", data_dir=str(tmp_path), image_size=2)
+    train = datasets.load("toy", "train", data_dir=str(tmp_path), image_size=2)
     assert train.images.shape == (6, 2, 2, 3)
     np.testing.assert_array_equal(train.images[:, 0, 0, 0] // 40 % 2, train.labels)
 
@@ -96,7 +96,7 @@ def test_unreadable_picture_of_any_size_is_named(tmp_path: Path):
     image = tfds.features.Image(shape=(None, None, 3))
     prepare_tfds_set(tmp_path, size_in_bytes=45, image=image)
     with pytest.raises(InputError, match="toy: record 0: unreadable picture"):
-        sources.load("toy", "train", data_dir=str(tmp_path), image_size=2)
+        datasets.load("toy", "train", data_dir=str(tmp_path), image_size=2)
 
 
 def test_set_without_label_is_refused(tmp_path: Path):
@@ -121,7 +121,7 @@ def test_label_outside_the_classes_is_refused(tmp_path: Path):
     features.write_text(features.read_text().replace('"2"', '"1"'))
     (folder / "label.labels.txt").write_text("even\n")
     with pytest.raises(InputError, match=r"label 1, classes are 0\.\.0"):
-        sources.load("toy", "train", data_dir=str(tmp_path))
+        datasets.load("toy", "train", data_dir=str(tmp_path))
 
 
 def test_missing_shard_is_named(tmp_path: Path):
@@ -129,4 +129,4 @@ def test_missing_shard_is_named(tmp_path: Path):
     (shard,) = (tmp_path / "toy" / "1.0.0").glob("*array_record*")
     shard.unlink()
     with pytest.raises(InputError, match=shard.name):
-        sources.load("toy", "train", data_dir=str(tmp_path))
+        datasets.load("toy", "train", data_dir=str(tmp_path))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data.views import VIEWS, centre_of, cut, scale
+from resnet_jax.data.test_crops import VIEWS, centre_of, cut, scale
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
 

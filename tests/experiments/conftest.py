@@ -18,7 +18,7 @@ import json, os, runpy, sys, traceback
 import jax, matplotlib.figure, optax, orbax.checkpoint, safetensors.numpy, sklearn.datasets
 import tensorboardX, tensorflow_datasets
 from tensorflow_datasets.core import read_only_builder, registered
-import resnet_jax.data.builders, resnet_jax.data.resident, resnet_jax.training.evaluation
+import resnet_jax.data.small, resnet_jax.data.device_dataset, resnet_jax.training.evaluation
 import resnet_jax.training.loop, resnet_jax.training.weights
 
 for line in sys.stdin:

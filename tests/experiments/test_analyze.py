@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from configs import digits
-from experiments import command, training
-from experiments.studies.study import STUDIES, study
-from resnet_jax import analysis, runs
+from experiments import command
+from resnet_jax import runs, studies
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import write_report
+from resnet_jax.studies.study import STUDIES, study
+from resnet_jax.training import run
 
 TINY = (
     "{}-5,model.branch=single,batch_size=16,num_steps=8,log_every=4,evaluate_every=8,checkpoint_every=4,"
@@ -43,7 +44,7 @@ def sweep(tmp_path_factory):
     """A folder with two runs: plain-5 and resnet-5."""
     folder = tmp_path_factory.mktemp("sweep")
     for name in ("plain", "resnet"):
-        training.train(digits.get_config(TINY.format(name)), folder / name)
+        run.train(digits.get_config(TINY.format(name)), folder / name)
     return folder
 
 
@@ -98,12 +99,12 @@ def test_scratch_is_trained_as_long_as_the_shallow_net_and_the_built_one_togethe
 def test_paths_have_every_length_and_fewer_draws_of_each_in_a_deep_net(
     sweep, tmp_path, monkeypatch
 ):
-    from experiments.studies import measures
+    from resnet_jax.studies import measures
 
     asked = []
-    original = analysis.lesions.path_gradients
+    original = studies.lesions.path_gradients
     asking = lambda *net, **how: asked.append(how["repeats"]) or original(*net, **how)
-    monkeypatch.setattr(analysis.lesions, "path_gradients", asking)
+    monkeypatch.setattr(studies.lesions, "path_gradients", asking)
     for most in (100, 8):
         monkeypatch.setattr(measures, "_PATHS", most)
         study("lesions", [str(sweep / "resnet")], output=str(tmp_path), settings=[FEW, "repeats=3"])
@@ -125,7 +126,7 @@ def finished(workdir, config) -> int:
 
 @pytest.mark.parametrize("steps", [(10, 30), (10,)])
 def test_lengths_are_compared_within_one_net_not_one_name(steps, tmp_path, monkeypatch):
-    from experiments.studies import trainings
+    from resnet_jax.studies import trainings
 
     trained = []
     train = lambda config, path: trained.append(path.name) or finished(path, config)

@@ -7,10 +7,10 @@ import sys
 import pytest
 from matplotlib.figure import Figure
 
-from experiments.speed import machine
-from experiments.speed.measure import measure
-from resnet_jax import parallel
+from benchmarks import machine
+from benchmarks.measure import measure
 from resnet_jax.reporting import cost
+from resnet_jax.runtime import parallel
 
 ASKED = {
     "config": "configs/cifar10.py",

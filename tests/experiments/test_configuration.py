@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from configs import cifar10, cifar100, digits
-from experiments import configuration
 from resnet_jax import runs
 from resnet_jax.errors import InputError
+from resnet_jax.runs import recipe
 
 WRONG = [
     ("seed=None", "seed=None: must not be negative"),
@@ -49,7 +49,7 @@ WRONG = [
 
 
 def check(argument):
-    configuration.check(digits.get_config(f"resnet-20,{argument}"))
+    recipe.check(digits.get_config(f"resnet-20,{argument}"))
 
 
 @pytest.mark.parametrize(("argument", "message"), WRONG)
@@ -95,7 +95,7 @@ def test_misspelt_argument_is_named(argument, message):
     "argument", [None, "plain-56", "preact-resnet-164,model.option=B", "seed=3,num_steps=10"]
 )
 def test_given_configs_are_sound(argument):
-    assert configuration.check(digits.get_config(argument)) is None
+    assert recipe.check(digits.get_config(argument)) is None
 
 
 def test_recipe_is_that_of_the_papers():  # v1 §4.2
@@ -110,9 +110,9 @@ def test_recipe_is_that_of_the_papers():  # v1 §4.2
 def test_fields_that_say_where_a_run_runs_may_change():
     old, new = (digits.get_config().to_dict() for _ in range(2))
     new["num_devices"], new["dataset"]["data_dir"] = 4, "elsewhere"
-    assert configuration.differences(old, new) == []
+    assert recipe.differences(old, new) == []
     new["dataset"]["flip"] = True
-    assert configuration.differences(old, new) == ["dataset.flip: False, now True"]
+    assert recipe.differences(old, new) == ["dataset.flip: False, now True"]
 
 
 def test_runs_of_earlier_versions_are_read(tmp_path):
@@ -120,7 +120,7 @@ def test_runs_of_earlier_versions_are_read(tmp_path):
     del config["parallel"]
     for switch, now in ((False, "none"), (True, "units")):
         runs.write_json(tmp_path / "config.json", {"config": {**config, "remat": switch}})
-        found = configuration.load_config(tmp_path)
+        found = recipe.load_config(tmp_path)
         assert (found.parallel, found.remat) == ("jit", now)
 
 

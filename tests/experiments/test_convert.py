@@ -10,11 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from configs import arguments, cifar10, digits
-from experiments import configuration, conversion, experiment, train
-from resnet_jax import interop, runs, weight_files
+from configs import cifar10, digits
+from experiments import train
+from resnet_jax import runs
 from resnet_jax.errors import InputError
+from resnet_jax.interop import export, pytorch_names, weight_files
 from resnet_jax.models import zoo
+from resnet_jax.runs import arguments, recipe
+from resnet_jax.training import trainer
 from resnet_jax.training.checkpoints import Checkpoints
 from resnet_jax.training.weights import load_weights
 
@@ -35,13 +38,13 @@ def write(path: Path, name: str = "resnet-8", colours: int = 1, num_classes: int
     model = zoo.create(name, num_classes, **axes)
     variables = model.init(jax.random.key(0), np.zeros((1, 8, 8, colours), np.float32))
     layout = "torchvision" if model.architecture.stem == "imagenet" else "akamaster"
-    weight_files.write(path, interop.to_torch(variables, model.architecture, layout))
+    weight_files.write(path, pytorch_names.to_torch(variables, model.architecture, layout))
     return path
 
 
 def score(workdir: Path) -> dict[str, float]:
     """What `experiments.evaluate` prints of the test split."""
-    run = experiment.build(configuration.load_config(workdir))
+    run = trainer.build(recipe.load_config(workdir))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         state = checkpoints.restore(run.state_template())
     return run.make_evaluate()(state.variables, run.splits["test"])
@@ -61,9 +64,9 @@ def trained(tmp_path_factory) -> Path:
 
 def test_exported_run_scores_the_same_when_it_comes_back(trained, tmp_path):
     file = tmp_path / "net.safetensors"
-    assert "at step 2," in conversion.export(trained, file, None)
+    assert "at step 2," in export.export(trained, file, None)
     assert int(weight_files.read(file)["bn1.num_batches_tracked"]) == 2
-    told = conversion.fill(tmp_path / "back", file, DIGITS)
+    told = export.fill(tmp_path / "back", file, DIGITS)
     assert "resnet-8" in told
     assert "option_a_padding=both" in told
     expected, again = score(trained), score(tmp_path / "back")
@@ -100,8 +103,8 @@ def test_imagenet_net_goes_in_and_out_for_a_folder_of_pictures(tmp_path):
             (folder / "0.png").touch()
     source = write(tmp_path / "net.safetensors", "resnet-18", colours=3, num_classes=3)
     dataset = f"image_folder,data_dir={tmp_path / 'pictures'},image_size=64"
-    assert "resnet-18, 3 classes" in conversion.fill(tmp_path / "run", source, dataset)
-    conversion.export(tmp_path / "run", tmp_path / "back.safetensors", None)
+    assert "resnet-18, 3 classes" in export.fill(tmp_path / "run", source, dataset)
+    export.export(tmp_path / "run", tmp_path / "back.safetensors", None)
     before, after = weight_files.read(source), weight_files.read(tmp_path / "back.safetensors")
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[name], after[name]) for name in before)
@@ -109,7 +112,7 @@ def test_imagenet_net_goes_in_and_out_for_a_folder_of_pictures(tmp_path):
 
 def test_folder_holds_a_config_and_a_checkpoint_and_no_summary(tmp_path):
     source = write(tmp_path / "net.safetensors")
-    conversion.fill(tmp_path / "run", source, DIGITS)
+    export.fill(tmp_path / "run", source, DIGITS)
     run = runs.read_run(tmp_path / "run")
     assert (run.status, run.problems, run.rows) == ("partial", [], [])
     assert run.config["converted_from"] == "net.safetensors"
@@ -120,21 +123,21 @@ def test_folder_holds_a_config_and_a_checkpoint_and_no_summary(tmp_path):
 
 def test_images_are_normalised_as_published_weights_want_them(tmp_path):
     source = write(tmp_path / "net.safetensors", colours=3)
-    conversion.fill(tmp_path / "run", source, None)
+    export.fill(tmp_path / "run", source, None)
     dataset = runs.read_run(tmp_path / "run").config["dataset"]
     assert (dataset["name"], dataset["mean"], dataset["std"]) == ("cifar10", "imagenet", "imagenet")
 
 
 def test_data_set_of_as_many_classes_is_the_default(tmp_path):
-    conversion.fill(tmp_path / "run", write(tmp_path / "a.safetensors", num_classes=100), None)
+    export.fill(tmp_path / "run", write(tmp_path / "a.safetensors", num_classes=100), None)
     assert runs.read_run(tmp_path / "run").config["dataset"]["name"] == "cifar100"
     with pytest.raises(InputError, match=r"7 classes apart; name the data set"):
-        conversion.fill(tmp_path / "7", write(tmp_path / "b.safetensors", num_classes=7), None)
+        export.fill(tmp_path / "7", write(tmp_path / "b.safetensors", num_classes=7), None)
     assert not (tmp_path / "7").exists()
 
 
 def test_training_does_not_go_on_with_converted_weights(tmp_path):
-    conversion.fill(tmp_path / "run", write(tmp_path / "net.safetensors"), None)
+    export.fill(tmp_path / "run", write(tmp_path / "net.safetensors"), None)
     with pytest.raises(InputError, match=r"converted_from: 'net.safetensors', now None"):
         train.train(
             arguments.update(
@@ -151,18 +154,18 @@ def test_training_does_not_go_on_with_converted_weights(tmp_path):
 
 def test_step_that_was_not_saved_is_refused(trained, tmp_path):
     with pytest.raises(InputError, match=r"step=9: no such checkpoint; .* has \[2\]"):
-        conversion.export(trained, tmp_path / "net.safetensors", 9)
+        export.export(trained, tmp_path / "net.safetensors", 9)
 
 
 def test_folder_of_a_run_is_not_overwritten(trained, tmp_path):
     with pytest.raises(InputError, match="holds a run already"):
-        conversion.fill(trained, write(tmp_path / "net.safetensors"), DIGITS)
+        export.fill(trained, write(tmp_path / "net.safetensors"), DIGITS)
 
 
 def test_net_without_counterpart_is_not_exported(tmp_path):
     runs.write_config(tmp_path, digits.get_config("plain-8").to_dict(), devices="none")
     with pytest.raises(InputError, match="shortcut='none': akamaster's nets have 'identity'"):
-        conversion.export(tmp_path, tmp_path / "net.safetensors", None)
+        export.export(tmp_path, tmp_path / "net.safetensors", None)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +181,7 @@ def test_net_without_counterpart_is_not_exported(tmp_path):
 def test_wrong_data_set_is_told_before_anything_is_written(dataset, message, tmp_path):
     source = write(tmp_path / "net.safetensors")
     with pytest.raises(InputError, match=message):
-        conversion.fill(tmp_path / "run", source, dataset)
+        export.fill(tmp_path / "run", source, dataset)
     assert not (tmp_path / "run").exists()
 
 
@@ -188,7 +191,7 @@ def test_tensor_that_does_not_fit_is_named_with_its_file(tmp_path):
     del tensors["layer2.0.bn1.bias"]
     weight_files.write(source, tensors)
     with pytest.raises(InputError, match=r"net.safetensors: .*missing: layer2.0.bn1.bias"):
-        conversion.fill(tmp_path / "run", source, DIGITS)
+        export.fill(tmp_path / "run", source, DIGITS)
     assert not (tmp_path / "run").exists()
 
 

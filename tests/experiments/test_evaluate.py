@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import arguments, cifar10
-from experiments import evaluation, train, trained
+from configs import cifar10
+from experiments import train
 from resnet_jax.errors import InputError
-from resnet_jax.models.population import with_statistics_of
+from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.runs import arguments
+from resnet_jax.training import inference, run_evaluation
 
 SIZE = 16
 
@@ -71,11 +73,11 @@ def test_view_shows_every_picture_of_the_split_once(view, run, run_command):
 
 
 def test_views_do_not_depend_on_the_batch(run):
-    whole = evaluation.answer(run, "test", view="multi-scale")
-    net = trained.load(run)
+    whole = run_evaluation.answer(run, "test", view="multi-scale")
+    net = inference.load(run)
     net.config.batch_size = 1
     from resnet_jax.data import photographs
-    from resnet_jax.data.views import VIEWS, cut
+    from resnet_jax.data.test_crops import VIEWS, cut
 
     pictures = photographs.open(
         "image_folder", "test", data_dir=net.config.dataset.data_dir, image_size=SIZE
@@ -90,20 +92,20 @@ def test_views_do_not_depend_on_the_batch(run):
 def test_recomputed_statistics_are_the_mean_over_whole_groups(view, run, monkeypatch):
     """21 training pictures are five groups of 4; the net then says something else."""
     seen = []
-    plain = evaluation.mean_over_groups
+    plain = run_evaluation.mean_over_groups
 
     def spy(model, variables, batches):
         batches = list(batches)
         seen.append((variables, batches, plain(model, variables, batches)))
         return seen[-1][-1]
 
-    monkeypatch.setattr(evaluation, "mean_over_groups", spy)
-    answers = evaluation.answer(run, "test", view=view, batch_norm="recomputed")
+    monkeypatch.setattr(run_evaluation, "mean_over_groups", spy)
+    answers = run_evaluation.answer(run, "test", view=view, batch_norm="recomputed")
     assert answers.figures()["groups"] == 5
     ((variables, batches, found),) = seen
     images = np.concatenate([np.asarray(batch) for batch in batches])
     assert len(images) == 20
-    model = trained.load(run).model
+    model = inference.load(run).model
     alone = [
         with_statistics_of(model, variables, images[i : i + 4])["batch_stats"]
         for i in range(0, 20, 4)
@@ -113,7 +115,7 @@ def test_recomputed_statistics_are_the_mean_over_whole_groups(view, run, monkeyp
         found["batch_stats"],
         *alone,
     )
-    running = evaluation.answer(run, "test", view=view)
+    running = run_evaluation.answer(run, "test", view=view)
     assert not np.allclose(answers.logits, running.logits)
 
 
@@ -182,4 +184,4 @@ def test_data_sets_of_one_size_have_one_view(tmp_path):
     runs.write_config(tmp_path, config.to_dict(), devices="none")
     message = r"views='10-crop': digits's pictures are all 8×8: there is one view"
     with pytest.raises(InputError, match=message):
-        evaluation.answer(tmp_path, "test", view="10-crop")
+        run_evaluation.answer(tmp_path, "test", view="10-crop")

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from configs import imagenet
-from experiments import evaluation, train, trained
+from experiments import train
+from resnet_jax.training import inference, run_evaluation
 
 SHAPES = [(40, 30), (30, 44), (36, 36), (28, 60)]
 
@@ -53,8 +54,8 @@ def test_figures_are_those_of_the_runs_own_last_row(run, run_command):
 
 def test_centre_view_is_what_the_run_is_tested_on(run):
     """But for the rounding of resizing: 16 pixels are 256 in proportion to the 224 of 14."""
-    streamed = evaluation.answer(run, "test")
-    viewed = evaluation.answer(run, "test", view="centre")
+    streamed = run_evaluation.answer(run, "test")
+    viewed = run_evaluation.answer(run, "test", view="centre")
     np.testing.assert_array_equal(streamed.labels, viewed.labels)
     assert viewed.class_names == streamed.class_names == ("green", "red")
     likely = lambda logits: logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
@@ -62,13 +63,13 @@ def test_centre_view_is_what_the_run_is_tested_on(run):
 
 
 def test_recomputed_statistics_are_of_the_whole_stream(run):
-    streamed = evaluation.answer(run, "test", batch_norm="recomputed")
-    viewed = evaluation.answer(run, "test", view="multi-scale", batch_norm="recomputed")
+    streamed = run_evaluation.answer(run, "test", batch_norm="recomputed")
+    viewed = run_evaluation.answer(run, "test", view="multi-scale", batch_norm="recomputed")
     assert streamed.figures()["groups"] == viewed.figures()["groups"] == 6
 
 
 def test_files_are_fitted_as_in_the_runs_tests(run, run_command):
-    net = trained.load(run)
+    net = inference.load(run)
     assert net.as_trained(np.zeros((40, 80, 3), np.uint8)).shape == (14, 14, 3)
     file = run.parent / "tree" / "test" / "red" / "40x30-0.jpg"
     done = run_command("predict", f"--workdir={run}", str(file))

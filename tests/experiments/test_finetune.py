@@ -8,11 +8,12 @@ import pytest
 from flax.traverse_util import flatten_dict
 from PIL import Image
 
-from configs import arguments, cifar10, finetune
+from configs import cifar10, finetune
 from experiments import train
-from experiments.interruption import StopSignals
 from resnet_jax import runs
 from resnet_jax.errors import InputError
+from resnet_jax.runs import arguments
+from resnet_jax.runtime.signals import StopSignals
 from resnet_jax.training.weights import load_weights
 
 SHORT = "batch_size=8,num_steps=6,log_every=2,evaluate_every=6,checkpoint_every=3,num_devices=1"

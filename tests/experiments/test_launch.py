@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from experiments import command, launch
+from experiments import command
+from resnet_jax.runtime import launch
 
 ALLOCATION = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 

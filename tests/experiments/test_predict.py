@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import arguments, cifar10
-from experiments import conversion, prediction, train, trained
-from resnet_jax import interop, runs, weight_files
+from configs import cifar10
+from experiments import train
+from resnet_jax import runs
 from resnet_jax.errors import InputError
+from resnet_jax.interop import export, pytorch_names, weight_files
 from resnet_jax.models import zoo
+from resnet_jax.runs import arguments
+from resnet_jax.training import inference, prediction
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 
@@ -102,10 +105,10 @@ def test_files_are_seen_as_the_test_split_is(run, tmp_path):
     for colour in COLOURS:
         for split in ("train", "test"):
             paint(tmp_path / "p" / split / colour / "0.png", colour, 37, 52)
-    from experiments import evaluation
+    from resnet_jax.training import run_evaluation
 
-    answers = evaluation.answer(run, "test", data_dir=str(tmp_path / "p"))
-    net = trained.load(run)
+    answers = run_evaluation.answer(run, "test", data_dir=str(tmp_path / "p"))
+    net = inference.load(run)
     paths = [tmp_path / "p" / "test" / name / "0.png" for name in net.class_names]
     found = list(prediction.predict(net, paths, 3, view=None, maps=None))
     expected = {
@@ -122,7 +125,7 @@ def test_files_are_seen_as_the_test_split_is(run, tmp_path):
     ("shape", "kind"), [((8, 8), np.uint8), ((8, 8, 1), np.uint8), ((8, 8, 3), np.float32)]
 )
 def test_array_that_is_no_picture_of_the_net_is_refused(shape, kind, run):
-    net = trained.load(str(run))
+    net = inference.load(str(run))
     assert net.as_trained(np.zeros((8, 8, 3), np.uint8)).shape == (16, 16, 3)
     with pytest.raises(InputError, match=r"this net needs uint8 \[height, width, 3\]$"):
         net.as_trained(np.zeros(shape, kind))
@@ -162,12 +165,12 @@ def test_converted_imagenet_net_predicts_and_draws_finer_maps(run_command, files
 
     variables = model.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     source = tmp_path / "net.safetensors"
-    weight_files.write(source, interop.to_torch(variables, model.architecture, "torchvision"))
+    weight_files.write(source, pytorch_names.to_torch(variables, model.architecture, "torchvision"))
     for name in "abcdefg":
         paint(tmp_path / "p" / "train" / name / "0.png", "red")
         paint(tmp_path / "p" / "test" / name / "0.png", "red")
     dataset = f"image_folder,data_dir={tmp_path / 'p'},image_size=64"
-    conversion.fill(tmp_path / "run", source, dataset)
+    export.fill(tmp_path / "run", source, dataset)
     shutil.rmtree(tmp_path / "p")
     flags = [f"--workdir={tmp_path / 'run'}", f"--maps={tmp_path / 'maps'}", "--output_stride=16"]
     done = run_command("predict", *flags, str(files[0]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data import builders, originals
+from resnet_jax.data import raw_readers, small
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -21,14 +21,14 @@ def prepare_data(*flags: str) -> subprocess.CompletedProcess:
 @pytest.fixture
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of data sets with a CIFAR-10 of one image a class and split."""
-    monkeypatch.setitem(originals.NUM_EXAMPLES, "cifar10", {"train": 10, "test": 10})
+    monkeypatch.setitem(raw_readers.NUM_EXAMPLES, "cifar10", {"train": 10, "test": 10})
     pixels = np.zeros((32, 32, 3), np.uint8)
     for split in ("train", "test"):
-        for name in originals.CIFAR10_CLASSES:
+        for name in raw_readers.CIFAR10_CLASSES:
             folder = tmp_path / "tree" / split / name
             folder.mkdir(parents=True)
             Image.fromarray(pixels).save(folder / "0.png")
-    builders.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "tree"))
+    small.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "tree"))
     return tmp_path / "tfds"
 
 

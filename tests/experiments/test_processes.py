@@ -10,12 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from configs import arguments, digits
+from configs import digits
 from experiments import command, train
-from experiments.configuration import load_config
-from experiments.experiment import build
 from resnet_jax import runs
+from resnet_jax.runs import arguments
+from resnet_jax.runs.recipe import load_config
 from resnet_jax.training.checkpoints import Checkpoints
+from resnet_jax.training.trainer import build
 
 # Tanh has no kink: a ReLU may be flipped by the last bit of a sum in another order.
 TINY = (

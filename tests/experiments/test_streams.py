@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data import tree_builder
+from resnet_jax.data import folder_to_tfds
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = "--config=configs/imagenet.py:resnet-18,dataset.name=pets,dataset.test=test"
@@ -45,7 +45,7 @@ def data_dir(tmp_path_factory) -> Path:
             for i in range(count):
                 pixels = rng.integers(100 * label, 100 * label + 99, (30, 24 + i, 3), np.uint8)
                 Image.fromarray(pixels).save(root / "tree" / split / name / f"{name}{i}.jpg")
-    tree_builder.prepare("pets", str(root), str(root / "tree"))
+    folder_to_tfds.prepare("pets", str(root), str(root / "tree"))
     return root
 
 
@@ -91,8 +91,8 @@ def test_broken_picture_ends_a_run_with_its_name_in_one_line(
     (tmp_path / "tree" / "train" / "cat").mkdir(parents=True)
     broken = (data_dir / "tree" / "train" / "cat" / "cat0.jpg").read_bytes()[:-20]
     (tmp_path / "tree" / "train" / "cat" / "cut.jpg").write_bytes(broken)
-    monkeypatch.setattr("resnet_jax.data.decoding.decode", lambda data: None)
-    tree_builder.prepare("pets", str(tmp_path), str(tmp_path / "tree"))
+    monkeypatch.setattr("resnet_jax.data.image_ops.decode", lambda data: None)
+    folder_to_tfds.prepare("pets", str(tmp_path), str(tmp_path / "tree"))
     done = run_command("train", *flags(tmp_path, tmp_path / "run", dataset__test="train"))
     assert done.code == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

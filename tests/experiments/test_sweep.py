@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.sweeps.progress import last_checkpoint
+from resnet_jax.sweeps.progress import last_checkpoint
 from resnet_jax.training.weights import load_weights
 
 REPOSITORY = Path(__file__).parents[2]
@@ -231,9 +231,9 @@ def test_run_that_does_not_hear_the_end_is_killed_and_goes_on(sweep_file: Path, 
 
 
 def test_second_sweep_on_a_folder_is_turned_away(sweep_file: Path, tmp_path: Path):
-    from resnet_jax import claims
+    from resnet_jax.runs import lockfile
 
-    with claims.claim(tmp_path / "runs"):
+    with lockfile.claim(tmp_path / "runs"):
         code, _, errors = sweep(sweep_file, tmp_path / "runs")
     assert code == 2
     assert errors.splitlines() == [

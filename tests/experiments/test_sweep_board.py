@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 
 from configs import digits
-from experiments.sweeps import progress
-from experiments.sweeps.board import Board, clock
-from experiments.sweeps.live import LiveBoard
-from experiments.sweeps.plan import PlannedRun
-from experiments.sweeps.progress import Progress, State
 from resnet_jax import runs
+from resnet_jax.sweeps import progress
+from resnet_jax.sweeps.live import LiveBoard
+from resnet_jax.sweeps.plan import PlannedRun
+from resnet_jax.sweeps.progress import Progress, State
+from resnet_jax.sweeps.status import Board, clock
 
 
 def planned(*names: str) -> list[PlannedRun]:

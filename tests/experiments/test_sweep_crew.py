@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from configs import digits
-from experiments.sweeps import crew
-from experiments.sweeps.board import Board
-from experiments.sweeps.crew import RESTARTS, Crew
-from experiments.sweeps.devices import Slot
-from experiments.sweeps.plan import PlannedRun
-from experiments.sweeps.progress import State
-from resnet_jax import claims, runs
+from resnet_jax import runs
+from resnet_jax.runs import lockfile
+from resnet_jax.sweeps import local_pool
+from resnet_jax.sweeps.devices import Slot
+from resnet_jax.sweeps.local_pool import RESTARTS, Crew
+from resnet_jax.sweeps.plan import PlannedRun
+from resnet_jax.sweeps.progress import State
+from resnet_jax.sweeps.status import Board
 
 KILLED, BUG, WRONG_INPUT, STOPPED = -9, 1, 2, 75
 
@@ -45,7 +46,7 @@ class FakeWorker:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(crew, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(local_pool, "_POLL_SECONDS", 0.0)
 
 
 def planned(*names: str) -> list[PlannedRun]:
@@ -106,7 +107,7 @@ def test_bugs_traceback_is_shown_by_its_last_line(tmp_path: Path, capsys):
 def test_claimed_folder_is_waited_for_while_others_run(tmp_path: Path):
     scene = Scene(tmp_path, {"a": [0], "b": [0]})
     with contextlib.ExitStack() as claimed:
-        claimed.enter_context(claims.claim(tmp_path / "a"))
+        claimed.enter_context(lockfile.claim(tmp_path / "a"))
 
         def asked() -> bool:
             if "b" in scene.crew.ended:
@@ -151,7 +152,7 @@ def test_run_that_has_not_saved_some_time_after_the_end_is_killed(
             self.started.append(run.name)
             return Deaf(workdir / run.name, code)
 
-    monkeypatch.setattr(crew, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(local_pool, "GRACE_SECONDS", 0.2)
     scene, began = Compiling(tmp_path, {"a": [], "b": []}), time.monotonic()
     assert scene.work(end=began + 0.1) == {"a": State.STOPPED}
     assert time.monotonic() - began >= 0.3

@@ -6,9 +6,9 @@ import sys
 import pytest
 from jaxlib import xla_client
 
-from experiments.sweeps import devices
-from experiments.sweeps.devices import slots
 from resnet_jax.errors import InputError
+from resnet_jax.sweeps import devices
+from resnet_jax.sweeps.devices import slots
 
 pinning = pytest.mark.skipif(sys.platform != "linux", reason="pins processes to cores")
 

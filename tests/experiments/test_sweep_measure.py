@@ -3,9 +3,9 @@
 import pytest
 
 from configs import imagenet
-from experiments import experiment
-from experiments.sweeps import measure
-from experiments.sweeps.plan import PlannedRun
+from resnet_jax.sweeps import measure
+from resnet_jax.sweeps.plan import PlannedRun
+from resnet_jax.training import trainer
 
 
 @pytest.mark.parametrize(("norm", "batch_size"), [("batch", 4), ("none", 2)])
@@ -21,8 +21,8 @@ def test_large_pictures_are_measured_in_the_smallest_batch_of_all_devices(
         made.append(real(config, *args, **kwargs))
         return made[0]
 
-    real = experiment.of_noise
-    monkeypatch.setattr(experiment, "of_noise", of_noise)
+    real = trainer.of_noise
+    monkeypatch.setattr(trainer, "of_noise", of_noise)
     monkeypatch.setattr(measure, "data_shape", lambda run: ((32, 32, 3), 5))
     run = PlannedRun("resnet-18-seed0", {}, (), config)
     found = measure.measure(run, multiply_adds=10**6)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from configs import arguments, digits
-from experiments.sweeps import manifest, plan
-from experiments.sweeps.definition import Overrides, Sweep
+from configs import digits
 from resnet_jax.errors import InputError
+from resnet_jax.runs import arguments
+from resnet_jax.sweeps import manifest, plan
+from resnet_jax.sweeps.grid import Overrides, Sweep
 
 NETS = ({"model.name": "plain-20", "seed": 0}, {"model.name": "resnet-20", "seed": 0})
 
@@ -170,4 +171,4 @@ def test_folder_of_another_sweep_is_refused(
 def test_recipe_is_the_papers_only_if_the_command_line_left_it_so(
     command_line: Overrides, recipe: str
 ):
-    assert manifest.recipe(sweep(recipe="paper"), command_line) == recipe
+    assert manifest.kept_recipe(sweep(recipe="paper"), command_line) == recipe

@@ -13,8 +13,8 @@ from resnet_jax.runs import read_run
 
 submitit = pytest.importorskip("submitit")
 
-from experiments.sweeps import submission  # noqa: E402
 from resnet_jax.errors import InputError  # noqa: E402
+from resnet_jax.sweeps import slurm  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 SWEEP = """
@@ -52,7 +52,7 @@ def slurm_answers() -> bool:
     return subprocess.run(["sinfo"], capture_output=True, timeout=30).returncode == 0
 
 
-slurm = pytest.mark.skipif(not slurm_answers(), reason="no Slurm answers here")
+needs_slurm = pytest.mark.skipif(not slurm_answers(), reason="no Slurm answers here")
 
 
 def wait_for_slurm(tmp_path: Path, condition, seconds: float = 200) -> None:
@@ -89,10 +89,10 @@ def test_job_that_fails_says_where_to_look(tmp_path: Path):
 )
 def test_wrong_setting_is_named(tmp_path: Path, setting: str, message: str):
     with pytest.raises(InputError, match=message):
-        submission.make_executor("local", tmp_path, [setting])
+        slurm.make_executor("local", tmp_path, [setting])
 
 
-@slurm
+@needs_slurm
 def test_slurm_trains_a_sweep_and_queues_no_run_twice(tmp_path: Path):
     first = sweep(tmp_path, "--executor=slurm", "--seeds=2", steps=30)
     assert first.returncode == 0, first.stderr
@@ -104,7 +104,7 @@ def test_slurm_trains_a_sweep_and_queues_no_run_twice(tmp_path: Path):
     assert [read_run(folder).status for folder in folders] == ["completed", "completed"]
 
 
-@slurm
+@needs_slurm
 @pytest.mark.slow
 def test_preempted_slurm_job_saves_and_goes_on(tmp_path: Path):
     assert sweep(tmp_path, "--executor=slurm", steps=3000).returncode == 0

@@ -16,14 +16,16 @@ import jax
 import numpy as np
 import pytest
 
-from configs import arguments, digits
-from experiments import command, experiment, train
-from experiments.configuration import load_config
-from experiments.experiment import build
-from experiments.interruption import StopSignals
+from configs import digits
+from experiments import command, train
 from resnet_jax import runs
 from resnet_jax.errors import InputError
+from resnet_jax.runs import arguments
+from resnet_jax.runs.recipe import load_config
+from resnet_jax.runtime.signals import StopSignals
+from resnet_jax.training import trainer
 from resnet_jax.training.checkpoints import Checkpoints
+from resnet_jax.training.trainer import build
 
 TINY = (
     "resnet-8,batch_size=16,num_steps=12,log_every=4,evaluate_every=6,checkpoint_every=3,"
@@ -204,7 +206,7 @@ def test_bug_is_recorded_as_a_bug_and_not_as_a_result(tmp_path, monkeypatch):
         raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.experiment.Experiment.calendar", broken)
+        patch.setattr("resnet_jax.training.trainer.Experiment.calendar", broken)
         with pytest.raises(ZeroDivisionError):
             train.train(tiny(), tmp_path)
     assert runs.read_run(tmp_path).status == "failed"
@@ -350,4 +352,4 @@ def test_evaluation_of_what_is_not_there_is_one_line(finished, flags, message):
      ((100, 391, 1000), 100), ((1000, 5000, 1000), 100), ((5, 100, 100), 100)],
 )  # fmt: skip
 def test_dispatches_divide_what_lies_between_two_events_where_they_can(periods, steps):
-    assert experiment._steps_per_dispatch(*periods) == steps
+    assert trainer._steps_per_dispatch(*periods) == steps

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from resnet_jax.models import convolution, zoo
+from resnet_jax.models import zoo
+from resnet_jax.runtime import cpu
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -33,13 +34,13 @@ def gradients(conv, x, kernel, stride, dilation):
     ],
 )
 def test_gradients_equal_those_of_jax(size, stride, dilation, side, on_one_device, monkeypatch):
-    monkeypatch.setattr(convolution, "PART", 2**13)
+    monkeypatch.setattr(cpu, "PART", 2**13)
     random = np.random.default_rng(0)
     x = random.standard_normal((32, side, side, 4), np.float32)
     kernel = random.standard_normal((size, size, 4, 6), np.float32)
-    assert convolution._num_parts(x, x) > 1
+    assert cpu._num_parts(x, x) > 1
     expected = gradients(lax.conv_general_dilated, x, kernel, stride, dilation)
-    found = gradients(convolution.conv_general_dilated, x, kernel, stride, dilation)
+    found = gradients(cpu.conv_general_dilated, x, kernel, stride, dilation)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
@@ -86,7 +87,7 @@ def _is_jaxpr(value) -> bool:
 def test_parts_fit_the_cache_and_divide_each_devices_share(batch, devices, parts, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     x = jax.ShapeDtypeStruct((batch, 32, 32, 16), jnp.float32)
-    assert convolution._num_parts(x, x) == parts
+    assert cpu._num_parts(x, x) == parts
 
 
 def test_accelerators_convolve_as_jax_does(monkeypatch):
@@ -99,4 +100,4 @@ def test_accelerators_convolve_as_jax_does(monkeypatch):
             jax.make_jaxpr(lambda: conv(x, kernel, (1, 1), padding, dimension_numbers=LAYOUT))()
         )
 
-    assert jaxpr(convolution.conv_general_dilated) == jaxpr(lax.conv_general_dilated)
+    assert jaxpr(cpu.conv_general_dilated) == jaxpr(lax.conv_general_dilated)

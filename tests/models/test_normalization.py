@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.models.normalization import EPSILON, BatchNorm
+from resnet_jax.models.batch_norm import EPSILON, BatchNorm
 
 X = np.random.default_rng(0).normal(3.0, 2.0, (8, 5, 5, 6)).astype(np.float32)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from resnet_jax.models import zoo
-from resnet_jax.models.population import mean_over_groups, with_statistics_of
+from resnet_jax.models.batch_norm_recalibration import mean_over_groups, with_statistics_of
 
 IMAGES = np.random.default_rng(0).normal(size=(24, 8, 8, 3)).astype(np.float32)
 

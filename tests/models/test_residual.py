@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from resnet_jax.models.architecture import Architecture
-from resnet_jax.models.normalization import EPSILON
+from resnet_jax.models.batch_norm import EPSILON
 from resnet_jax.models.residual import ResidualUnit
 
 X = np.random.default_rng(1).normal(0.5, 1.0, (4, 6, 6, 8)).astype(np.float32)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnet_jax.models import stacking, zoo
+from resnet_jax.models import scan_layers, zoo
 
 LOOPS = {"stage1_units": ("stage1_unit2", "stage1_unit3"), "stage2_units": ("stage2_unit2",)}
 PARAMS = {
@@ -17,7 +17,7 @@ PARAMS = {
 
 
 def test_packed_units_are_one_entry_in_their_order():
-    packed = stacking.pack(PARAMS, LOOPS)
+    packed = scan_layers.pack(PARAMS, LOOPS)
     assert set(packed) == {"stem", "stage1_unit1", "stage1_units", "stage2_units"}
     np.testing.assert_array_equal(packed["stage1_units"]["kernel"], [[1, 2], [3, 4]])
     np.testing.assert_array_equal(packed["stage2_units"]["kernel"], [[5]])
@@ -25,14 +25,14 @@ def test_packed_units_are_one_entry_in_their_order():
 
 def test_what_is_packed_comes_out_as_it_was():
     state = {"params": PARAMS, "momentum": (None, [PARAMS]), "batch_stats": {}, "step": np.int32(3)}
-    back = jax.jit(lambda state: stacking.unpack(stacking.pack(state, LOOPS), LOOPS))(state)
+    back = jax.jit(lambda state: scan_layers.unpack(scan_layers.pack(state, LOOPS), LOOPS))(state)
     assert jax.tree.structure(back) == jax.tree.structure(state)
     jax.tree.map(np.testing.assert_array_equal, back, state)
 
 
 def test_without_loops_nothing_is_packed():
-    jax.tree.map(np.testing.assert_array_equal, stacking.pack(PARAMS, {}), PARAMS)
-    jax.tree.map(np.testing.assert_array_equal, stacking.unpack(PARAMS, {}), PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, scan_layers.pack(PARAMS, {}), PARAMS)
+    jax.tree.map(np.testing.assert_array_equal, scan_layers.unpack(PARAMS, {}), PARAMS)
 
 
 def test_net_takes_packed_variables_and_returns_packed_statistics():
@@ -41,17 +41,17 @@ def test_net_takes_packed_variables_and_returns_packed_statistics():
     variables = model.init(jax.random.key(0), images)
     learn = jax.jit(lambda v: model.apply(v, images, train=True, mutable=["batch_stats"]))
     logits, updates = learn(variables)
-    packed_logits, packed_updates = learn(stacking.pack(variables, model.loops))
+    packed_logits, packed_updates = learn(scan_layers.pack(variables, model.loops))
     np.testing.assert_allclose(packed_logits, logits, rtol=1e-5)
     jax.tree.map(
         lambda found, expected: np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6),
-        stacking.unpack(packed_updates, model.loops),
+        scan_layers.unpack(packed_updates, model.loops),
         updates,
     )
 
 
 def test_no_slice_has_its_place_compiled_in():
     tree = {"kernel": jnp.ones((40, 5))}
-    program = jax.jit(lambda tree: stacking.unstack(tree, 40)).lower(tree).compile().as_text()
+    program = jax.jit(lambda tree: scan_layers.unstack(tree, 40)).lower(tree).compile().as_text()
     assert " slice(" not in program
     assert program.count(" dynamic-slice(") == 40

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from resnet_jax.errors import InputError
-from resnet_jax.reporting.collect import collect
+from resnet_jax.reporting.load import collect
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_group(degradation: Path):

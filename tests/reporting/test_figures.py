@@ -4,15 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resnet_jax.reporting import figures, style
-from resnet_jax.reporting.collect import collect
+from resnet_jax.reporting import plots, style
 from resnet_jax.reporting.curves import error_top, looks, median_curve, rate_drops, thin
 from resnet_jax.reporting.labels import shorten, spread_out
+from resnet_jax.reporting.load import collect
 from resnet_jax.reporting.svg import inline
 
 
 def titles(folder: Path) -> list[list[str]]:
-    rows = figures.panel_rows(collect([folder]).groups)
+    rows = plots.panel_rows(collect([folder]).groups)
     return [[panel.title for panel in row] for row in rows]
 
 
@@ -25,10 +25,10 @@ def test_plain_stands_left_and_residual_right(degradation: Path):
 
 
 def test_plain_and_residual_share_one_scale(degradation: Path):
-    rows = figures.panel_rows(collect([degradation]).groups)
-    with figures.drawing_settings():
+    rows = plots.panel_rows(collect([degradation]).groups)
+    with plots.drawing_settings():
         for row in rows:
-            limits = {figures.draw_one(panel).axes[0].get_ylim() for panel in row}
+            limits = {plots.draw_one(panel).axes[0].get_ylim() for panel in row}
             assert len(limits) == 1
 
 
@@ -50,21 +50,21 @@ def test_runs_without_gradient_norms_have_no_panel_for_them(tmp_path: Path, writ
 
 
 def test_same_runs_give_the_same_bytes(degradation: Path):
-    rows = figures.panel_rows(collect([degradation]).groups)
+    rows = plots.panel_rows(collect([degradation]).groups)
     drawn = []
     for _ in range(2):
-        with figures.drawing_settings():
-            figure = figures.draw_all(rows)
-            drawn.append((figures.to_svg(figure), figures.to_png(figure)))
+        with plots.drawing_settings():
+            figure = plots.draw_all(rows)
+            drawn.append((plots.to_svg(figure), plots.to_png(figure)))
     assert drawn[0] == drawn[1]
     assert "<dc:date>" not in drawn[0][0]
 
 
 def test_training_is_thin_and_dashed_and_test_is_bold(tmp_path: Path, write_run):
     write_run(tmp_path, "plain-20")
-    row = figures.panel_rows(collect([tmp_path]).groups)[0]
-    with figures.drawing_settings():
-        curves = [line for line in figures.draw_one(row[0]).axes[0].lines if line.get_zorder() == 3]
+    row = plots.panel_rows(collect([tmp_path]).groups)[0]
+    with plots.drawing_settings():
+        curves = [line for line in plots.draw_one(row[0]).axes[0].lines if line.get_zorder() == 3]
     training, test = curves
     assert training.is_dashed()
     assert not test.is_dashed()
@@ -112,8 +112,8 @@ def test_small_sweeps_hide_no_net_and_large_ones_may_name_one_at_the_edge(
         write_run(tmp_path, f"resnet-{depth}", 0, 0.08, 0.08)
     groups = collect([tmp_path]).groups
     assert error_top(groups) == 20
-    with figures.drawing_settings():
-        svg = figures.to_svg(figures.draw_all(figures.panel_rows(groups)))
+    with plots.drawing_settings():
+        svg = plots.to_svg(plots.draw_all(plots.panel_rows(groups)))
     assert "plain-110 ↑ 60%" in svg
 
 
@@ -139,9 +139,9 @@ def test_long_labels_are_cut():
 
 
 def test_drawing_takes_the_pages_colours_and_keeps_its_ids_to_itself(degradation: Path):
-    panel = figures.panel_rows(collect([degradation]).groups)[0][0]
-    with figures.drawing_settings():
-        svg = inline(figures.to_svg(figures.draw_one(panel)), "first", "Plain & <nets>")
+    panel = plots.panel_rows(collect([degradation]).groups)[0][0]
+    with plots.drawing_settings():
+        svg = inline(plots.to_svg(plots.draw_one(panel)), "first", "Plain & <nets>")
     assert not re.search(r"(fill|stroke): #", svg)
     assert "var(--series-0)" in svg
     assert "<style" not in svg
@@ -152,6 +152,6 @@ def test_drawing_takes_the_pages_colours_and_keeps_its_ids_to_itself(degradation
 
 def test_dollars_in_names_are_not_mathematics(tmp_path: Path, write_run):
     write_run(tmp_path, r"$\frac{net$-20", name="run")
-    with figures.drawing_settings():
-        svg = figures.to_svg(figures.draw_all(figures.panel_rows(collect([tmp_path]).groups)))
+    with plots.drawing_settings():
+        svg = plots.to_svg(plots.draw_all(plots.panel_rows(collect([tmp_path]).groups)))
     assert r"$\frac{net$-20" in svg

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from resnet_jax.reporting.collect import collect
-from resnet_jax.reporting.comparisons import Verdict
 from resnet_jax.reporting.findings import Findings, find
+from resnet_jax.reporting.load import collect
+from resnet_jax.reporting.verdicts import Verdict
 
 
 def found(folder: Path) -> Findings:

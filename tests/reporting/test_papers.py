@@ -1,6 +1,6 @@
 import pytest
 
-from resnet_jax.reporting import naming, papers, recipe
+from resnet_jax.reporting import naming, papers, recipe_diff
 
 RECIPE = {
     "dataset.name": "cifar10",
@@ -57,11 +57,11 @@ def test_batch_of_64_has_its_own_number():
     assert papers.lookup(settings).error == 4.92
     small = papers.lookup({**settings, "batch_size": 64})
     assert small.error == 4.62
-    assert recipe.departures({**settings, "batch_size": 64}, small) == [
+    assert recipe_diff.departures({**settings, "batch_size": 64}, small) == [
         "num_steps 64,000, not 156,250"
     ]
     own = {"num_steps": 156_250, "model.group_size": 32, "schedule.boundaries": (0.4, 0.605)}
-    assert recipe.departures({**settings, "batch_size": 64, **own}, small) == []
+    assert recipe_diff.departures({**settings, "batch_size": 64, **own}, small) == []
 
 
 def test_number_of_a_named_table_comes_first():
@@ -75,11 +75,11 @@ def test_number_of_a_named_table_comes_first():
 def test_10_crop_numbers_say_so():
     plain = papers.lookup({"model.name": "plain-34", "dataset.name": "imagenet2012"})
     assert plain.error == 28.54
-    assert recipe.departures({}, plain) == ["the paper tests with 10-crop"]
+    assert recipe_diff.departures({}, plain) == ["the paper tests with 10-crop"]
 
 
 def test_recipe_of_the_paper_has_no_departures():
-    assert recipe.departures(RECIPE, number("resnet-20")) == []
+    assert recipe_diff.departures(RECIPE, number("resnet-20")) == []
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_recipe_of_the_paper_has_no_departures():
      ("frozen", "stem"), ("dataset.test", "train[:10000]")],
 )  # fmt: skip
 def test_data_decay_and_foreign_weights_are_departures_too(field: str, value: str):
-    (departure,) = recipe.departures({**RECIPE, field: value}, number("resnet-20"))
+    (departure,) = recipe_diff.departures({**RECIPE, field: value}, number("resnet-20"))
     assert departure.startswith(f"{field} {value}, not ")
 
 
 def test_departures_name_field_value_and_what_the_paper_has():
     settings = {**RECIPE, "num_steps": 2000, "schedule.learning_rate": 0.05}
-    assert recipe.departures(settings, number("resnet-20")) == [
+    assert recipe_diff.departures(settings, number("resnet-20")) == [
         "num_steps 2,000, not 64,000",
         "schedule.learning_rate 0.05, not 0.1",
     ]

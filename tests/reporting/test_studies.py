@@ -7,8 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from resnet_jax.analysis.landscape import trajectory
-from resnet_jax.reporting import figures
+from resnet_jax.reporting import plots
 from resnet_jax.reporting.studies import (
     constructed,
     gradients,
@@ -22,6 +21,7 @@ from resnet_jax.reporting.studies import (
     shortcuts,
     write,
 )
+from resnet_jax.studies.landscape import trajectory
 
 PLAIN = {"net": "plain-56", "family": "plain", "depth": 56, "step": 0}
 TWIN = {"net": "resnet-56", "family": "residual", "depth": 56, "step": 0}
@@ -29,8 +29,8 @@ TWIN = {"net": "resnet-56", "family": "residual", "depth": 56, "step": 0}
 
 def said(presentation, data):
     """The finding; the figure must be drawable too."""
-    with figures.drawing_settings():
-        svg = figures.to_svg(figures.draw_all(presentation.panels(data)))
+    with plots.drawing_settings():
+        svg = plots.to_svg(plots.draw_all(presentation.panels(data)))
     assert "<svg" in svg
     return " ".join(presentation.find(data))
 

@@ -5,9 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from resnet_jax import parallel
-from resnet_jax.data import resident
+from resnet_jax.data import device_dataset
 from resnet_jax.models import zoo
+from resnet_jax.runtime import parallel
 from resnet_jax.training.evaluation import make_evaluate
 
 RNG = np.random.default_rng(0)
@@ -21,7 +21,9 @@ def _evaluation(batch_size: int, num_devices: int):
     variables = MODEL.lazy_init(
         jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 3), "float32"), train=False
     )
-    data = resident.Resident(IMAGES, LABELS, resident.normalization(IMAGES, "pixel", "channel"))
+    data = device_dataset.Resident(
+        IMAGES, LABELS, device_dataset.normalization(IMAGES, "pixel", "channel")
+    )
     mesh = parallel.make_mesh(batch_size, 1, num_devices)
     return make_evaluate(MODEL, mesh, batch_size), variables, data
 

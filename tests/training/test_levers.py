@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax import backends
-from resnet_jax.models import convolution, zoo
+from resnet_jax.models import zoo
+from resnet_jax.runtime import cpu, setup
 
 TEN_STEPS = """
 import json, jax
@@ -42,12 +42,12 @@ def losses(remat: str = "none", scan_units: bool = False) -> list[float]:
 
 def test_weight_gradient_in_parts(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    parts, plain = [], convolution._num_parts
+    parts, plain = [], cpu._num_parts
     count = lambda *arrays: parts.append(plain(*arrays)) or parts[-1]
-    monkeypatch.setattr(convolution, "_num_parts", count)
+    monkeypatch.setattr(cpu, "_num_parts", count)
     whole = losses()
     assert set(parts) == {1}
-    monkeypatch.setattr(convolution, "PART", 2**14)
+    monkeypatch.setattr(cpu, "PART", 2**14)
     np.testing.assert_allclose(losses(), whole, rtol=1e-4)
     assert max(parts) > 1
 
@@ -78,7 +78,7 @@ def saved_numbers(remat: str) -> int:
 
 
 @pytest.mark.skipif(
-    not (backends._ONEDNN_PAYS[0] <= backends._jaxlib_version() < backends._ONEDNN_PAYS[1]),
+    not (setup._ONEDNN_PAYS[0] <= setup._jaxlib_version() < setup._ONEDNN_PAYS[1]),
     reason="oneDNN is not used with this version of JAX",
 )
 def test_onednn():

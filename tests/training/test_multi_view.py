@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax import parallel
-from resnet_jax.data import decoding
-from resnet_jax.data.resident import Normalization
-from resnet_jax.data.views import VIEWS, cut
+from resnet_jax.data import image_ops
+from resnet_jax.data.device_dataset import Normalization
+from resnet_jax.data.test_crops import VIEWS, cut
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
-from resnet_jax.models.population import with_statistics_of
-from resnet_jax.training.multi_view import Scorer, filled_shape
+from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.runtime import parallel
+from resnet_jax.training.multi_crop import Scorer, filled_shape
 
 SAMPLE = Path(__file__).parents[2].parent / "shared" / "data" / "imagenet-sample"
 MEAN, STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))
@@ -84,7 +84,7 @@ def slowly(model, variables, encoded: bytes, view: str, size: int) -> np.ndarray
 def test_scores_are_those_of_a_slow_loop_on_ten_photographs(view):
     size, encoded = 32, photographs(10)
     model, variables = net("resnet-8", size)
-    crops = [cut(decoding.decode(data), VIEWS[view], size) for data in encoded]
+    crops = [cut(image_ops.decode(data), VIEWS[view], size) for data in encoded]
     scores = np.exp(scorer(model, variables, size)(crops))
     expected = [slowly(model, variables, data, view, size) for data in encoded]
     np.testing.assert_allclose(scores, expected, rtol=2e-3, atol=1e-5)
@@ -105,7 +105,7 @@ def test_unlikely_classes_keep_their_probabilities():
 def test_imagenet_net_scores_as_in_a_slow_loop_on_ten_photographs(name, view):
     size, encoded = 224, photographs(10)
     model, variables = net(name, size)
-    crops = [cut(decoding.decode(data), VIEWS[view], size) for data in encoded]
+    crops = [cut(image_ops.decode(data), VIEWS[view], size) for data in encoded]
     scores = np.exp(scorer(model, variables, size)(crops))
     expected = [slowly(model, variables, data, view, size) for data in encoded]
     np.testing.assert_allclose(scores, expected, rtol=2e-3, atol=1e-5)

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from resnet_jax import parallel
 from resnet_jax.models import zoo
+from resnet_jax.runtime import parallel
 from resnet_jax.training import state, step
 from resnet_jax.training.schedules import Schedule
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from resnet_jax.reporting.figures import Panel
+from resnet_jax.reporting.plots import Panel
 from resnet_jax.reporting.studies.rows import Row, by, draw_lines, listed, looks, number
 
 TITLE = "Activations and gradients along the depth"

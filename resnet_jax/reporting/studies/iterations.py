@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from resnet_jax.reporting import style
-from resnet_jax.reporting.figures import Panel
+from resnet_jax.reporting.plots import Panel
 from resnet_jax.reporting.studies.rows import Row, by, column, finish, percent
 
 TITLE = "Longer training"

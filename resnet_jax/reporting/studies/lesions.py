@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from resnet_jax.reporting.curves import Look
-from resnet_jax.reporting.figures import Panel
+from resnet_jax.reporting.plots import Panel
 from resnet_jax.reporting.studies.rows import (
     Row,
     by,

@@ -4,7 +4,7 @@ import functools
 import statistics
 from collections.abc import Sequence
 
-from resnet_jax.reporting.figures import Panel
+from resnet_jax.reporting.plots import Panel
 from resnet_jax.reporting.studies.rows import Row, by, column, draw_lines, listed, pairs_by_family
 
 TITLE = "Responses of the 3×3 layers"

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from resnet_jax.reporting import style
-from resnet_jax.reporting.figures import Panel
+from resnet_jax.reporting.plots import Panel
 from resnet_jax.reporting.studies.rows import Row, by, column, draw_lines, listed
 
 TITLE = "Shattered gradients"

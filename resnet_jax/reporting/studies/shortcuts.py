@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from resnet_jax.reporting.figures import Panel
+from resnet_jax.reporting.plots import Panel
 from resnet_jax.reporting.studies.rows import Row, by, column, draw_lines, looks, number
 
 TITLE = "What passes through shortcuts alone"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from resnet_jax.reporting import figures
-from resnet_jax.reporting.figures import Panel
+from resnet_jax.reporting import plots
+from resnet_jax.reporting.plots import Panel
 from resnet_jax.reporting.studies.rows import Row
 from resnet_jax.runs import write_text
 
@@ -34,10 +34,10 @@ def write_study(
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "data.csv", to_csv(rows))
-    with figures.drawing_settings():
-        figure = figures.draw_all(presentation.panels(rows))
-        write_text(folder / "figure.svg", figures.to_svg(figure))
-        (folder / "figure.png").write_bytes(figures.to_png(figure))
+    with plots.drawing_settings():
+        figure = plots.draw_all(presentation.panels(rows))
+        write_text(folder / "figure.svg", plots.to_svg(figure))
+        (folder / "figure.png").write_bytes(plots.to_png(figure))
     finding = "\n".join(presentation.find(rows))
     write_text(folder / "finding.md", "\n\n".join([finding, *about]) + "\n")
     return finding

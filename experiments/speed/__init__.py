@@ -1,1 +1,0 @@
-"""How fast this project's own training is here, and how far from what the machine could do."""

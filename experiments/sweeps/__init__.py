@@ -1,1 +1,0 @@
-"""The parts of `experiments.sweep`: many runs of `experiments.train` with one command."""

@@ -1,0 +1,207 @@
+"""TFDS's own small image sets, prepared without TensorFlow.
+
+TFDS reads ArrayRecord without TensorFlow but its builders write with it. The builders here are
+TFDS's, with their names, versions, features, URLs and checksums; only the step that reads the
+original files and encodes images is replaced, by NumPy and Pillow. What they prepare is read by
+`tfds.data_source` like any other data set.
+"""
+
+import io
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+import tensorflow_datasets as tfds
+from absl import logging
+from etils import epath
+from PIL import Image
+from tensorflow_datasets.core import registered
+from tensorflow_datasets.core.download import download_manager
+from tensorflow_datasets.core.download import util as download_util
+
+from resnet_jax.data import image_folder, raw_readers
+from resnet_jax.errors import InputError, check_choice
+
+NAMES = tuple(raw_readers.NUM_EXAMPLES)
+_ID_FORMATS = {"cifar10": "{}_{:05d}", "cifar100": "{}_{:05d}", "svhn_cropped": "{}_{:06d}"}
+
+
+def find(name: str, data_dir: str | None = None) -> tfds.core.DatasetInfo | None:
+    """What TFDS knows of the set `name` if it is prepared as ArrayRecord, else None.
+
+    Raises `InputError` if something else lies where the set would.
+    """
+    check_choice("dataset", name, NAMES)
+    builder = tfds.builder(name, data_dir=expand(data_dir))
+    if not builder.data_path.exists():
+        return None
+    if not builder.is_prepared() or not builder.info.splits:
+        raise InputError(f"{builder.data_dir}: not a prepared data set; remove or rename it")
+    require_array_record(builder)
+    return builder.info
+
+
+def expand(data_dir: str | None) -> str | None:
+    """TFDS's folder with `~` resolved, which TFDS does in one place and not in another."""
+    return str(epath.Path(data_dir).expanduser()) if data_dir else None
+
+
+def require_array_record(builder: tfds.core.DatasetBuilder) -> None:
+    """Raises `InputError` if a prepared set can only be read with TensorFlow."""
+    formats = builder.info.available_file_formats()
+    if tfds.core.FileFormat.ARRAY_RECORD not in formats:
+        stored = ", ".join(sorted(stored.value for stored in formats))
+        raise InputError(
+            f"{builder.data_dir}: prepared as {stored}, wanted array_record; give another "
+            "data_dir, or remove the folder and prepare it again"
+        )
+
+
+def prepare(
+    name: str, data_dir: str | None = None, source: str | None = None
+) -> tfds.core.DatasetInfo:
+    """Prepares the set `name` as ArrayRecord in `data_dir`, unless it is there already.
+
+    Args:
+      name: one of `NAMES`.
+      data_dir: TFDS's folder of data sets; None is TFDS's default.
+      source: a folder that holds the original files, packed or unpacked, or a tree of pictures
+        `<split>/<class>/*.png` (a slash in a class name is an underscore); None downloads.
+
+    Raises:
+      InputError: for files that are missing, broken or not this set's, and if a download fails.
+        Nothing is left that looks prepared.
+    """
+    info = find(name, data_dir)
+    if info is not None:
+        logging.info("%s is already prepared in %s", name, info.data_dir)
+        return info
+    folder = Path(source).expanduser() if source is not None else None
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"source={source!r}: not a folder")
+    builder = _builder(name, data_dir, folder)
+    try:
+        builder.download_and_prepare(
+            file_format="array_record",
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+        )
+    except OSError as error:
+        raise InputError(f"{name}: cannot prepare {builder.data_dir} ({error})") from error
+    return find(name, data_dir)
+
+
+def _builder(name: str, data_dir: str | None, source: Path | None) -> tfds.core.DatasetBuilder:
+    """TFDS's builder of `name` with the reading of original files replaced."""
+    stock = tfds.builder_cls(name)
+    with registered.skip_registration():
+        # TFDS finds checksums and metadata by the name of a builder and of its module.
+        cls = types.new_class(
+            stock.__name__,
+            (_ReadsWithoutTensorFlow, stock),
+            exec_body=lambda body: body.update(name=name, __module__=stock.__module__),
+        )
+    return cls(data_dir=expand(data_dir), source=source)
+
+
+class _ReadsWithoutTensorFlow:
+    """Goes before a stock builder: where its examples come from, as PNG bytes."""
+
+    def __init__(self, *, source: Path | None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._source = source
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        # Everything is read and checked here, not lazily in the generators, because TFDS rewords
+        # what a generator raises.
+        if self._source is None:
+            splits = raw_readers.read(self.name, self._download(dl_manager))
+        else:
+            splits = self._read_source(self._source)
+        if "cifar" in self.name:
+            self._name_cifar_classes()
+        return {split: self._generate_examples(split, data) for split, data in splits.items()}
+
+    def _generate_examples(
+        self, split: str, data: raw_readers.Original
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        # The key is the position, as in TFDS's own builders: its hash decides the stored order.
+        for index, image in enumerate(data.images):
+            example = {kind: labels[index] for kind, labels in data.labels.items()}
+            example["image"] = _encode_png(image)
+            if self.name in _ID_FORMATS:
+                example["id"] = _ID_FORMATS[self.name].format(split, index)
+            yield index, example
+
+    def _download(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Path]:
+        urls = {info.filename: url for url, info in self.url_infos.items()}
+        is_first_time = not any((self.data_dir_root / "downloads" / self.name).glob("*.INFO"))
+        try:
+            if is_first_time:
+                # Without a network, TFDS would retry for minutes.
+                requests.head(next(iter(urls.values())), timeout=10)
+            return {name: Path(path) for name, path in dl_manager.download(urls).items()}
+        except (
+            OSError,
+            download_util.DownloadError,
+            download_manager.NonMatchingChecksumError,
+        ) as error:
+            raise InputError(
+                f"{self.name}: download failed ({type(error).__name__}); fetch "
+                f"{' '.join(urls.values())} into a folder DIR by other means and run "
+                f"`python -m experiments.prepare_data --dataset={self.name} --source=DIR "
+                f"--data_dir={self.data_dir_root}`"
+            ) from error
+
+    def _read_source(self, source: Path) -> dict[str, raw_readers.Original]:
+        wanted = [info.filename for info in self.url_infos.values()]
+        files = raw_readers.locate(source, wanted)
+        if not files and (source / "train").is_dir():
+            return {split: self._read_tree(source, split) for split in self._num_examples}
+        missing = [name for name in wanted if name not in files]
+        if missing:
+            raise InputError(
+                f"{source}: missing {', '.join(missing)}, packed or unpacked; the other way is "
+                f"pictures in {', '.join(f'{split}/<class>/' for split in self._num_examples)}"
+            )
+        return raw_readers.read(self.name, files)
+
+    def _read_tree(self, source: Path, split: str) -> raw_readers.Original:
+        folders = tuple(name.replace("/", "_") for name in self._class_names)
+        missing = sorted(set(folders) - set(image_folder.class_names(source / split)))
+        if missing:
+            raise InputError(f"{source / split}: class folder {missing[0]} is missing")
+        paths, labels = image_folder.list_pictures(source / split, folders)
+        if len(paths) != self._num_examples[split]:
+            raise InputError(
+                f"{source / split}: {len(paths)} pictures, {self.name} has "
+                f"{self._num_examples[split]} in this split"
+            )
+        images = image_folder.read_exact(paths, self.info.features["image"].shape)
+        kinds = {"label": labels.astype(np.int64)}
+        if self.name == "cifar100":
+            kinds["coarse_label"] = raw_readers.coarse_labels(labels)
+        return raw_readers.Original(images, kinds)
+
+    def _name_cifar_classes(self) -> None:
+        self.info.features["label"].names = list(self._class_names)
+        if self.name == "cifar100":
+            coarse = self.info.features["coarse_label"]
+            coarse.names = list(raw_readers.CIFAR100_SUPERCLASSES)
+
+    @property
+    def _class_names(self) -> tuple[str, ...]:
+        return raw_readers.CLASSES.get(self.name) or tuple(self.info.features["label"].names)
+
+    @property
+    def _num_examples(self) -> dict[str, int]:
+        return raw_readers.NUM_EXAMPLES[self.name]
+
+
+def _encode_png(image: np.ndarray) -> bytes:
+    """A PNG of a uint8 image [height, width, 1 or 3]."""
+    stream = io.BytesIO()
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,95 @@
+"""A file of weights as a run's folder, and back: what `experiments.convert` does."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from configs import cifar10
+from resnet_jax import runs
+from resnet_jax.errors import InputError
+from resnet_jax.interop import pytorch_names, weight_files
+from resnet_jax.runs import arguments, lockfile, recipe
+from resnet_jax.training.checkpoints import Checkpoints
+from resnet_jax.training.schedules import Schedule
+from resnet_jax.training.state import TrainState, Window
+from resnet_jax.training.step import sgd
+from resnet_jax.training.weights import load_weights
+
+_NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
+
+
+def fill(workdir: Path, source: Path, dataset: str | None) -> str:
+    """Makes a run's folder of a file of weights; returns what to print."""
+    if runs.read_run(workdir).status != "missing":
+        raise InputError(f"workdir={str(workdir)!r}: holds a run already; choose another folder")
+    tensors = weight_files.read(source)
+    try:
+        weights = pytorch_names.from_torch(tensors)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    config = _config(weights, dataset)
+    config.converted_from = source.name
+    recipe.check(config)
+    with lockfile.claim(workdir):
+        runs.write_config(workdir, config.to_dict(), devices="none: converted weights")
+        with Checkpoints(workdir / "checkpoints") as checkpoints:
+            checkpoints.save(_state(weights, config))
+    net = " ".join([weights.name, *(f"{k}={v}" for k, v in weights.overrides.items())])
+    return (
+        f"{workdir}: {net}, {weights.num_classes} classes, from {source.name}; to score it: "
+        f"python -m experiments.evaluate --workdir={workdir}"
+    )
+
+
+def export(workdir: Path, output: Path, step: int | None) -> str:
+    """Writes the weights of a run's checkpoint to a file; returns what to print."""
+    weight_files.check_suffix(output)
+    net = recipe.architecture(recipe.load_config(workdir))
+    layout = "torchvision" if net.stem == "imagenet" else "akamaster"
+    pytorch_names.check_has(layout, net)
+    saved = load_weights(workdir / "checkpoints", step)
+    tensors = pytorch_names.to_torch(saved.variables, net, layout, num_batches=saved.step)
+    weight_files.write(output, tensors)
+    return f"{output}: {len(tensors)} tensors at step {saved.step}, under {layout}'s names"
+
+
+def _default_dataset(num_classes: int) -> str:
+    for name, count in _NUM_CLASSES.items():
+        if count == num_classes:
+            return name
+    raise InputError(
+        f"dataset=None: the weights tell {num_classes} classes apart; name the data set, for "
+        "example --dataset=image_folder,data_dir=/data/pets,image_size=224"
+    )
+
+
+def _config(weights: pytorch_names.Weights, dataset: str | None) -> ConfigDict:
+    """All fields that `experiments.evaluate` reads, and values for those that it does not."""
+    config = cifar10.recipe(weights.name)
+    config.model.update(weights.overrides)
+    name, fields = arguments.split(dataset, "")
+    name = name or _default_dataset(weights.num_classes)
+    if _NUM_CLASSES.get(name, weights.num_classes) != weights.num_classes:
+        raise InputError(
+            f"dataset={name!r}: has {_NUM_CLASSES[name]} classes; the weights tell "
+            f"{weights.num_classes} apart"
+        )
+    config.dataset.name = name
+    config.dataset.mean = config.dataset.std = "imagenet"
+    arguments.update(config.dataset, fields)
+    return config
+
+
+def _state(weights: pytorch_names.Weights, config: ConfigDict) -> TrainState:
+    """The weights as the state before a first step."""
+    variables = jax.tree.map(jnp.asarray, weights.variables)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=sgd(**config.optimizer).init(variables["params"]),
+        schedule=Schedule(num_steps=config.num_steps, **config.schedule).init(),
+        window=Window.empty(),
+    )

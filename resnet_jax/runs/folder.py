@@ -1,0 +1,289 @@
+"""What a run leaves behind: the one reader and writer of a run's folder (the workdir).
+
+    config.json     the whole resolved config, versions, devices and command; written first
+    metrics.jsonl   one JSON object a row: step, split, loss, error, …
+    summary.json    the final figures; written atomically and last: it means "complete"
+    error.txt       the traceback of a bug, if one ended the run
+    log.txt         what its processes printed, if a sweep started them
+    checkpoints/    the training state (resnet_jax.training.checkpoints)
+    tensorboard/    the same figures as metrics.jsonl, for TensorBoard
+
+Errors are fractions in [0, 1], times are seconds, and numbers that are not finite are `null`.
+Imports neither JAX nor Flax, so that results can be read anywhere.
+"""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_jax import __version__
+from resnet_jax.errors import InputError
+
+FORMAT = 1
+
+Row = dict[str, Any]
+
+WHERE_NOT_WHAT = (
+    *("num_devices", "parallel", "steps_per_dispatch", "deterministic", "onednn"),
+    *("remat", "scan_units"),
+    *("keep_checkpoints", "dataset.data_dir", "streaming.num_workers"),
+)
+"""Fields of a config that say where a run runs, not what it computes: it may continue under other
+values."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's folder as read from disk.
+
+    `status` is "completed" or "diverged" (there is a summary), "failed" (a bug's traceback),
+    "partial" (started, no summary yet) or "missing" (nothing there). `problems` has one line for
+    each damaged file.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    info: dict[str, Any]
+    rows: list[Row]
+    summary: dict[str, Any] | None
+    problems: list[str]
+    status: str
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def read_run(path: str | os.PathLike) -> Run:
+    """Reads a run's folder. Never raises for a damaged one: it says so in `problems`."""
+    path = Path(path)
+    problems: list[str] = []
+    info = _read_json(path / "config.json", problems) or {}
+    summary = _read_json(path / "summary.json", problems)
+    rows = _read_rows(path / "metrics.jsonl", problems)
+    if summary is not None:
+        status = summary.get("status", "completed")
+    elif (path / "error.txt").exists():
+        status = "failed"
+    else:
+        status = "partial" if (path / "config.json").exists() else "missing"
+    if status != "missing" and not info and not problems:
+        problems.append("config.json: missing")
+    return Run(path, info.pop("config", {}), info, rows, summary, problems, status)
+
+
+def find_runs(workdir: str | os.PathLike) -> list[Run]:
+    """The run in `workdir`, if it is one, and all runs in its sub-folders, by name."""
+    workdir = Path(workdir)
+    if not workdir.is_dir():
+        raise InputError(f"workdir={str(workdir)!r}: no such folder")
+    return [read_run(path) for path in (workdir, *sorted(workdir.iterdir())) if _is_run(path)]
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).exists() for name in ("config.json", "metrics.jsonl", "summary.json"))
+
+
+def final_training_figures(rows: list[Row], steps_per_epoch: int) -> dict[str, float | None]:
+    """Loss and error as the optimiser saw them over the last epoch, and images a second.
+
+    They are means over the training rows (augmented images, the batch's own statistics) that end
+    within the last `steps_per_epoch` steps, as the papers' training curves are; of a run of less
+    than ten epochs, within its last tenth. `images_per_second` is the median over all rows.
+    """
+    rows = [row for row in rows if row["split"] == "train"]
+    num_steps = rows[-1]["step"] if rows else 0
+    span = min(steps_per_epoch, num_steps / 10)
+    last = [row for row in rows if row["step"] > num_steps - span]
+    mean = lambda name: _mean([row[name] for row in last])
+    rates = [row["images_per_second"] for row in rows if row.get("images_per_second")]
+    return {
+        "train_loss": mean("loss"),
+        "train_error": mean("error"),
+        "images_per_second": statistics.median(rates) if rates else None,
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    return None if not values or None in values else sum(values) / len(values)
+
+
+def write_config(
+    workdir: Path, config: dict[str, Any], *, devices: str, class_names: Sequence[str] = ()
+) -> None:
+    """Writes `config.json`: the config, what it runs on, and the names of the classes if known."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {"python": platform.python_version(), "resnet_jax": __version__}
+    versions |= {package: importlib.metadata.version(package) for package in packages}
+    record = {
+        "format": FORMAT,
+        "config": config,
+        "versions": versions,
+        "devices": devices,
+        "class_names": list(class_names),
+        "processor": _processor(),
+        "command": shlex.join(["python", "-m", *_module_and_arguments()]),
+        "commit": _commit(),
+    }
+    write_json(workdir / "config.json", record)
+
+
+def _processor() -> str:
+    """The machine's processor and its number of cores, e.g. "Apple M3, 8 cores"."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _module_and_arguments() -> list[str]:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return [spec.name if spec else sys.argv[0], *sys.argv[1:]]
+
+
+def _commit() -> str | None:
+    """The checkout's commit, "+" appended if files differ from it; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        # A copy of the package in somebody else's repository is no checkout of this one.
+        ours = subprocess.run(
+            [*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True
+        )
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True)
+    except FileNotFoundError:  # no git on this machine
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout else "") if ours.returncode == 0 else None
+
+
+def as_json(value: Any) -> Any:
+    """A value as it comes back from a JSON file: tuples are lists, keys are strings."""
+    return json.loads(json.dumps(_finite(value), default=str))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` so that a reader sees the old file or the whole new one, never a part."""
+    text = json.dumps(_finite(value), indent=2, default=str) + "\n"
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file in one instant, whatever interrupts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file, _named(path):
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Puts the file's name into an error of writing to it (a full disk), which lacks one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+class MetricsLog:
+    """Appends rows to `metrics.jsonl` and TensorBoard.
+
+    Opened at a step, it first drops the rows after that step: they belong to work that was done
+    after the checkpoint from which the run now continues, and will be done again.
+    """
+
+    def __init__(self, workdir: Path, step: int = 0):
+        from resnet_jax.runs.tensorboard import (
+            Events,  # Here, because readers need no tensorboardX.
+        )
+
+        path = workdir / "metrics.jsonl"
+        self.rows = [row for row in _read_rows(path, []) if row.get("step", math.inf) <= step]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self._file = path.open("a", encoding="utf-8")
+        self._tensorboard = Events(workdir / "tensorboard", step + 1)
+
+    def append(self, row: Row) -> None:
+        """Adds one row; it is on disk when this returns."""
+        row = _finite(row)
+        self.rows.append(row)
+        with _named(Path(self._file.name)):
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._tensorboard.add(row)
+
+    def close(self) -> None:
+        self._file.close()
+        self._tensorboard.close()
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name}: cannot be read ({error})")
+        return None
+    if not isinstance(value, dict):
+        problems.append(f"{path.name}: not a JSON object")
+        return None
+    if value.get("format", FORMAT) > FORMAT:
+        problems.append(f"{path.name}: format {value['format']} is newer than this version reads")
+        return None
+    return value
+
+
+def _read_rows(path: Path, problems: list[str]) -> list[Row]:
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and "split" in row:
+            rows.append(row)
+        else:
+            problems.append(f"{path.name} line {number}: damaged or cut short")
+    return rows
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become None."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,184 @@
+"""Which runs a sweep is made of: their names, overrides, configs and commands."""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resnet_jax import runs
+from resnet_jax.errors import InputError
+from resnet_jax.runs import arguments, recipe
+from resnet_jax.sweeps.grid import Overrides, Sweep
+
+LONGEST_PERIODS = {
+    "log_every": 50,
+    "evaluate_every": 10,
+    "checkpoint_every": 10,
+    "schedule.warmup_steps": 10,
+}
+"""A run whose `num_steps` is scaled logs 50 times or more, evaluates and saves 10 times or more,
+and warms up for a tenth of its length or less. Periods that are shorter already stay."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One run of `experiments.train`.
+
+    Attributes:
+      name: of its folder.
+      overrides: all that differs from the config's defaults for that net.
+      arguments: of `experiments.train`, less the workdir.
+      config: with the overrides.
+    """
+
+    name: str
+    overrides: Overrides
+    arguments: tuple[str, ...]
+    config: ConfigDict
+
+    @functools.cached_property
+    def work(self) -> int:
+        """Steps times layers: how long runs take, one beside the other."""
+        return self.config.num_steps * recipe.architecture(self.config).depth
+
+
+def plan(
+    sweep: Sweep,
+    *,
+    pattern: str | None = None,
+    num_steps: int | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> list[PlannedRun]:
+    """The runs of a sweep, in its order.
+
+    Args:
+      sweep: what to run.
+      pattern: a regular expression; only runs whose name has a match for it are kept.
+      num_steps: length of every run; None for the config's. See `LONGEST_PERIODS`.
+      extra: further overrides of every run; they do not enter names.
+
+    Raises:
+      InputError: a pattern that matches nothing, an override of a field that is none, two runs
+        of one name.
+    """
+    if num_steps is not None and num_steps < 1:
+        raise InputError(f"num_steps={num_steps}: must be at least 1")
+    named = _named(sweep)
+    chosen = named if pattern is None else _matching(pattern, named)
+    planned = []
+    for name, own in chosen.items():
+        overrides = {**sweep.common, **own, **(extra or {})}
+        if num_steps is not None:
+            overrides |= _scaled(_get_config(sweep, overrides), num_steps)
+        config = _get_config(sweep, overrides)
+        planned.append(PlannedRun(name, overrides, _arguments(sweep.config, overrides), config))
+    return planned
+
+
+def check(planned: Sequence[PlannedRun], workdir: Path) -> None:
+    """Raises `InputError` if a run's config cannot work, or its folder holds another config's."""
+    for run in planned:
+        found = runs.read_run(workdir / run.name)
+        changed = recipe.differences(found.config, runs.as_json(run.config.to_dict()))
+        if found.config and changed:
+            raise InputError(
+                f"workdir={str(workdir)!r}: {run.name} is a run of another config "
+                f"({'; '.join(changed)}); choose another folder, or set these fields back"
+            )
+    for run in one_of_each_net(planned):
+        recipe.check(run.config)
+
+
+def one_of_each_net(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """One run of each config, whatever its seed."""
+    return list({net(run): run for run in reversed(planned)}.values())[::-1]
+
+
+def net(run: PlannedRun) -> str:
+    """The same text for runs that differ in nothing but the seed."""
+    return repr({key: value for key, value in run.overrides.items() if key != "seed"})
+
+
+def run_name(overrides: Overrides) -> str:
+    """A folder's name: the model, then what else is overridden, then the seed.
+
+    >>> run_name({"seed": 1, "model.name": "resnet-110", "model.order": "bn_after_add"})
+    'resnet-110-order-bn_after_add-seed1'
+    >>> run_name({"model.name": "resnet-110", "model.gate_bias": -6.0})
+    'resnet-110-gate_bias-6'
+    """
+    last = {key: value for key, value in overrides.items() if key == "seed"}
+    rest = {key: value for key, value in overrides.items() if key not in ("model.name", "seed")}
+    parts = [_part(key, value) for key, value in {**rest, **last}.items()]
+    return "-".join([re.sub(r"[^\w.-]", "_", overrides["model.name"]), *parts])
+
+
+def _part(path: str, value: Any) -> str:
+    field = path.removesuffix(".name").rpartition(".")[-1]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{field}{value:g}" if isinstance(value, float) else f"{field}{value}"
+    return f"{field}-{re.sub(r'[^A-Za-z0-9_.+-]+', '_', str(value)).strip('_')}"
+
+
+def _named(sweep: Sweep) -> dict[str, Overrides]:
+    named: dict[str, Overrides] = {}
+    for overrides in sweep.overrides:
+        if not overrides.get("model.name"):
+            raise InputError(f"{sweep.name}: get_sweep() yields {overrides} without model.name")
+        name = run_name(overrides)
+        if name in named:
+            raise InputError(f"{sweep.name}: two runs are called {name}: {overrides}")
+        named[name] = overrides
+    if not named:
+        raise InputError(f"{sweep.name}: get_sweep() yields no runs")
+    return named
+
+
+def _matching(pattern: str, named: Mapping[str, Overrides]) -> dict[str, Overrides]:
+    try:
+        chosen = {name: named[name] for name in named if re.search(pattern, name)}
+    except re.error as error:
+        raise InputError(f"filter={pattern!r}: not a regular expression ({error})") from error
+    if not chosen:
+        shown = [*named][:8]
+        others = len(named) - len(shown)
+        more = f" and {others} more" if others else ""
+        raise InputError(f"filter={pattern!r}: matches no run; they are {', '.join(shown)}{more}")
+    return chosen
+
+
+def _scaled(config: ConfigDict, num_steps: int) -> Overrides:
+    scaled = {"num_steps": num_steps}
+    for path, times in LONGEST_PERIODS.items():
+        section, _, field = path.rpartition(".")
+        period = (config[section] if section else config)[field]
+        longest = math.ceil(num_steps / times)
+        if period > longest:
+            scaled[path] = longest
+    return scaled
+
+
+def _get_config(sweep: Sweep, overrides: Overrides) -> ConfigDict:
+    argument, flags = _split(overrides)
+    return arguments.update(sweep.get_config(argument), flags)
+
+
+def _arguments(config: str, overrides: Overrides) -> tuple[str, ...]:
+    argument, flags = _split(overrides)
+    return (
+        f"--config={config}:{argument}",
+        *(f"--config.{path}={value}" for path, value in flags.items()),
+    )
+
+
+def _split(overrides: Overrides) -> tuple[str, Overrides]:
+    """The config's argument, and what it has no room for: values with a comma."""
+    fields = {path: value for path, value in overrides.items() if path != "model.name"}
+    flags = {path: value for path, value in fields.items() if "," in str(value)}
+    inside = [f"{path}={value}" for path, value in fields.items() if path not in flags]
+    return ",".join([overrides["model.name"], *inside]), flags
