@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_jax import analysis
+from resnet_jax import studies as analysis
 from resnet_jax.errors import InputError
 from resnet_jax.models.batch_norm_recalibration import with_statistics_of
 from resnet_jax.studies.networks import Subject, Variables, spread

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from resnet_jax import analysis, runs
+from resnet_jax import runs
+from resnet_jax import studies as analysis
 from resnet_jax.errors import InputError
 from resnet_jax.runtime import parallel
 from resnet_jax.studies.batches import batches
