@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from resnet_jax.data import device_dataset
 from resnet_jax.models import counting, zoo
 from resnet_jax.runtime import hlo_communication, parallel
-from resnet_jax.training import loop, schedules, state, step
+from resnet_jax.training import schedules, state, step, trainer
 
 
 class Machine(NamedTuple):
@@ -64,7 +64,7 @@ def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str,
     data = device_dataset.Resident(
         jnp.zeros((8, *shape), jnp.uint8), jnp.zeros(8, int), normalization
     )
-    advance = loop.make_advance(
+    advance = trainer.make_advance(
         step.make_train_step(
             model, optimizer, schedule, mesh=mesh, axis_name=parallel.axis_name(engine)
         ),

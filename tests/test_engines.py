@@ -9,7 +9,7 @@ import pytest
 
 from configs import digits
 from resnet_jax.errors import InputError
-from resnet_jax.runs import arguments
+from resnet_jax.runs import Recipe, arguments
 from resnet_jax.runtime import hlo_communication
 from resnet_jax.training.trainer import build
 
@@ -28,7 +28,7 @@ class Trained(NamedTuple):
 
 
 def config(**fields):
-    return arguments.update(digits.get_config(CONFIG), fields)
+    return Recipe.from_config(arguments.update(digits.get_config(CONFIG), fields))
 
 
 @functools.cache

@@ -14,10 +14,8 @@ import optax
 import optax.contrib
 from flax import struct
 
-from resnet_jax.errors import InputError, check_choice
+from resnet_jax.runs.recipe import Recipe, check_schedule
 
-SCHEDULES = ("steps", "plateau", "cosine", "constant")
-WARMUPS = ("none", "constant", "linear", "until_error")
 _SMOOTHING = 0.95  # of the training error that ends the "until_error" warm-up
 
 
@@ -68,39 +66,13 @@ class Schedule:
     warmup_learning_rate: float = 0.01
     warmup_error: float = 0.8
 
-    def __post_init__(self):
-        check_choice("name", self.name, SCHEDULES)
-        check_choice("warmup", self.warmup, WARMUPS)
-        for field in (
-            "learning_rate",
-            "decay_factor",
-            "warmup_learning_rate",
-            "warmup_error",
-            "patience",
-        ):
-            if not getattr(self, field) > 0:
-                raise InputError(f"{field}={getattr(self, field)!r}: must be above 0")
-        if self.warmup in ("constant", "linear") and self.warmup_steps < 1:
-            raise InputError(
-                f"warmup_steps={self.warmup_steps}: must be at least 1 with warmup={self.warmup!r}"
-            )
-        if self.warmup_error > 1:
-            raise InputError(f"warmup_error={self.warmup_error!r}: a fraction, at most 1")
-        self._check_boundaries()
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Schedule":
+        """The schedule of a run."""
+        return cls(num_steps=recipe.num_steps, **dataclasses.asdict(recipe.schedule))
 
-    def _check_boundaries(self) -> None:
-        steps = []
-        for boundary in self.boundaries:
-            fraction = isinstance(boundary, float)
-            number = fraction or isinstance(boundary, int)
-            if not (number and boundary > 0 and (boundary < 1 or not fraction)):
-                raise InputError(
-                    f"boundaries={tuple(self.boundaries)}: {boundary!r} is neither a "
-                    "step (a whole number above 0) nor a fraction of num_steps (between 0 and 1)"
-                )
-            steps.append(boundary * self.num_steps if fraction else boundary)
-        if steps != sorted(steps):
-            raise InputError(f"boundaries={tuple(self.boundaries)}: must be in ascending order")
+    def __post_init__(self):
+        check_schedule(self, self.num_steps)
 
     def init(self) -> ScheduleState:
         return ScheduleState(

@@ -1,5 +1,11 @@
-"""One update of the network's weights."""
+"""One update of the network's weights, of which parts may be frozen.
 
+A frozen stem or stage is a fixed function: its weights get no update and no decay, and its batch
+norms normalise by their running statistics, which stay. The part "batch_norm" is all batch norms
+of the network: scales, biases and statistics.
+"""
+
+import contextlib
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -12,12 +18,11 @@ from jax.sharding import Mesh
 
 from resnet_jax.errors import check_choice
 from resnet_jax.models.architecture import Architecture
+from resnet_jax.models.batch_norm import BatchNorm
+from resnet_jax.runs import recipe
 from resnet_jax.runtime import parallel
-from resnet_jax.training import freezing
 from resnet_jax.training.schedules import Schedule
 from resnet_jax.training.state import TrainState
-
-DECAYS = ("kernels", "all")
 
 Batch = tuple[jax.Array, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -40,7 +45,7 @@ def sgd(
       weight_decay_mask: "kernels" decays convolutions and the classifier; "all" also biases and
         batch norm's scales, as fb.resnet.torch does.
     """
-    check_choice("weight_decay_mask", weight_decay_mask, DECAYS)
+    check_choice("weight_decay_mask", weight_decay_mask, recipe.WEIGHT_DECAY_MASKS)
     mask = None if weight_decay_mask == "all" else _kernels
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask), optax.trace(momentum, nesterov)
@@ -79,7 +84,7 @@ def make_train_step(
       grad_accum_steps: parts in which the batch goes through the network, one after another, to
         save memory. The update is the same as for the whole batch where no batch-norm group is
         larger than a part.
-      frozen: parts of the net that stay as they are, see `freezing`; `optimizer` leaves them out.
+      frozen: parts of the network that stay as they are; `freeze_optimizer` leaves them out.
       mesh: devices that share the parts; without one a part stays where its examples are.
       axis_name: of `jax.pmap`, whose devices' means make the update: the batch is then a device's
         part. None where `jax.jit` divides the whole batch.
@@ -113,7 +118,7 @@ def make_train_step(
         state = state.replace(
             step=state.step + 1,
             params=params,
-            batch_stats=freezing.keep(state.batch_stats, batch_stats, frozen),
+            batch_stats=keep_frozen(state.batch_stats, batch_stats, frozen),
             opt_state=opt_state,
             schedule=schedule.after_step(state.schedule, error),
         )
@@ -139,8 +144,8 @@ def _gradients(
 
     def loss_of(params):
         """The mean loss; and it, the error and the batch statistics once more, as values."""
-        params = freezing.stop_gradients(params, frozen)
-        with freezing.as_fixed_functions(frozen):
+        params = stop_gradients(params, frozen)
+        with as_fixed_functions(frozen):
             logits, updates = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 images,
@@ -186,3 +191,59 @@ def _mean_over_parts(function: Callable, batch: Batch, keys: jax.Array) -> Any:
 
     total, _ = jax.lax.scan(body, zeros, (batch, keys))
     return jax.tree.map(lambda leaf: leaf / len(keys), total)
+
+
+def is_frozen(path: tuple[str, ...], frozen: Collection[str]) -> bool:
+    """Whether the variable or module at that path, such as ("stage1_unit2", "norm1"), is."""
+    top = path[0]
+    part = "stem" if top in ("stem", "stem_norm") else top.split("_")[0]
+    return part in frozen or (recipe.BATCH_NORM in frozen and any("norm" in name for name in path))
+
+
+def freeze_optimizer(
+    whole: optax.GradientTransformation, frozen: Collection[str]
+) -> optax.GradientTransformation:
+    """`whole` for what is trained, and no update for the rest, of which it keeps no state."""
+    if not frozen:
+        return whole
+    label = lambda path, _: "frozen" if is_frozen(path, frozen) else "trained"
+    transformations = {"trained": whole, "frozen": optax.set_to_zero()}
+    return optax.multi_transform(transformations, lambda params: _map(label, params))
+
+
+def stop_gradients(params: Any, frozen: Collection[str]) -> Any:
+    """The parameters; nothing is differentiated further back than the first that is trained."""
+    if not frozen:
+        return params
+    return _map(
+        lambda path, leaf: jax.lax.stop_gradient(leaf) if is_frozen(path, frozen) else leaf, params
+    )
+
+
+def keep_frozen(old: Any, new: Any, frozen: Collection[str]) -> Any:
+    """The `new` batch statistics, but the `old` ones, to the bit, of what is frozen."""
+    if not frozen:
+        return new
+    return _map(lambda path, before, after: before if is_frozen(path, frozen) else after, old, new)
+
+
+def as_fixed_functions(frozen: Collection[str]) -> contextlib.AbstractContextManager:
+    """Within, frozen batch norms of a net that is traced run in evaluation mode."""
+    if not frozen:
+        return contextlib.nullcontext()
+
+    def interceptor(call: Callable, args, kwargs, context):
+        module = context.module
+        if isinstance(module, BatchNorm) and is_frozen(module.path, frozen):
+            return call(*args[:1], train=False)
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(interceptor)
+
+
+def _map(function: Callable, *trees: Any) -> Any:
+    """Maps over leaves with the names that lead to them first."""
+    names = lambda path: tuple(entry.key for entry in path)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, *leaves: function(names(path), *leaves), *trees
+    )

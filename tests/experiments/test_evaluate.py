@@ -14,8 +14,8 @@ from configs import cifar10
 from experiments import train
 from resnet_jax.errors import InputError
 from resnet_jax.models.batch_norm_recalibration import with_statistics_of
-from resnet_jax.runs import arguments
-from resnet_jax.training import inference, run_evaluation
+from resnet_jax.runs import Recipe, arguments
+from resnet_jax.training import inference
 
 SIZE = 16
 
@@ -47,7 +47,7 @@ def run(tmp_path_factory) -> Path:
     )
     config = arguments.update(cifar10.recipe("resnet-8"), arguments.split(fields, "")[1])
     config.dataset.data_dir = str(take_pictures(folder / "pictures"))
-    assert train.train(config, folder / "run") == 0
+    assert train.train(Recipe.from_config(config), folder / "run") == 0
     return folder / "run"
 
 
@@ -73,7 +73,7 @@ def test_view_shows_every_picture_of_the_split_once(view, run, run_command):
 
 
 def test_views_do_not_depend_on_the_batch(run):
-    whole = run_evaluation.answer(run, "test", view="multi-scale")
+    whole = inference.evaluate(run, "test", view="multi-scale")
     net = inference.load(run)
     net.config.batch_size = 1
     from resnet_jax.data import photographs
@@ -92,16 +92,16 @@ def test_views_do_not_depend_on_the_batch(run):
 def test_recomputed_statistics_are_the_mean_over_whole_groups(view, run, monkeypatch):
     """21 training pictures are five groups of 4; the net then says something else."""
     seen = []
-    plain = run_evaluation.mean_over_groups
+    plain = inference.mean_over_groups
 
     def spy(model, variables, batches):
         batches = list(batches)
         seen.append((variables, batches, plain(model, variables, batches)))
         return seen[-1][-1]
 
-    monkeypatch.setattr(run_evaluation, "mean_over_groups", spy)
-    answers = run_evaluation.answer(run, "test", view=view, recalibrate_batch_norm=True)
-    assert answers.figures()["groups"] == 5
+    monkeypatch.setattr(inference, "mean_over_groups", spy)
+    answers = inference.evaluate(run, "test", view=view, recalibrate_batch_norm=True)
+    assert answers.metrics()["groups"] == 5
     ((variables, batches, found),) = seen
     images = np.concatenate([np.asarray(batch) for batch in batches])
     assert len(images) == 20
@@ -115,7 +115,7 @@ def test_recomputed_statistics_are_the_mean_over_whole_groups(view, run, monkeyp
         found["batch_stats"],
         *alone,
     )
-    running = run_evaluation.answer(run, "test", view=view)
+    running = inference.evaluate(run, "test", view=view)
     assert not np.allclose(answers.logits, running.logits)
 
 
@@ -183,4 +183,4 @@ def test_data_sets_of_one_size_have_one_view(tmp_path):
     runs.write_config(tmp_path, config.to_dict(), devices="none")
     message = r"test_crops='10-crop': digits's pictures are all 8×8: there is one view"
     with pytest.raises(InputError, match=message):
-        run_evaluation.answer(tmp_path, "test", view="10-crop")
+        inference.evaluate(tmp_path, "test", view="10-crop")

@@ -76,10 +76,13 @@ def fields(*pairs: tuple[str, str]) -> list[Case]:
 
 
 CONFIGS = fields(
-    ("sede=1", "no config field 'sede': allowed are batch_size"),
-    ("optimizer.name=adam", "'optimizer.name': allowed in optimizer are momentum, nesterov"),
-    ("optimizr.momentum=0.8", "'optimizr.momentum': allowed are batch_size"),
-    ("lr=0.1", "nearest: schedule.learning_rate"),
+    ("sede=1", "no config field 'sede' (nearest: seed); allowed are batch_size"),
+    ("optimizer.name=adam", "'optimizer.name'; allowed in optimizer are momentum, nesterov"),
+    (
+        "optimizr.momentum=0.8",
+        "'optimizr.momentum' (nearest: optimizer.momentum); allowed are batch_size",
+    ),
+    ("l_r=0.1", "no config field 'l_r'; allowed are"),
     ("seed.x=1", "no config field 'seed.x'"),
     ("optimizer=adam", "config field 'optimizer' is a section; set its fields: optimizer.momentum"),
     ("optimizer={{'momentum':0.5}}", "config field 'optimizer' is a section; set its fields: "),

@@ -14,8 +14,8 @@ from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.interop import export, pytorch_names, weight_files
 from resnet_jax.models import zoo
-from resnet_jax.runs import arguments
-from resnet_jax.training import inference, prediction
+from resnet_jax.runs import Recipe, arguments
+from resnet_jax.training import inference
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 
@@ -43,7 +43,7 @@ def run(tmp_path_factory) -> Path:
     )
     config = arguments.update(cifar10.recipe("resnet-8"), arguments.split(fields, "")[1])
     config.dataset.data_dir = str(folder / "pictures")
-    assert train.train(config, folder / "run") == 0
+    assert train.train(Recipe.from_config(config), folder / "run") == 0
     assert runs.read_run(folder / "run").summary["test_error"] == 0
     shutil.rmtree(folder / "pictures")
     return folder / "run"
@@ -105,12 +105,12 @@ def test_files_are_seen_as_the_test_split_is(run, tmp_path):
     for colour in COLOURS:
         for split in ("train", "test"):
             paint(tmp_path / "p" / split / colour / "0.png", colour, 37, 52)
-    from resnet_jax.training import run_evaluation
+    from resnet_jax.training import inference
 
-    answers = run_evaluation.answer(run, "test", data_dir=str(tmp_path / "p"))
+    answers = inference.evaluate(run, "test", data_dir=str(tmp_path / "p"))
     net = inference.load(run)
     paths = [tmp_path / "p" / "test" / name / "0.png" for name in net.class_names]
-    found = list(prediction.predict(net, paths, 3, view=None, maps=None))
+    found = list(inference.predict(net, paths, 3, view=None, cams=None))
     expected = {
         label: np.exp(row) / np.exp(row).sum()
         for label, row in zip(answers.labels, answers.logits.astype(np.float64), strict=True)
