@@ -64,7 +64,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
 
 
 def _config_of(start: str) -> dict[str, Any]:
-    config = read_run(Path(start)).config
+    config = read_run(Path(start).expanduser()).config
     if not {"model", "dataset"} <= config.keys():
         raise InputError(f"init_from={start!r}: no run in this folder (no config.json of one)")
     return config

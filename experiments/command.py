@@ -17,7 +17,7 @@ from resnet_jax.errors import (
     mistake_in_file,
     storage_failure,
 )
-from resnet_jax.runs.arguments import check_field
+from resnet_jax.runs.arguments import check_field, parse_value, update
 
 
 def run(
@@ -51,8 +51,11 @@ def run(
 def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
     try:
         positional = flags.FLAGS(argv)
+        _expand_home()
         for value in flags.FLAGS.flag_values_dict().values():
             hasattr(value, "items")  # A config file that is missing shows only when it is used.
+    except SystemExit:  # of --help, with code 1
+        sys.exit(0)
     # ml_collections reports misspelt fields and wrong values with these.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         stray = _stray(argv) if arguments is None and isinstance(error, flags.Error) else None
@@ -69,6 +72,18 @@ def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
     if whole and (wrong := _wrong_field(argv)):
         raise InputError(wrong)
     return positional
+
+
+def _expand_home() -> None:
+    """A shell expands "~" only where a word begins, which in --workdir=~/runs it does not."""
+    for flag in map(flags.FLAGS.__getitem__, flags.FLAGS):
+        value = flag.value
+        if isinstance(value, str) and value.startswith("~"):
+            flag.value = str(Path(value).expanduser())
+        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+            flag.value = [
+                str(Path(item).expanduser()) if item.startswith("~") else item for item in value
+            ]
 
 
 def _unexpected(word: str) -> str:
@@ -109,15 +124,22 @@ def _mistake(error: BaseException, argv: list[str]) -> str:
 
 
 def _wrong_field(argv: list[str]) -> str | None:
-    """What is wrong with the path in a `--config.path=value`, if anything is."""
+    """What is wrong with a `--config.path=value`, if anything is."""
     file = re.search(r"\0--?config[=\0]([^\0]+)", "\0".join(argv))
-    paths = [found[1] for word in argv if (found := re.match(r"--?(?:no)?config\.([^=]+)", word))]
-    if not (file and paths):
+    pattern = r"--?(no)?config\.([^=]+)(?:=(.*))?$"
+    given = [found for word in argv if (found := re.match(pattern, word, re.DOTALL))]
+    if not (file and given):
         return None
     try:
         config = flags.FLAGS["config"].parser.parse(file[1])
-        for path in paths if isinstance(config, ConfigDict) else ():
+        if not isinstance(config, ConfigDict):
+            return None
+        for no, path, value in map(
+            re.Match.groups, given if isinstance(config, ConfigDict) else ()
+        ):
             check_field(config, path)
+            if value is not None and not no:
+                update(config, {path: parse_value(value)})
     except InputError as error:
         return str(error)
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -12,7 +12,7 @@ from resnet_jax.runs import Row
 
 
 class Display:
-    """Shows the rows of a run as they come.
+    """Shows the rows of a run as they are logged.
 
     The remaining time is reckoned from the steps of this process after its first row, so that
     neither compilation nor an earlier part of the run bends it.
@@ -35,13 +35,13 @@ class Display:
     def show(self, row: Row) -> None:
         """Takes a row of `metrics.jsonl`."""
         if row["split"] != "train":
-            self._say(f"step {row['step']:>6}  {row['split']:<5} {_errors(row)}")
+            self.say(f"step {row['step']:>6}  {row['split']:<5} {_errors(row)}")
             return
-        figures = f"{_errors(row)}  rate {row['learning_rate']:.4g}{self._speed(row)}"
+        figures = f"{_errors(row)}  lr {row['learning_rate']:.4g}{self._speed(row)}"
         if self._live:
             self._progress.update(self._task, completed=row["step"], figures=figures)
         else:
-            self._say(f"step {row['step']:>6}  train {figures}")
+            self.say(f"step {row['step']:>6}  train {figures}")
 
     def _speed(self, row: Row) -> str:
         rate = row.get("images_per_second")
@@ -55,7 +55,8 @@ class Display:
             text += f"  ETA {datetime.timedelta(seconds=left)}"
         return text
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Prints a line, on a terminal above the bar."""
         self._progress.console.print(line, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> "Display":

@@ -33,11 +33,11 @@ def train(recipe: Recipe, workdir: Path) -> int:
       InputError: the data, the devices or the folder do not suit the recipe.
     """
     with StopSignals() if multihost.size() == 1 else multihost.StopTogether() as stop:
+        if is_complete(recipe, workdir):
+            return 0
         # Only now, because loading JAX and its libraries takes a second or two.
         from resnet_jax.training.trainer import build
 
-        if is_complete(recipe, workdir):
-            return 0
         experiment = build(recipe)
         with _claimed(workdir):
             # Again, because another process may have trained there in the meantime.
@@ -156,6 +156,7 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
         step = int(state.step)
         rows: list[runs.Row] = []
         outlets: list[Callable[[runs.Row], None]] = []
+        note: Callable[[str], None] = lambda line: None
         if multihost.is_first():
             runs.write_config(
                 workdir,
@@ -165,14 +166,16 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
             )
             metrics = stack.enter_context(runs.MetricsLog(workdir, step))
             display = stack.enter_context(Display(recipe.model.name, recipe.num_steps, step))
-            rows, outlets = metrics.rows, [metrics.append, display.show]
+            rows, outlets, note = metrics.rows, [metrics.append, display.show], display.say
+        for line in [_beginning(experiment, step), *recipe.notes()]:
+            note(line)
 
         def log(row: runs.Row) -> None:
             for outlet in outlets:
                 outlet(row)
 
         seconds = max((row.get("seconds", 0.0) for row in rows), default=0.0)
-        state, status = experiment.train(state, checkpoints, log, stop.asked, seconds)
+        state, status = experiment.train(state, checkpoints, log, stop.asked, seconds, note)
     if not multihost.is_first():
         return STOPPED if status == "stopped" else 0
     if status == "stopped":
@@ -182,6 +185,18 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
     runs.write_json(workdir / "summary.json", summary)
     print(_verdict(summary))
     return 0
+
+
+def _beginning(experiment: "Experiment", step: int) -> str:
+    """What is trained on what, for whoever waits for the first step."""
+    recipe, shape = experiment.recipe, experiment.image_shape
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in experiment.splits.items())
+    parameters = experiment.count().num_params
+    return (
+        f"{recipe.model.name} ({parameters:,} parameters) on {recipe.dataset.name}: "
+        f"{sizes} images of {'×'.join(map(str, shape))}, {len(experiment.class_names)} classes; "
+        f"{_devices(experiment)}; {f'resuming at step {step}, ' if step else ''}compiling"
+    )
 
 
 def _summary(experiment: "Experiment", rows: list[runs.Row], status: str, diverged_at: int) -> dict:

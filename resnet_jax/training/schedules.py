@@ -103,6 +103,11 @@ class Schedule:
         warming = state.warming & (running >= self.warmup_error)
         return state.replace(warming=warming, train_error=running)
 
+    def warms_up_late(self, state: ScheduleState, step: int) -> bool:
+        """Whether the "until_error" warm-up still runs after a tenth of the run (v1: 400 steps)."""
+        late = self.warmup == "until_error" and step >= self.num_steps / 10
+        return late and bool(state.warming)
+
     def after_validation(self, state: ScheduleState, error: float) -> ScheduleState:
         """Takes note of the whole validation split's error."""
         if self.name != "plateau":

@@ -321,12 +321,23 @@ class Experiment:
         log: Callable[[Row], None],
         should_stop: Callable[[], bool],
         seconds: float,
+        note: Callable[[str], None] = print,
     ) -> tuple[state.TrainState, str]:
-        """Trains from `start`; see `fit`."""
+        """Trains from `start`; see `fit`. What a reader of the log should know goes to `note`."""
         splits, advance = self.splits, self.make_advance()
         evaluate_split = self.make_evaluate()
+        told = False
 
         def evaluate(current: state.TrainState, at: int) -> state.TrainState:
+            nonlocal told
+            if not told and self.schedule.warms_up_late(current.schedule, at):
+                told = True
+                note(
+                    f"step {at}: still warming up at a learning rate of "
+                    f"{self.schedule.warmup_learning_rate:g}, for the training error has not "
+                    f"fallen below {self.schedule.warmup_error:.0%} "
+                    "(schedule.warmup='until_error')"
+                )
             for name in [name for name in splits if name != "train"]:
                 figures = evaluate_split(current.variables, splits[name])
                 log({"step": at, "split": name, **figures})

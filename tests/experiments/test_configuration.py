@@ -1,5 +1,6 @@
 """A wrong config ends in one line that names the field, and exit code 2, before anything starts."""
 
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from configs import cifar10, cifar100, digits
 from resnet_jax import runs
 from resnet_jax.errors import InputError
-from resnet_jax.runs import Recipe, load_recipe, recipe
+from resnet_jax.runs import Recipe, load_recipe, recipe, write_config
 from resnet_jax.training.run import check_dataset
 
 WRONG = [
@@ -168,3 +169,27 @@ def test_missing_flag_is_named():
     result = subprocess.run(argv, capture_output=True, text=True)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "workdir" in result.stderr
+
+
+def train(*flags: str, **kwargs):
+    argv = [sys.executable, "-m", "experiments.train", *flags]
+    return subprocess.run(argv, capture_output=True, text=True, **kwargs)
+
+
+def test_help_is_no_failure():
+    assert train("--help").returncode == 0
+
+
+def test_fields_of_a_config_are_printed_with_value_type_and_meaning():
+    done = train("--config=configs/digits.py:resnet-20,lr=0.05", "--help_config")
+    assert done.returncode == 0
+    assert "schedule.learning_rate = 0.05  (float)\n    before any drop\n" in done.stdout
+
+
+def test_home_is_found_in_a_flag(tmp_path):
+    """The folder holds other runs, which is said of the path that was meant."""
+    write_config(tmp_path / "runs" / "other", digits.get_config().to_dict(), devices="none")
+    done = train(
+        "--config=configs/digits.py", "--workdir=~/runs", env={**os.environ, "HOME": str(tmp_path)}
+    )
+    assert f"workdir='{tmp_path}/runs' holds folders of runs" in done.stderr

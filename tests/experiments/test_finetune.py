@@ -14,7 +14,8 @@ from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.runs import Recipe, arguments
 from resnet_jax.runtime.signals import StopSignals
-from resnet_jax.training.checkpoints import load_weights
+from resnet_jax.studies import networks
+from resnet_jax.training.checkpoints import Checkpoints, load_weights
 
 SHORT = "batch_size=8,num_steps=6,log_every=2,evaluate_every=6,checkpoint_every=3,num_devices=1"
 
@@ -78,6 +79,25 @@ def test_first_weights_are_the_other_runs_and_the_classifier_is_new(pretrained, 
     run = runs.read_run(tmp_path / "run")
     assert run.info["class_names"] == ["ash", "beech", "cedar"]
     assert run.config["init_from"] == str(pretrained)
+
+
+def test_first_weights_stay_when_later_checkpoints_are_pruned(pretrained, pictures, tmp_path):
+    config = tuned(pretrained, pictures, ",max_to_keep=1")
+    assert train.train(Recipe.from_config(config), tmp_path / "run") == 0
+    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.steps == [0, 6]
+    (network,) = networks.collect([str(tmp_path / "run")])
+    first, theirs = flatten_dict(network.at(0)), weights(pretrained)
+    assert all(np.array_equal(first[p], theirs[p]) for p in first if not is_classifier(p))
+
+
+def test_first_weights_that_are_gone_are_refused_and_not_drawn_anew(pretrained, pictures, tmp_path):
+    config = tuned(pretrained, pictures)
+    assert train.train(Recipe.from_config(config), tmp_path / "run") == 0
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "0")
+    (network,) = networks.collect([str(tmp_path / "run")])
+    with pytest.raises(InputError, match=r"step=0: .* began with the weights of .*pretrained"):
+        network.at(0)
 
 
 def test_stopped_run_ends_with_the_same_bits_even_if_the_other_is_gone(

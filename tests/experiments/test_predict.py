@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,16 @@ def test_broken_and_missing_files_get_a_line_each_and_the_others_are_done(
     assert (done.code, done.stderr) == (2, "")
     assert "unreadable picture" in first["error"]
     assert second["classes"][0]["class"] == "green"
+
+
+def test_network_loads_in_a_process_that_has_computed_already(run):
+    code = (
+        "import sys, jax; jax.numpy.ones(1).sum()\n"
+        "from resnet_jax.training import inference\n"
+        "print(inference.load(sys.argv[1]).step)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True)
+    assert done.stdout.strip().isdecimal(), done.stderr
 
 
 def test_files_are_seen_as_the_test_split_is(run, tmp_path):

@@ -86,6 +86,22 @@ def test_run_leaves_the_files_of_the_contract(finished):
         assert run.summary[key] is not None, key
 
 
+def test_first_line_says_what_is_trained_on_what_and_where(tmp_path, capsys):
+    train.train(tiny(num_devices=1), tmp_path)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == (
+        "resnet-8 (4,934 parameters) on digits: 200 train, 50 test images of 8×8×1, 10 classes; "
+        "1 x cpu; compiling"
+    )
+
+
+def test_warm_up_that_has_not_ended_is_told_once(tmp_path, capsys):
+    fields = {"schedule.warmup": "until_error", "schedule.warmup_error": 1e-6}
+    train.train(tiny(**fields, evaluate_every=4), tmp_path)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "warming up" in line]
+    assert line.startswith("step 4: still warming up at a learning rate of 0.01, for the training")
+
+
 def test_same_config_gives_the_same_bits(finished, tmp_path):
     train.train(tiny(), tmp_path)
     assert_same_run(tmp_path, finished)

@@ -130,3 +130,12 @@ def test_reading_runs_needs_no_jax():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_run_keeps_the_identity_of_its_first_start(tmp_path):
+    for folder in ("a", "a", "b"):
+        runs.write_config(tmp_path / folder, {"seed": 0}, devices="none")
+        first = runs.read_run(tmp_path / "a").info["run_id"]
+    runs.write_config(tmp_path / "a", {"seed": 0}, devices="none")
+    assert runs.read_run(tmp_path / "a").info["run_id"] == first
+    assert runs.read_run(tmp_path / "b").info["run_id"] != first

@@ -99,3 +99,14 @@ def test_other_schedules_do_not_listen_to_the_validation_error():
 def test_wrong_schedule_says_what_is_allowed(fields, message):
     with pytest.raises(InputError, match=message):
         Schedule(**{"name": "steps", "num_steps": 10, "learning_rate": 0.1, **fields})
+
+
+def test_warm_up_that_does_not_end_is_known_after_a_tenth_of_the_run():
+    schedule = Schedule("steps", 1000, 0.1, (0.5, 0.75), warmup="until_error")
+    failing = schedule.after_step(schedule.init(), jnp.float32(0.9))
+    assert not schedule.warms_up_late(failing, 99)
+    assert schedule.warms_up_late(failing, 100)
+    for _ in range(100):
+        learning = schedule.after_step(failing, jnp.float32(0.1))
+        failing = learning
+    assert not schedule.warms_up_late(learning, 100)

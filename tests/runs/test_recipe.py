@@ -1,0 +1,142 @@
+"""A config becomes a recipe once: typed, whole, checked, and without JAX."""
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from configs import cifar10, digits, imagenet
+from resnet_jax.errors import InputError
+from resnet_jax.runs import Recipe, arguments, load_recipe, recipe, write_config
+from resnet_jax.training import schedules
+
+
+def of(argument: str) -> Recipe:
+    return Recipe.from_config(digits.get_config(argument))
+
+
+@pytest.mark.parametrize("config", [digits.get_config(), imagenet.get_config()])
+def test_recipe_has_the_configs_paths_and_values(config):
+    made = Recipe.from_config(config)
+    assert made.to_dict() == config.to_dict()
+    assert made.schedule.learning_rate == config.schedule.learning_rate
+    assert Recipe.from_config(made.to_dict()) == made
+
+
+def test_recipe_comes_back_from_the_runs_folder(tmp_path):
+    made = of("resnet-20,schedule.boundaries=(100,0.6),dataset.flip=true")
+    write_config(tmp_path, made.to_dict(), devices="none")
+    assert load_recipe(tmp_path) == made
+
+
+def test_recipe_cannot_be_changed_and_what_is_made_of_it_is_checked():
+    made = of("resnet-20")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.seed = 1
+    assert made.replace(**{"model.width": 8}).architecture.width == 8
+    with pytest.raises(InputError, match=r"dataset.crop_padding=-1: must not be negative"):
+        made.replace(**{"dataset.crop_padding": -1})
+
+
+def test_every_check_is_made_without_jax():
+    code = (
+        "import sys\n"
+        "from configs import digits\n"
+        "from resnet_jax.runs import Recipe\n"
+        "from resnet_jax.training.run import check_dataset\n"
+        "check_dataset(Recipe.from_config(digits.get_config('resnet-20')))\n"
+        "sys.exit('jax' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_lists_of_what_may_be_chosen_are_those_of_the_implementations():
+    from resnet_jax.data import crops, device_dataset
+    from resnet_jax.models import resnet
+    from resnet_jax.runtime import parallel
+    from resnet_jax.training import step
+
+    for listed, implemented in (
+        (recipe.REMATS, resnet.REMATS),
+        (recipe.ENGINES, parallel.ENGINES),
+        (recipe.MEANS, device_dataset.MEANS),
+        (recipe.COLOR_MEANS, device_dataset.COLOR_MEANS),
+        (recipe.STDS, device_dataset.STDS),
+        (recipe.AUGMENTATIONS, crops.AUGMENTATIONS),
+    ):
+        assert set(listed) == set(implemented)
+    for mask in recipe.WEIGHT_DECAY_MASKS:
+        step.sgd(weight_decay_mask=mask)
+    fields = {field.name for field in dataclasses.fields(recipe.Schedule)}
+    assert {*inspect.signature(schedules.Schedule).parameters} == {*fields, "num_steps"}
+
+
+def test_runtime_and_legacy_fields_are_fields():
+    paths = {path for path, *_ in recipe.describe_fields(Recipe.from_config(imagenet.get_config()))}
+    assert {*recipe.RUNTIME_FIELDS, *recipe.LEGACY_DEFAULTS} <= paths
+
+
+def test_every_field_of_a_config_is_described_with_type_value_and_meaning():
+    described = recipe.describe_fields(of("resnet-20"))
+    assert ("schedule.learning_rate", "float", 0.1, "before any drop") in described
+    assert all(meaning for *_, meaning in described)
+
+
+def test_field_that_older_runs_lack_has_the_value_that_stood_for_it():
+    old = digits.get_config().to_dict()
+    for path in recipe.LEGACY_DEFAULTS:
+        section, _, name = path.rpartition(".")
+        (old[section] if section else old).pop(name, None)
+    made = Recipe.from_config(old)
+    assert (made.parallel, made.deterministic, made.remat) == ("jit", False, "none")
+    assert recipe.differences(old, {**old, "init_from": None, "freeze": None}) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("resnet-20,seed=4294967296", "seed=4294967296: must be at most 4294967295"),
+        ("resnet-20,model.width=1000000", "model.width=1000000.* alone take about .* GB"),
+        ("resnet-20,batch_size=128000000", "batch_size=128000000: .* alone take about .* GB"),
+        ("resnet-60000000002", "its weights, gradients and momentum alone take about .* GB"),
+    ],
+)
+def test_seed_out_of_range_and_what_no_memory_holds_are_refused_at_once(argument, message):
+    with pytest.raises(InputError, match=message):
+        of(argument)
+
+
+def test_largest_papers_networks_are_not_refused():
+    Recipe.from_config(cifar10.get_config("resnet-1202"))
+    Recipe.from_config(imagenet.get_config("resnet-200,batch_size=1024"))
+
+
+def test_imagenet_network_on_small_images_is_told():
+    (note,) = Recipe.from_config(cifar10.get_config("resnet-18")).notes()
+    assert "leave 1×1 of 32×32 images; the CIFAR network of about that depth is resnet-20" in note
+    assert Recipe.from_config(imagenet.get_config("resnet-18")).notes() == []
+    assert Recipe.from_config(cifar10.get_config("resnet-56")).notes() == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "path", "value"),
+    [
+        ("schedule.boundaries=(0.3,0.6)", "schedule.boundaries", (0.3, 0.6)),
+        ("schedule.boundaries=(0.3,0.6),seed=3", "seed", 3),
+        ("dataset.data_dir=/data/cats,dogs,seed=3", "dataset.data_dir", "/data/cats,dogs"),
+        ("dataset.data_dir='/data/a,b=c',seed=3", "dataset.data_dir", "/data/a,b=c"),
+        ("dataset.train=train[:10]+train[20:30]", "dataset.train", "train[:10]+train[20:30]"),
+        ("lr=0.05", "schedule.learning_rate", 0.05),
+        ("dataset.flip=true", "dataset.flip", True),
+    ],
+)
+def test_values_with_commas_brackets_and_short_names_are_understood(argument, path, value):
+    assert arguments.split(f"plain-8,{argument}", "")[1][path] == value
+    assert arguments.split(f"plain-8,{argument}", "")[0] == "plain-8"
+
+
+def test_paths_begin_at_home_where_they_say_so(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert of("resnet-20,dataset.data_dir=~/sets").dataset.data_dir == "/home/someone/sets"
