@@ -37,13 +37,15 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     config.batch_size = asked["batch_size"]
     config = Recipe.from_config(config)
     num_examples = max(asked["num_examples"], config.batch_size)
-    subject = trainer.of_noise(config, asked["image_shape"], asked["num_classes"], num_examples)
+    subject = trainer.with_random_data(
+        config, asked["image_shape"], asked["num_classes"], num_examples
+    )
     clock = _Laps(began)
     found: dict[str, Any] = {"model": config.model.name, "setup_seconds": clock.lap()}
     state = jax.block_until_ready(subject.initial_state())
     found["init_seconds"] = clock.lap()
-    data, chunk = subject.splits["train"], subject.calendar().chunk
-    advance = subject.make_advance()
+    data, chunk = subject.splits["train"], subject.intervals().steps_per_call
+    advance = subject.make_run_steps()
     lowered = advance.lower(state, data, 0, chunk)
     found["trace_seconds"] = clock.lap()
     program = lowered.compile()

@@ -64,7 +64,7 @@ def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str,
     data = device_dataset.Resident(
         jnp.zeros((8, *shape), jnp.uint8), jnp.zeros(8, int), normalization
     )
-    advance = trainer.make_advance(
+    advance = trainer.make_run_steps(
         step.make_train_step(
             model, optimizer, schedule, mesh=mesh, axis_name=parallel.axis_name(engine)
         ),

@@ -36,7 +36,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
 
 
 def begin(argument: str | None) -> tuple[ConfigDict, dict[str, Any]]:
-    """The recipe for the argument's net, with the split that it names, and its other fields."""
+    """The recipe for the argument's network, with the split that it names, and its other fields."""
     name, fields = arguments.split(argument, "resnet-20")
     split = fields.pop("split", "50k")
     check_choice("split", split, SPLITS)
@@ -145,7 +145,7 @@ def _schedule(name: str) -> ConfigDict:
 
 
 def _warmup(name: str) -> str:
-    """By training error from 110 layers on (v1 §4.2); for 400 steps in v2's pre-activation nets."""
+    """By training error from 110 layers on (v1 §4.2); for 400 steps in v2 (preact)."""
     if name.startswith("preact"):
         return "constant"
     return "until_error" if zoo.depth(name) >= 110 else "none"

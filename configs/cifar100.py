@@ -16,5 +16,5 @@ def get_config(argument: str | None = None) -> ConfigDict:
     """The config of "model-name[,split=45k/5k][,key=value…]"; None stands for resnet-20."""
     config, fields = cifar10.begin(argument)
     config.dataset.name = "cifar100"
-    config.schedule.warmup = "constant"  # v2, appendix: 400 steps for every net
+    config.schedule.warmup = "constant"  # v2, appendix: 400 steps for every network
     return arguments.update(config, fields)

@@ -1,17 +1,17 @@
-r"""Your own pictures, on the weights of a net that has been trained before.
+r"""Your own images, on the weights of a network that has been trained before.
 
     python -m experiments.train --workdir=runs/pets \
         --config=configs/finetune.py:init_from=runs/akamaster-20,data_dir=pictures
 
 `init_from` is a run's folder: one of `experiments.convert`, or of any run here. Its network and its
 colours' mean and deviation are taken over; its classifier is replaced by a new one for the classes
-in `data_dir/train/`. ("pixel" and "channel" are then statistics of the new pictures.) The whole net
-learns, at a tenth of the usual rate. What is named in `freeze` stays as it is:
+in `data_dir/train/`. ("pixel" and "channel" are then statistics of the new images.) The whole
+network learns, at a tenth of the usual learning rate. What is named in `freeze` stays as it is:
 
     …:init_from=runs/akamaster-20,data_dir=pictures,freeze=stem+stage1+stage2+batch_norm
 
-Pictures become squares of `dataset.image_size`: 32 pixels for CIFAR nets, 224 for ImageNet nets,
-or what the first run had.
+Images become squares of `dataset.image_size`: 32 pixels for CIFAR networks, 224 for ImageNet
+networks, or what the first run had.
 """
 
 from pathlib import Path

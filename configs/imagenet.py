@@ -2,7 +2,7 @@ r"""ImageNet, streamed, under the paper's recipe (v1 §3.4): 256 images of 224²
 
     python -m experiments.train --config=configs/imagenet.py:resnet-50 --workdir=runs/resnet-50
 
-TFDS's `imagenet2012`, prepared as ArrayRecord; any other set of large pictures streams likewise:
+TFDS's `imagenet2012`, prepared as ArrayRecord; any other set of large images streams likewise:
 `dataset.name=NAME,dataset.test=test`. The 50,000 validation images of ImageNet, on which the papers
 report, are the test split here, and choose nothing. Recipes, by name:
 

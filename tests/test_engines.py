@@ -35,7 +35,7 @@ def config(**fields):
 def trained(parallel="jit", num_devices=1, **fields):
     experiment = build(config(parallel=parallel, num_devices=num_devices, **fields))
     state, data = experiment.initial_state(), experiment.splits["train"]
-    advance = experiment.make_advance()
+    advance = experiment.make_run_steps()
     sent = hlo_communication.sent(advance.lower(state, data, 0, 1).compile().as_text())
     least = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.variables)) + 8
     losses = []

@@ -26,8 +26,12 @@ def main() -> None:
 
 def _trainer(config, asked):
     shape = (asked.image_size, asked.image_size, 3)
-    subject = trainer.of_noise(config, shape, asked.num_classes, asked.num_examples)
-    advance, data, chunk = subject.make_advance(), subject.splits["train"], subject.calendar().chunk
+    subject = trainer.with_random_data(config, shape, asked.num_classes, asked.num_examples)
+    advance, data, chunk = (
+        subject.make_run_steps(),
+        subject.splits["train"],
+        subject.intervals().steps_per_call,
+    )
     now, state = 0, subject.initial_state()
 
     def train(num_steps: int) -> int:

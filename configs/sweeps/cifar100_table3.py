@@ -1,4 +1,4 @@
-"""Original and pre-activation bottleneck nets on CIFAR-100 (v2 Table 3), five seeds.
+"""Original and pre-activation bottleneck networks on CIFAR-100 (v2 Table 3), five seeds.
 
     python -m experiments.sweep --config=configs/sweeps/cifar100_table3.py --workdir=runs/cifar100
 
@@ -19,7 +19,7 @@ NETS = ("resnet-164", "preact-resnet-164", "resnet-1001", "preact-resnet-1001")
 
 
 def get_sweep(seeds: int = 5) -> Iterator[dict[str, Any]]:
-    """All nets with seed 0, then all with seed 1, and so on."""
+    """All networks with seed 0, then all with seed 1, and so on."""
     for seed in range(seeds):
         for name in NETS:
             yield {"model.name": name, "seed": seed}

@@ -20,7 +20,7 @@ DEPTHS = (20, 56)
 
 
 def get_sweep(seeds: int = 1) -> Iterator[dict[str, Any]]:
-    """All nets with seed 0, then all with seed 1, and so on."""
+    """All networks with seed 0, then all with seed 1, and so on."""
     for seed in range(seeds):
         for rate in RATES:
             for depth in DEPTHS:

@@ -22,7 +22,7 @@ RESIDUAL = (20, 32, 44, 56, 110, 1202)
 
 
 def get_sweep(seeds: int = 5) -> Iterator[dict[str, Any]]:
-    """All nets with seed 0, then all with seed 1, and so on."""
+    """All networks with seed 0, then all with seed 1, and so on."""
     for seed in range(seeds):
         for depth in PLAIN:
             yield {"model.name": f"plain-{depth}", "seed": seed}

@@ -35,7 +35,7 @@ NETS = (
 
 
 def get_sweep(seeds: int = 5) -> Iterator[dict[str, Any]]:
-    """All nets with seed 0, then all with seed 1, and so on."""
+    """All networks with seed 0, then all with seed 1, and so on."""
     for seed in range(seeds):
         for net in NETS:
             yield {**net, "seed": seed}

@@ -15,7 +15,7 @@ CONFIG = "configs/digits.py"
 
 
 def get_sweep(seeds: int = 1) -> Iterator[dict[str, Any]]:
-    """All nets with seed 0, then all with seed 1, and so on."""
+    """All networks with seed 0, then all with seed 1, and so on."""
     for seed in range(seeds):
         for name in ("plain-56", "resnet-56", "plain-20", "resnet-20"):
             yield {"model.name": name, "seed": seed}

@@ -17,7 +17,7 @@ DEPTHS = (8, 14, 20, 26, 32, 38, 44, 50, 56)
 
 
 def get_sweep(seeds: int = 5) -> Iterator[dict[str, Any]]:
-    """All nets with seed 0, then all with seed 1, and so on."""
+    """All networks with seed 0, then all with seed 1, and so on."""
     for seed in range(seeds):
         for depth in DEPTHS:
             for family in ("plain", "resnet"):

@@ -16,7 +16,7 @@ CONFIG = "configs/fashion_mnist.py"
 
 
 def get_sweep(seeds: int = 3) -> Iterator[dict[str, Any]]:
-    """All nets with seed 0, then all with seed 1, and so on."""
+    """All networks with seed 0, then all with seed 1, and so on."""
     for seed in range(seeds):
         for depth in (20, 32, 44, 56):
             for family in ("plain", "resnet"):

@@ -1,4 +1,4 @@
-"""Plain and residual nets of 18 and 34 layers on ImageNet, option A (v1 Table 2), one seed.
+"""Plain and residual networks of 18 and 34 layers on ImageNet, option A (v1 Table 2), one seed.
 
     python -m experiments.sweep --config=configs/sweeps/imagenet_table2.py \\
         --workdir=runs/imagenet-table2
@@ -18,7 +18,7 @@ CONFIG = "configs/imagenet.py"
 
 
 def get_sweep(seeds: int = 1) -> Iterator[dict[str, Any]]:
-    """All nets with seed 0, then all with seed 1, and so on."""
+    """All networks with seed 0, then all with seed 1, and so on."""
     for seed in range(seeds):
         for depth in (18, 34):
             yield {"model.name": f"plain-{depth}", "seed": seed}

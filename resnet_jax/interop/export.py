@@ -15,7 +15,7 @@ from resnet_jax.runs import Recipe, arguments, load_recipe, lockfile
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
 from resnet_jax.training.run import check_dataset
 from resnet_jax.training.schedules import Schedule
-from resnet_jax.training.state import TrainState, Window
+from resnet_jax.training.state import MetricAccumulator, TrainState
 from resnet_jax.training.step import sgd
 
 _NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
@@ -93,5 +93,5 @@ def _state(weights: pytorch_names.Weights, recipe: Recipe) -> TrainState:
         batch_stats=variables["batch_stats"],
         opt_state=sgd(**dataclasses.asdict(recipe.optimizer)).init(variables["params"]),
         schedule=Schedule.of(recipe).init(),
-        window=Window.empty(),
+        window=MetricAccumulator.empty(),
     )

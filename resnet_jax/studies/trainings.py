@@ -20,7 +20,7 @@ from resnet_jax.studies.networks import Subject, Variables, label, settings
 from resnet_jax.studies.progress import Track, Tracker
 from resnet_jax.training import trainer
 from resnet_jax.training.run import train
-from resnet_jax.training.state import Window
+from resnet_jax.training.state import MetricAccumulator
 from resnet_jax.training.step import cross_entropy
 
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ def train_for(
       `every` so many steps, counted back from the end, and over what is left at the beginning.
     """
     run = trainer.build(subject.config.replace(num_steps=steps, num_devices=None))
-    advance, data, place = run.make_advance(), run.splits["train"], parallel.replicated(run.mesh)
+    advance, data, place = run.make_run_steps(), run.splits["train"], parallel.replicated(run.mesh)
     state = run.initial_state().replace(
         params=jax.device_put(variables["params"], place),
         batch_stats=jax.device_put(variables["batch_stats"], place),
@@ -53,7 +53,7 @@ def train_for(
                 {"at_step": step + 1, "loss": float(window.loss) / count,
                  "error": float(window.error) / count}
             )  # fmt: skip
-            state = state.replace(window=jax.device_put(Window.empty(), place))
+            state = state.replace(window=jax.device_put(MetricAccumulator.empty(), place))
     return jax.device_get(state.variables), rows
 
 

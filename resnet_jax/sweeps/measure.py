@@ -19,8 +19,12 @@ def measure(run: PlannedRun, multiply_adds: int) -> Reference:
         group, devices = config.bn_group_size, trainer.make_mesh(config).size
         part = config.batch_size // config.grad_accum_steps
         config = config.replace(batch_size=min(part, group * devices), grad_accum_steps=1)
-    subject = trainer.of_noise(config, *data_shape(run), num_examples=config.batch_size)
-    data, advance, chunk = subject.splits["train"], subject.make_advance(), subject.calendar().chunk
+    subject = trainer.with_random_data(config, *data_shape(run), num_examples=config.batch_size)
+    data, advance, chunk = (
+        subject.splits["train"],
+        subject.make_run_steps(),
+        subject.intervals().steps_per_call,
+    )
     state = jax.block_until_ready(advance(subject.initial_state(), data, 0, chunk))
     start_seconds = time.perf_counter() - began
     began = time.perf_counter()

@@ -275,7 +275,7 @@ def load_weights(directory: str | os.PathLike, step: int | None = None) -> Saved
     """
     with Checkpoints(directory, read_only=True) as checkpoints:
         state = checkpoints.restore(step=step)
-    # A net without batch norm has no statistics.
+    # A network without batch norm has no statistics.
     variables = {"params": state["params"], "batch_stats": state.get("batch_stats", {})}
     return SavedWeights(int(state["step"]), variables)
 

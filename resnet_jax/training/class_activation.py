@@ -1,9 +1,9 @@
-"""Where in a picture a net sees a class: class activation maps (Zhou et al. 2016).
+"""Where in an image a network sees a class: class activation maps (Zhou et al. 2016).
 
-A net that ends in a mean over places and a linear layer says of each place how much it speaks for a
-class: the fully convolutional form's score map less the bias (§2 there). The places that speak for
-it most give a box around the object, from a net that was shown no boxes (§3.2). Dilation makes the
-map finer: see `fully_convolutional.with_output_stride`.
+A network that ends in a mean over places and a linear layer says of each place how much it speaks
+for a class: the fully convolutional form's score map less the bias (§2 there). The places that
+speak for it most give a box around the object, from a network that was shown no boxes (§3.2).
+Dilation makes the map finer: see `fully_convolutional.with_output_stride`.
 """
 
 import functools
@@ -20,7 +20,7 @@ THRESHOLD = 0.2  # of the map's maximum (Zhou et al. 2016, §3.2)
 
 
 class Box(NamedTuple):
-    """A part of a picture, in pixels; `right` and `bottom` are the first beyond it."""
+    """A part of an image, in pixels; `right` and `bottom` are the first beyond it."""
 
     left: int
     top: int
@@ -34,13 +34,13 @@ def class_activation_map(
 ) -> jax.Array:
     """How much each place speaks for a class: float32 [batch, rows, columns].
 
-    The mean over a picture's places, and the classifier's bias, are the class's logit.
+    The mean over an image's places, and the classifier's bias, are the class's logit.
 
     Args:
-      model, variables: the net.
+      model, variables: the network.
       images: float [batch, height, width, channels], normalised, each filled up to one size.
       labels: int [batch], the classes.
-      sizes: int32 [batch, 2], see `fully_convolutional.score_map`; of a picture with n pixels the
+      sizes: int32 [batch, 2], see `fully_convolutional.score_map`; of an image with n pixels the
         first ⌈n / output stride⌉ places are its own.
     """
     scores = score_map(model, variables, images, sizes).scores
@@ -51,13 +51,13 @@ def class_activation_map(
 def enlarge(
     places: np.ndarray, model: ResNet, seen: tuple[int, int], to: tuple[int, int]
 ) -> np.ndarray:
-    """A picture's map in the picture's own pixels, bilinear: float [height, width].
+    """An image's map in the image's own pixels, bilinear: float [height, width].
 
     Args:
-      places: [rows, columns] of the map, the picture's own.
+      places: [rows, columns] of the map, the image's own.
       model: whose map it is.
-      seen: height and width in which the net saw the picture.
-      to: the picture's own height and width.
+      seen: height and width in which the network saw the image.
+      to: the image's own height and width.
     """
     stride = output_stride(model.architecture)
     # Every layer pads evenly, so that place i looks at pixel i · stride and around it.

@@ -42,7 +42,7 @@ class LoadedModel:
       step: of the checkpoint.
       model, variables: the network.
       normalization: of its training images.
-      image_shape: (height, width, channels) in which it was shown pictures.
+      image_shape: (height, width, channels) in which it was shown images.
       class_names: by label.
     """
 
@@ -223,7 +223,7 @@ class CamDrawer:
         self._model = net.model if stride is None else with_output_stride(net.model, stride)
 
     def draw(self, file: Path, picture: np.ndarray, label: int, probability: float):
-        """Draws a picture, uint8 [height, width, channels]; returns the box and the drawing."""
+        """Draws an image, uint8 [height, width, channels]; returns the box and the drawing."""
         scaled = scale(picture, self._net.size)
         seen, stride = scaled.shape[:2], output_stride(self._model.architecture)
         grain = output_stride(self._net.model.architecture)
@@ -391,7 +391,7 @@ def _predict_crops(
     step: int | None,
     recalibrate_batch_norm: bool,
 ) -> Predictions:
-    """The pictures of a split, read anew and cut as the view says."""
+    """The images of a split, read anew and cut as the view says."""
     dataset = recipe.dataset
     where = {"data_dir": dataset.data_dir, "image_size": dataset.image_size}
     try:

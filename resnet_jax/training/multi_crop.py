@@ -1,11 +1,11 @@
-"""What a net says of pictures of any size, each seen in several crops.
+"""What a network says of images of any size, each seen in several crops.
 
-A crop's scores are those of the net's fully convolutional form, averaged over its places. Over a
-picture's crops, scales and mirror images it is the probabilities that are averaged, as by
+A crop's scores are those of the network's fully convolutional form, averaged over its places. Over
+an image's crops, scales and mirrored copies it is the probabilities that are averaged, as by
 Krizhevsky et al. (2012, §4.1) and, for this fully convolutional test, by Simonyan & Zisserman
 (2015, §3.2), whom v1 §3.4 follows; "logits" averages what comes before the softmax. (Over places
 the two papers average logits. That is the mean of the features as well, since the layer is linear,
-so a crop of the size trained on gets what the net itself says.)
+so a crop of the size trained on gets what the network itself says.)
 
 Crops of many shapes would be many programs to compile. So a crop is filled up, on the right and
 below, to one of few shapes, and what is filled in is hidden from every layer: the scores are those
@@ -35,8 +35,8 @@ def filled_shape(height: int, width: int, grain: int) -> tuple[int, int]:
     """The shape that a crop is filled up to.
 
     Squares stay as they are. Of others the longer side grows to the next of the shorter side's
-    multiples 4/3, 16/9, …, and both to multiples of `grain` pixels, the net's output stride: of one
-    shorter side and up to 3:1 there are no more than eight shapes, and the square.
+    multiples 4/3, 16/9, …, and both to multiples of `grain` pixels, the network's output stride:
+    of one shorter side and up to 3:1 there are no more than eight shapes, and the square.
     """
     if height == width:
         return height, width
@@ -52,10 +52,10 @@ class MultiCropPredictor:
     """Scores images by their crops.
 
     Args:
-      model, variables: the net.
+      model, variables: the network.
       normalization: of its training.
       mesh: devices that share the crops.
-      pixels: how many of them, with those that fill up, go through the net at a time.
+      pixels: how many of them, with those that fill up, go through the network at a time.
       average: one of `AVERAGES`.
     """
 
@@ -86,11 +86,11 @@ class MultiCropPredictor:
             score, in_shardings=(whole, whole, whole, shared, shared), out_shardings=whole
         )
 
-    def __call__(self, pictures: Iterable[list[np.ndarray]]) -> np.ndarray:
-        """The logarithms of the classes' probabilities, float32 [pictures, classes].
+    def __call__(self, images: Iterable[list[np.ndarray]]) -> np.ndarray:
+        """The logarithms of the classes' probabilities, float32 [images, classes].
 
         Args:
-          pictures: the crops of each, uint8 [height, width, channels], of any sizes.
+          images: the crops of each, uint8 [height, width, channels], of any sizes.
         """
         totals: list[np.ndarray | float] = []
         counts: list[int] = []
@@ -103,7 +103,7 @@ class MultiCropPredictor:
                 add = np.add if self._average == "logits" else np.logaddexp
                 totals[owner] = add(totals[owner], scores.astype(np.float64))
 
-        for owner, crops in enumerate(pictures):
+        for owner, crops in enumerate(images):
             totals.append(0.0 if self._average == "logits" else -np.inf)
             counts.append(len(crops))
             for crop in crops:
@@ -119,7 +119,7 @@ class MultiCropPredictor:
         return (means - np.logaddexp.reduce(means, axis=-1, keepdims=True)).astype(np.float32)
 
     def _at_once(self, shape: tuple[int, int]) -> int:
-        """How many crops of a filled shape go through the net at a time."""
+        """How many crops of a filled shape go through the network at a time."""
         devices = self._mesh.size
         return max(self._pixels // (shape[0] * shape[1] * devices), 1) * devices
 

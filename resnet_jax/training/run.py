@@ -161,13 +161,13 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
             runs.write_config(
                 workdir,
                 recipe.to_dict(),
-                devices=_devices(experiment),
+                devices=experiment.devices,
                 class_names=experiment.class_names,
             )
             metrics = stack.enter_context(runs.MetricsLog(workdir, step))
             display = stack.enter_context(Display(recipe.model.name, recipe.num_steps, step))
             rows, outlets, note = metrics.rows, [metrics.append, display.show], display.say
-        for line in [_beginning(experiment, step), *recipe.notes()]:
+        for line in [experiment.describe(state), *recipe.notes()]:
             note(line)
 
         def log(row: runs.Row) -> None:
@@ -185,18 +185,6 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
     runs.write_json(workdir / "summary.json", summary)
     print(_verdict(summary))
     return 0
-
-
-def _beginning(experiment: "Experiment", step: int) -> str:
-    """What is trained on what, for whoever waits for the first step."""
-    recipe, shape = experiment.recipe, experiment.image_shape
-    sizes = ", ".join(f"{len(part):,} {name}" for name, part in experiment.splits.items())
-    parameters = experiment.count().num_params
-    return (
-        f"{recipe.model.name} ({parameters:,} parameters) on {recipe.dataset.name}: "
-        f"{sizes} images of {'×'.join(map(str, shape))}, {len(experiment.class_names)} classes; "
-        f"{_devices(experiment)}; {f'resuming at step {step}, ' if step else ''}compiling"
-    )
 
 
 def _summary(experiment: "Experiment", rows: list[runs.Row], status: str, diverged_at: int) -> dict:
@@ -237,11 +225,6 @@ def _verdict(summary: dict) -> str:
         f"{summary['model']}: {', '.join(errors)} after {summary['num_steps']} steps "
         f"({summary['wall_seconds']:.0f} s)"
     )
-
-
-def _devices(experiment: "Experiment") -> str:
-    devices = experiment.mesh.devices.ravel()
-    return f"{devices.size} x {devices[0].device_kind}"
 
 
 @contextlib.contextmanager

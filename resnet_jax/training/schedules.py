@@ -1,7 +1,7 @@
 """Learning rates: a schedule over steps, a warm-up before it, and feedback from the errors.
 
-A rate may depend on more than the step: the first paper's 110-layer net warms up *until* its
-training error falls below 80%, and its ImageNet nets drop the rate *when* the validation error
+A rate may depend on more than the step: the first paper's 110-layer network warms up *until* its
+training error falls below 80%, and its ImageNet networks drop the rate *when* the validation error
 stops improving. What such rules remember is a `ScheduleState`, part of the training state.
 """
 
@@ -47,7 +47,7 @@ class Schedule:
       boundaries: for "steps"; whole numbers are steps, fractions are parts of `num_steps`
         (v1 §4.2: 32k and 48k of 64k are 0.5 and 0.75).
       decay_factor, patience: see `name`.
-      warmup: "none", "constant" (`warmup_learning_rate` for `warmup_steps`; v2's CIFAR nets),
+      warmup: "none", "constant" (`warmup_learning_rate` for `warmup_steps`; v2's CIFAR networks),
         "linear" (from 0 in `warmup_steps`) or "until_error" (`warmup_learning_rate` until the
         running training error is below `warmup_error`; v1 §4.2, ResNet-110).
 
@@ -91,7 +91,7 @@ class Schedule:
                 step < self.warmup_steps, jnp.minimum(self.warmup_learning_rate, rate), rate
             )
         elif self.warmup == "until_error":
-            # The lower one: a net that never gets below the error drops its rate all the same.
+            # The lower one: a network that never gets below the error drops its rate all the same.
             rate = jnp.where(state.warming, jnp.minimum(self.warmup_learning_rate, rate), rate)
         if self.name == "plateau":
             rate *= state.plateau.scale

@@ -14,7 +14,7 @@ NOT_DIVERGED = -1
 
 
 @struct.dataclass
-class Window:
+class MetricAccumulator:
     """Training figures since the last row of the log.
 
     They are part of the state, so that a run which is stopped between two rows and started
@@ -36,16 +36,16 @@ class Window:
     diverged_at: jax.Array
 
     @classmethod
-    def empty(cls) -> "Window":
+    def empty(cls) -> "MetricAccumulator":
         # Five arrays, not one five times: a buffer can be donated only once.
         count, *sums = [jnp.zeros((), dtype) for dtype in [jnp.int32] + [jnp.float32] * 4]
         return cls(count, *sums, diverged_at=jnp.full((), NOT_DIVERGED, jnp.int32))
 
-    def add(self, step: jax.Array, metrics: dict[str, jax.Array]) -> "Window":
+    def add(self, step: jax.Array, metrics: dict[str, jax.Array]) -> "MetricAccumulator":
         """Takes in the metrics of step number `step`, counted from 0."""
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
         first = (self.diverged_at == NOT_DIVERGED) & ~finite
-        return Window(
+        return MetricAccumulator(
             num_steps=self.num_steps + 1,
             loss=self.loss + metrics["loss"],
             error=self.error + metrics["error"],
@@ -73,7 +73,7 @@ class TrainState:
     batch_stats: Any
     opt_state: optax.OptState
     schedule: ScheduleState
-    window: Window
+    window: MetricAccumulator
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -98,5 +98,5 @@ def create(
         batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(variables["params"]),
         schedule=schedule.init(),
-        window=Window.empty(),
+        window=MetricAccumulator.empty(),
     )

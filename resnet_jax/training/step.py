@@ -37,9 +37,9 @@ def sgd(
 ) -> optax.GradientTransformation:
     """SGD with momentum and L2 weight decay (v1 §3.4), before the learning rate.
 
-    The update is v ← momentum · v + (gradient + weight_decay · w); w ← w − rate · v. (Caffe, in
-    which the papers' nets were trained, multiplies the rate into v: the two differ for some steps
-    after a rate drops.)
+    The update is v ← momentum · v + (gradient + weight_decay · w); w ← w − lr · v. (Caffe, in
+    which the papers' networks were trained, multiplies the learning rate into v: the two differ
+    for some steps after it drops.)
 
     Args:
       weight_decay_mask: "kernels" decays convolutions and the classifier; "all" also biases and
@@ -228,7 +228,7 @@ def keep_frozen(old: Any, new: Any, frozen: Collection[str]) -> Any:
 
 
 def as_fixed_functions(frozen: Collection[str]) -> contextlib.AbstractContextManager:
-    """Within, frozen batch norms of a net that is traced run in evaluation mode."""
+    """Within, frozen batch norms of a network that is traced run in evaluation mode."""
     if not frozen:
         return contextlib.nullcontext()
 

@@ -24,35 +24,35 @@ from resnet_jax.runs import Recipe, Row
 from resnet_jax.runtime import multihost, parallel
 from resnet_jax.training import evaluation, schedules, state, step
 from resnet_jax.training.checkpoints import Checkpoints, check_shapes, load_weights
-from resnet_jax.training.state import NOT_DIVERGED, TrainState, Window
+from resnet_jax.training.state import NOT_DIVERGED, MetricAccumulator, TrainState
 from resnet_jax.training.step import Batch, Metrics
 
-STEPS_PER_DISPATCH = 100  # on accelerators
+STEPS_PER_CALL = 100  # on accelerators
 
 
 @dataclasses.dataclass(frozen=True)
-class Calendar:
+class Intervals:
     """At which steps something happens; all attributes count steps.
 
     Attributes:
       num_steps: the run's length. Logging, evaluation and a checkpoint end it.
       log_every, evaluate_every, checkpoint_every: periods.
-      chunk: the most steps in one dispatch.
+      steps_per_call: the most steps in one call of the program.
     """
 
     num_steps: int
     log_every: int
     evaluate_every: int
     checkpoint_every: int
-    chunk: int = 1
+    steps_per_call: int = 1
 
-    def chunk_end(self, step: int) -> int:
-        """Where the chunk that begins at `step` ends.
+    def call_end(self, step: int) -> int:
+        """Where the call that begins at `step` ends.
 
         It depends on nothing but the step, so that a run which was stopped and started again
-        computes the same chunks, and with them the same bits.
+        makes the same calls, and ends bitwise identical.
         """
-        periods = (self.log_every, self.evaluate_every, self.checkpoint_every, self.chunk)
+        periods = (self.log_every, self.evaluate_every, self.checkpoint_every, self.steps_per_call)
         return min(self.num_steps, *((step // period + 1) * period for period in periods))
 
     def anything_due(self, step: int) -> bool:
@@ -63,10 +63,10 @@ class Calendar:
         return step % period == 0 or step == self.num_steps
 
 
-Advance = Callable[[TrainState, Split, int, int], TrainState]
+RunSteps = Callable[[TrainState, Split, int, int], TrainState]
 
 
-def make_advance(
+def make_run_steps(
     train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]],
     mesh: jax.sharding.Mesh,
     *,
@@ -75,12 +75,12 @@ def make_advance(
     batch_size: int,
     loops: scan_layers.Loops,
     engine: str = "jit",
-) -> Advance:
-    """Makes `advance(state, data, start, end) -> state`: the steps from `start` up to `end`.
+) -> RunSteps:
+    """Makes `run_steps(state, data, start, end) -> state`: the steps from `start` up to `end`.
 
-    They are one dispatch. `state` is donated: it must not be used again. As with functions of
-    `jax.jit`, `advance.lower` with the same arguments gives the program, which takes what
-    `advance.arguments` makes of them, the last sharded along the batch.
+    They are one call. `state` is donated: it must not be used again. As with functions of
+    `jax.jit`, `run_steps.lower` with the same arguments gives the program, which takes what
+    `run_steps.arguments` makes of them, the last sharded along the batch.
 
     Args:
       train_step: of `make_train_step`, with the engine's `parallel.axis_name`.
@@ -88,7 +88,7 @@ def make_advance(
       key: of the augmentation and of dropout; every step folds its number in.
       seed: of the order of the examples.
       batch_size: examples a step.
-      loops: of the net, see `ResNet.loops`; within a dispatch the state is packed so.
+      loops: of the network, see `ResNet.loops`; within a call the state is packed so.
       engine: "jit" or "pmap", see `parallel.spread`.
     """
     axis = parallel.axis_name(engine)
@@ -104,30 +104,30 @@ def make_advance(
         state, metrics = train_step(state, batch, dropout_key)
         return state.replace(window=state.window.add(step, metrics))
 
-    def chunk(state: TrainState, whole: tuple[OnDevices, jax.Array], inputs: Inputs) -> TrainState:
+    def call(state: TrainState, whole: tuple[OnDevices, jax.Array], inputs: Inputs) -> TrainState:
         body = lambda state, inputs: (one_step(state, *whole, inputs), None)
         packed, _ = jax.lax.scan(body, scan_layers.pack(state, loops), inputs)
         return scan_layers.unpack(packed, loops)
 
-    run = parallel.spread(chunk, mesh, engine)
+    run = parallel.spread(call, mesh, engine)
 
     def arguments(state, data, start, end):
         inputs = data.inputs(seed, start, end, batch_size, state.step)
         return state, (data.on_devices, bits), inputs
 
-    def advance(state, data, start, end):
+    def run_steps(state, data, start, end):
         return run(*arguments(state, data, start, end))
 
-    advance.arguments = arguments
-    advance.lower = lambda *args: run.lower(*arguments(*args))
-    return advance
+    run_steps.arguments = arguments
+    run_steps.lower = lambda *args: run.lower(*arguments(*args))
+    return run_steps
 
 
 def fit(
     state: TrainState,
-    calendar: Calendar,
+    intervals: Intervals,
     *,
-    advance: Callable[[TrainState, int, int], TrainState],
+    run_steps: Callable[[TrainState, int, int], TrainState],
     evaluate: Callable[[TrainState, int], TrainState],
     save: Callable[[TrainState], None],
     log: Callable[[Row], None],
@@ -135,17 +135,17 @@ def fit(
     batch_size: int,
     seconds: float = 0.0,
 ) -> tuple[TrainState, str]:
-    """Trains from `state` to the end of the calendar.
+    """Trains from `state` to the end of the intervals.
 
     At a step where several things are due the order is: log, evaluate, save. What was logged and
     evaluated is therefore never newer than work that a checkpoint could not do again.
 
     Args:
-      advance: `advance(state, start, end)` makes the steps from `start` up to `end`.
+      run_steps: `run_steps(state, start, end)` makes the steps from `start` up to `end`.
       evaluate: logs the errors and lets the schedule see them.
       save: starts writing a checkpoint.
       log: takes the training rows, of which `seconds` and `images_per_second` are measured here.
-      should_stop: asked after every chunk.
+      should_stop: asked after every call.
       seconds: spent by earlier parts of this run.
 
     Returns:
@@ -154,26 +154,28 @@ def fit(
     """
     clock = _Clock(seconds)
     step = int(state.step)
-    if should_stop() and step < calendar.num_steps:
+    if should_stop() and step < intervals.num_steps:
         return state, "stopped"  # Before the first step, which compiles; all there is, is saved.
-    while step < calendar.num_steps:
-        end = calendar.chunk_end(step)
-        state = advance(state, step, end)
+    while step < intervals.num_steps:
+        end = intervals.call_end(step)
+        state = run_steps(state, step, end)
         clock.trained((end - step) * batch_size, state)
         step = end
-        stopping = should_stop() and step < calendar.num_steps
-        if not (stopping or calendar.anything_due(step)):
+        stopping = should_stop() and step < intervals.num_steps
+        if not (stopping or intervals.anything_due(step)):
             continue
         clock.pause(state)
-        if calendar.is_due(calendar.log_every, step):
-            window: Window = jax.device_get(state.window)
+        if intervals.is_due(intervals.log_every, step):
+            window: MetricAccumulator = jax.device_get(state.window)
             log({"step": step, "split": "train", **_means(window), **clock.read()})
             if window.diverged_at != NOT_DIVERGED:
                 return state, "diverged"
-            state = state.replace(window=parallel.place(Window.empty(), state.step.sharding))
-        if calendar.is_due(calendar.evaluate_every, step):
+            state = state.replace(
+                window=parallel.place(MetricAccumulator.empty(), state.step.sharding)
+            )
+        if intervals.is_due(intervals.evaluate_every, step):
             state = evaluate(state, step)
-        if stopping or calendar.is_due(calendar.checkpoint_every, step):
+        if stopping or intervals.is_due(intervals.checkpoint_every, step):
             save(state)
         if stopping:
             return state, "stopped"
@@ -182,7 +184,7 @@ def fit(
 
 
 class _Clock:
-    """Time spent in training alone: without the first chunk, which compiles, and evaluations."""
+    """Time spent in training alone: without the first call, which compiles, and evaluations."""
 
     def __init__(self, seconds_before: float):
         self._began = time.perf_counter() - seconds_before
@@ -211,7 +213,7 @@ class _Clock:
         return {"images_per_second": rate, "seconds": time.perf_counter() - self._began}
 
 
-def _means(window: Window) -> dict[str, Any]:
+def _means(window: MetricAccumulator) -> dict[str, Any]:
     count = int(window.num_steps)
     return {
         "loss": float(window.loss) / count,
@@ -247,6 +249,23 @@ class Experiment:
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.splits["train"]) / self.recipe.batch_size)
 
+    @property
+    def devices(self) -> str:
+        """E.g. "8 x NVIDIA H100"."""
+        devices = self.mesh.devices.ravel()
+        return f"{devices.size} x {devices[0].device_kind}"
+
+    def describe(self, current: TrainState) -> str:
+        """What is trained on what and where, for whoever waits for the first step."""
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(current.params))
+        sizes = ", ".join(f"{len(part):,} {name}" for name, part in self.splits.items())
+        shape, step = "×".join(map(str, self.image_shape)), int(current.step)
+        return (
+            f"{self.recipe.model.name} ({parameters:,} parameters) on {self.recipe.dataset.name}: "
+            f"{sizes} images of {shape}, {len(self.class_names)} classes; {self.devices}; "
+            f"{f'resuming at step {step}, ' if step else ''}compiling"
+        )
+
     def count(self) -> counting.Count:
         return counting.count(self.model, self.image_shape)
 
@@ -278,10 +297,10 @@ class Experiment:
     def make_evaluate(self) -> evaluation.Evaluate:
         return evaluation.make_evaluate(self.model, self.mesh, self.recipe.batch_size)
 
-    def make_advance(self) -> Advance:
-        """`advance(state, train_split, start, end)`, see the function."""
+    def make_run_steps(self) -> RunSteps:
+        """`run_steps(state, train_split, start, end)`, see the function."""
         recipe = self.recipe
-        return make_advance(
+        return make_run_steps(
             step.make_train_step(
                 self.model,
                 self.optimizer,
@@ -300,18 +319,18 @@ class Experiment:
             engine=recipe.parallel,
         )
 
-    def calendar(self) -> Calendar:
+    def intervals(self) -> Intervals:
         recipe = self.recipe
-        # A dispatch costs next to nothing on the CPU; of a stream there is room for one step.
+        # A call costs next to nothing on the CPU; of a stream there is room for one step.
         single = jax.default_backend() == "cpu" or recipe.streaming
         periods = (recipe.log_every, recipe.evaluate_every, recipe.checkpoint_every)
-        chunk = 1 if single else _steps_per_dispatch(*periods)
-        return Calendar(
+        steps = 1 if single else _steps_per_call(*periods)
+        return Intervals(
             num_steps=recipe.num_steps,
             log_every=recipe.log_every,
             evaluate_every=recipe.evaluate_every,
             checkpoint_every=recipe.checkpoint_every,
-            chunk=recipe.steps_per_dispatch or chunk,
+            steps_per_call=recipe.steps_per_dispatch or steps,
         )
 
     def train(
@@ -324,7 +343,7 @@ class Experiment:
         note: Callable[[str], None] = print,
     ) -> tuple[state.TrainState, str]:
         """Trains from `start`; see `fit`. What a reader of the log should know goes to `note`."""
-        splits, advance = self.splits, self.make_advance()
+        splits, run_steps = self.splits, self.make_run_steps()
         evaluate_split = self.make_evaluate()
         told = False
 
@@ -351,8 +370,10 @@ class Experiment:
         try:
             return fit(
                 start,
-                self.calendar(),
-                advance=lambda current, begin, end: advance(current, splits["train"], begin, end),
+                self.intervals(),
+                run_steps=lambda current, begin, end: run_steps(
+                    current, splits["train"], begin, end
+                ),
                 evaluate=evaluate,
                 save=checkpoints.save,
                 log=log,
@@ -368,14 +389,14 @@ class Experiment:
         return keys(self.recipe.seed)
 
 
-def _steps_per_dispatch(*periods: int) -> int:
-    """At most `STEPS_PER_DISPATCH`; where a number above 9 allows it, a divisor of all periods.
+def _steps_per_call(*periods: int) -> int:
+    """At most `STEPS_PER_CALL`; where a number above 9 allows it, a divisor of all periods.
 
-    For each other number of steps in a dispatch there is another program to compile.
+    For each other number of steps in a call there is another program to compile.
     """
     common = math.gcd(*periods)
-    divisors = (n for n in range(STEPS_PER_DISPATCH, 9, -1) if common % n == 0)
-    return next(divisors, STEPS_PER_DISPATCH)
+    divisors = (n for n in range(STEPS_PER_CALL, 9, -1) if common % n == 0)
+    return next(divisors, STEPS_PER_CALL)
 
 
 def keys(seed: int) -> tuple[jax.Array, jax.Array]:
@@ -460,7 +481,7 @@ def assemble(
     )
 
 
-def of_noise(
+def with_random_data(
     recipe: Recipe, shape: tuple[int, int, int], num_classes: int, num_examples: int
 ) -> Experiment:
     """An experiment on random images [height, width, channels], to see how fast it runs."""

@@ -17,12 +17,12 @@ def test_large_pictures_are_measured_in_the_smallest_batch_of_all_devices(
     )
     made = []
 
-    def of_noise(config, *args, **kwargs):
+    def with_random_data(config, *args, **kwargs):
         made.append(real(config, *args, **kwargs))
         return made[0]
 
-    real = trainer.of_noise
-    monkeypatch.setattr(trainer, "of_noise", of_noise)
+    real = trainer.with_random_data
+    monkeypatch.setattr(trainer, "with_random_data", with_random_data)
     monkeypatch.setattr(measure, "data_shape", lambda run: ((32, 32, 3), 5))
     run = PlannedRun("resnet-18-seed0", {}, (), config)
     found = measure.measure(run, multiply_adds=10**6)

@@ -119,7 +119,7 @@ def test_seeds_are_arguments_of_one_program():
 
     def program(seed: int) -> str:
         run = build(tiny(seed=seed))
-        lowered = run.make_advance().lower(run.initial_state(), run.splits["train"], 0, 1)
+        lowered = run.make_run_steps().lower(run.initial_state(), run.splits["train"], 0, 1)
         return lowered.as_text()
 
     assert program(0) == program(1)
@@ -221,7 +221,7 @@ def test_bug_is_recorded_as_a_bug_and_not_as_a_result(tmp_path, monkeypatch):
         raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr("resnet_jax.training.trainer.Experiment.calendar", broken)
+        patch.setattr("resnet_jax.training.trainer.Experiment.intervals", broken)
         with pytest.raises(ZeroDivisionError):
             train.train(tiny(), tmp_path)
     assert runs.read_run(tmp_path).status == "failed"

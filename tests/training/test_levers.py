@@ -25,8 +25,8 @@ config = cifar10.get_config("resnet-20,batch_size=16,model.bn_group_size=8,model
 config.schedule.learning_rate = 0.01
 config.num_devices, config.onednn = 1, {onednn}
 config.remat, config.scan_blocks = {remat!r}, {scan_blocks}
-subject = experiment.of_noise(config, (16, 16, 3), 10, 64)
-state, advance, losses = subject.initial_state(), subject.make_advance(), []
+subject = experiment.with_random_data(config, (16, 16, 3), 10, 64)
+state, advance, losses = subject.initial_state(), subject.make_run_steps(), []
 for step in range(10):
     before = float(state.window.loss)
     state = advance(state, subject.splits["train"], step, step + 1)

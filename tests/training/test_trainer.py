@@ -1,4 +1,4 @@
-"""Chunks end where something is due, whatever interrupts; figures survive a stop."""
+"""Calls end where something is due, whatever interrupts; figures survive a stop."""
 
 import dataclasses
 
@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import pytest
 
 from resnet_jax.training import trainer
-from resnet_jax.training.state import NOT_DIVERGED, TrainState, Window
+from resnet_jax.training.state import NOT_DIVERGED, MetricAccumulator, TrainState
 
-CALENDAR = trainer.Calendar(
-    num_steps=23, log_every=5, evaluate_every=10, checkpoint_every=7, chunk=4
+INTERVALS = trainer.Intervals(
+    num_steps=23, log_every=5, evaluate_every=10, checkpoint_every=7, steps_per_call=4
 )
 
 
 def fresh(step=0):
-    return TrainState(jnp.int32(step), {}, {}, (), None, Window.empty())
+    return TrainState(jnp.int32(step), {}, {}, (), None, MetricAccumulator.empty())
 
 
 class Recorder:
@@ -23,11 +23,11 @@ class Recorder:
 
     def __init__(self, bad_step=None, stop_at=None):
         self.bad_step, self.stop_at = bad_step, stop_at
-        self.events, self.rows, self.chunks, self.saved = [], [], [], []
+        self.events, self.rows, self.calls, self.saved = [], [], [], []
         self.step = 0
 
-    def advance(self, state, start, end):
-        self.chunks.append((start, end))
+    def run_steps(self, state, start, end):
+        self.calls.append((start, end))
         for step in range(start, end):
             loss = jnp.nan if step == self.bad_step else float(step)
             metrics = dict.fromkeys(("error", "gradient_norm", "learning_rate"), jnp.float32(0.5))
@@ -50,11 +50,11 @@ class Recorder:
         self.events.append(("save", int(state.step)))
         self.saved.append(state)
 
-    def fit(self, state=None, calendar=CALENDAR):
+    def fit(self, state=None, intervals=INTERVALS):
         return trainer.fit(
             state or fresh(),
-            calendar,
-            advance=self.advance,
+            intervals,
+            run_steps=self.run_steps,
             evaluate=self.evaluate,
             save=self.save,
             log=self.log,
@@ -79,15 +79,15 @@ def test_order_at_one_step_is_log_evaluate_save():
     assert [event for event, step in recorder.events if step == 23] == ["log", "evaluate", "save"]
 
 
-def test_chunks_are_no_longer_than_allowed_and_leave_no_gap():
+def test_calls_are_no_longer_than_allowed_and_leave_no_gap():
     recorder = Recorder()
     recorder.fit()
-    assert all(0 < end - start <= 4 for start, end in recorder.chunks)
-    assert [start for start, _ in recorder.chunks[1:]] == [end for _, end in recorder.chunks[:-1]]
+    assert all(0 < end - start <= 4 for start, end in recorder.calls)
+    assert [start for start, _ in recorder.calls[1:]] == [end for _, end in recorder.calls[:-1]]
 
 
 @pytest.mark.parametrize("stop_at", [1, 6, 9, 20])
-def test_stopped_run_continues_with_the_same_chunks_and_rows(stop_at):
+def test_stopped_run_continues_with_the_same_calls_and_rows(stop_at):
     whole = Recorder()
     whole.fit()
     first, second = Recorder(stop_at=stop_at), Recorder()
@@ -95,7 +95,7 @@ def test_stopped_run_continues_with_the_same_chunks_and_rows(stop_at):
     assert status == "stopped"
     assert int(first.saved[-1].step) == int(state.step)
     second.fit(first.saved[-1])
-    assert first.chunks + second.chunks == whole.chunks
+    assert first.calls + second.calls == whole.calls
     figures = lambda row: {
         k: v for k, v in row.items() if k not in ("seconds", "images_per_second")
     }
@@ -125,12 +125,12 @@ def test_finite_losses_are_not_divergence():
 def test_run_asked_to_stop_before_its_first_step_makes_none():
     recorder = Recorder(stop_at=0)
     assert recorder.fit()[1] == "stopped"
-    assert recorder.chunks == []
+    assert recorder.calls == []
 
 
 def test_gradient_that_is_not_finite_is_divergence():
     metrics = dict.fromkeys(("loss", "error", "learning_rate"), jnp.float32(1))
-    window = Window.empty().add(6, {**metrics, "gradient_norm": jnp.float32("inf")})
+    window = MetricAccumulator.empty().add(6, {**metrics, "gradient_norm": jnp.float32("inf")})
     assert int(window.diverged_at) == 7
 
 
@@ -139,10 +139,10 @@ def test_run_asked_to_stop_at_its_last_step_is_complete():
 
 
 def test_one_dispatch_of_many_steps_ends_where_the_calendar_does():
-    calendar = dataclasses.replace(CALENDAR, chunk=100)
+    intervals = dataclasses.replace(INTERVALS, steps_per_call=100)
     recorder = Recorder()
-    recorder.fit(calendar=calendar)
-    assert recorder.chunks[:3] == [(0, 5), (5, 7), (7, 10)]
+    recorder.fit(intervals=intervals)
+    assert recorder.calls[:3] == [(0, 5), (5, 7), (7, 10)]
 
 
 def test_clock_leaves_out_compilation_and_evaluation(monkeypatch):
@@ -150,23 +150,27 @@ def test_clock_leaves_out_compilation_and_evaluation(monkeypatch):
     monkeypatch.setattr(trainer.time, "perf_counter", lambda: now[0])
 
     class Slow(Recorder):
-        def advance(self, state, start, end):
-            now[0] += 100 if start == 0 else 1  # The first chunk compiles.
-            return super().advance(state, start, end)
+        def run_steps(self, state, start, end):
+            now[0] += 100 if start == 0 else 1  # The first call compiles.
+            return super().run_steps(state, start, end)
 
         def evaluate(self, state, step):
             now[0] += 1000
             return state
 
     recorder = Slow()
-    calendar = trainer.Calendar(8, log_every=4, evaluate_every=4, checkpoint_every=8, chunk=1)
-    recorder.fit(calendar=calendar)
+    intervals = trainer.Intervals(
+        8, log_every=4, evaluate_every=4, checkpoint_every=8, steps_per_call=1
+    )
+    recorder.fit(intervals=intervals)
     assert [row["images_per_second"] for row in recorder.rows] == [2.0, 2.0]
     assert recorder.rows[-1]["seconds"] == 1107
 
 
 def test_jax_is_not_asked_for_figures_between_rows():
-    calendar = trainer.Calendar(6, log_every=6, evaluate_every=6, checkpoint_every=6, chunk=1)
+    intervals = trainer.Intervals(
+        6, log_every=6, evaluate_every=6, checkpoint_every=6, steps_per_call=1
+    )
     recorder = Recorder()
     fetched = []
     original = jax.device_get
@@ -174,5 +178,5 @@ def test_jax_is_not_asked_for_figures_between_rows():
         patch.setattr(
             trainer.jax, "device_get", lambda x: fetched.append(recorder.step) or original(x)
         )
-        recorder.fit(calendar=calendar)
+        recorder.fit(intervals=intervals)
     assert fetched == [6]
