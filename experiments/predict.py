@@ -18,7 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import command
-from resnet_jax.data.test_crops import VIEWS
+from resnet_jax.data.image_ops import TEST_CROPS
 from resnet_jax.errors import InputError, check_choice
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
@@ -26,7 +26,7 @@ _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if n
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the run's data set is now, if it moved")
 _TOP = flags.DEFINE_integer("top", 5, "how many classes to name", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "one JSON object a file")
-_VIEWS = flags.DEFINE_string("views", None, f"how pictures are cut: {', '.join(VIEWS)}")
+_VIEWS = flags.DEFINE_string("views", None, f"how pictures are cut: {', '.join(TEST_CROPS)}")
 _MAPS = flags.DEFINE_string("maps", None, "folder for drawings of where the class is seen")
 _OUTPUT_STRIDE = flags.DEFINE_integer("output_stride", None, "pixels a place of the maps: 8 or 16")
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     if not files:
         raise InputError("no pictures: name files after the flags")
     if _VIEWS.value is not None:
-        check_choice("views", _VIEWS.value, VIEWS)
+        check_choice("views", _VIEWS.value, TEST_CROPS)
     if _OUTPUT_STRIDE.value is not None and _MAPS.value is None:
         raise InputError(f"output_stride={_OUTPUT_STRIDE.value}: goes with --maps")
     # Only now, so that wrong flags fail at once.

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from resnet_jax.data import crops, datasets, records
+from resnet_jax.data import datasets, image_ops
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import Architecture
@@ -163,10 +163,14 @@ def _check_dataset(config: ConfigDict, prepared: bool) -> None:
     if "streaming" in config:
         _check_streaming(config)
     if prepared and "streaming" in config:
-        records.check(dataset.name, splits, data_dir=dataset.data_dir)
+        datasets.check_streamable(dataset.name, splits, data_dir=dataset.data_dir)
     elif prepared:
         datasets.check(
-            dataset.name, splits, data_dir=dataset.data_dir, image_size=dataset.image_size
+            dataset.name,
+            splits,
+            data_dir=dataset.data_dir,
+            image_size=dataset.image_size,
+            padding=dataset.padding,
         )
     if config.schedule.name == "plateau" and not dataset.validation:
         raise InputError(
@@ -179,7 +183,7 @@ def _check_dataset(config: ConfigDict, prepared: bool) -> None:
 def _check_streaming(config: ConfigDict) -> None:
     size, stream = config.dataset.image_size, config.streaming
     with section("streaming"):
-        check_choice("augmentation", stream.augmentation, crops.AUGMENTATIONS)
+        check_choice("augmentation", stream.augmentation, image_ops.AUGMENTATIONS)
     if size is None:
         raise InputError("dataset.image_size=None: a stream needs the side of crops, such as 224")
     if stream.num_workers is not None and stream.num_workers < 0:

@@ -9,8 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_jax import runs
-from resnet_jax.data import datasets, device_dataset, photographs, records, streaming, test_crops
-from resnet_jax.data.records import Record
+from resnet_jax.data import datasets, device_dataset, image_ops, streaming
+from resnet_jax.data.image_ops import EncodedImage
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 from resnet_jax.models.resnet import ResNet
@@ -61,11 +61,11 @@ class Trained:
             )
         streaming = "streaming" in self.config
         side = self.config.streaming.shorter_side if streaming else self.size
-        return test_crops.centre_of(picture, side, self.size)
+        return image_ops.centre_square(picture, self.size, side)
 
-    def decode(self, record: Record) -> np.ndarray:
-        """A picture in the net's colours; raises `InputError`, naming the record."""
-        return photographs.decode(record, self.image_shape[-1])
+    def decode(self, image: EncodedImage, *, upright: bool = False) -> np.ndarray:
+        """An image in the network's colours; raises `InputError`, naming the image."""
+        return image.decode(self.image_shape[-1], upright=upright)
 
     def scorer(self, average: str = "probabilities", count: int | None = None) -> Scorer:
         """Of as many pixels at a time as a batch of the training had, or as `count` images have."""
@@ -140,7 +140,7 @@ def _describe(
         except InputError:
             if not shape:
                 raise
-            known = datasets.Description(shape, ())
+            known = datasets.DatasetInfo(shape, (), {})
         shape, names = shape or known.image_shape, names or known.class_names
     if len(names) != num_classes:
         names = tuple(f"class {label}" for label in range(num_classes))
@@ -153,8 +153,10 @@ def _normalization(config: ConfigDict, shape: tuple[int, int, int]) -> device_da
         nothing = np.zeros((1, *shape), np.uint8)
         return device_dataset.normalization(nothing, dataset.mean, dataset.std)
     if "streaming" in config:
-        training = records.open(dataset.name, dataset.train, dataset.data_dir)
-        return streaming.normalization(training, streams.framing(config), dataset.mean, dataset.std)
+        training = datasets.open_records(dataset.name, dataset.train, dataset.data_dir)
+        return streaming.normalization(
+            training, streams.crop_config(config), dataset.mean, dataset.std
+        )
     images = datasets.load(
         dataset.name, dataset.train, data_dir=dataset.data_dir, image_size=dataset.image_size
     ).images

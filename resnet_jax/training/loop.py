@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from resnet_jax.data.split import Inputs, OnDevices, Split
+from resnet_jax.data.splits import Inputs, OnDevices, Split
 from resnet_jax.models import scan_layers
 from resnet_jax.runs import Row
 from resnet_jax.runtime import parallel

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_jax.data import device_dataset, photographs
-from resnet_jax.data.records import Record
-from resnet_jax.data.test_crops import VIEWS, cut, scale
+from resnet_jax.data import datasets, device_dataset, image_folder
+from resnet_jax.data.image_ops import TEST_CROPS, cut, resize
 from resnet_jax.errors import InputError
 from resnet_jax.models.fully_convolutional import output_stride, with_output_stride
 from resnet_jax.reporting import localization
@@ -71,7 +70,7 @@ class Maps:
 
     def draw(self, file: Path, picture: np.ndarray, label: int, probability: float):
         """Draws a picture, uint8 [height, width, channels]; returns the box and the drawing."""
-        scaled = scale(picture, self._net.size)
+        scaled = resize(picture, self._net.size)
         seen, stride = scaled.shape[:2], output_stride(self._model.architecture)
         grain = output_stride(self._net.model.architecture)
         full = [-(-side // grain) * grain for side in filled_shape(*seen, grain)]
@@ -110,7 +109,7 @@ def predict(
     scorer = net.scorer(count=len(files))
     for start in range(0, len(files), AT_ONCE):
         part = files[start : start + AT_ONCE]
-        pictures = list(photographs.read_ahead(lambda i, part=part: _read(net, part[i]), len(part)))
+        pictures = list(datasets.read_ahead(lambda i, part=part: _read(net, part[i]), len(part)))
         whole = [picture for picture in pictures if not isinstance(picture, InputError)]
         crops = [_crops(net, picture, view) for picture in whole]
         probabilities = iter(np.exp(scorer(crops)) if crops else ())
@@ -129,10 +128,10 @@ def predict(
 
 def _read(net: Trained, file: Path) -> np.ndarray | InputError:
     try:
-        return net.decode(Record(photographs.read_file(file), 0, str(file)))
+        return net.decode(image_folder.read_file(file), upright=True)
     except InputError as error:
         return error
 
 
 def _crops(net: Trained, picture: np.ndarray, view: str | None) -> list[np.ndarray]:
-    return [net.as_trained(picture)] if view is None else cut(picture, VIEWS[view], net.size)
+    return [net.as_trained(picture)] if view is None else cut(picture, TEST_CROPS[view], net.size)

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from scipy.special import log_softmax
 
 from resnet_jax import runs
-from resnet_jax.data import device_dataset, photographs
-from resnet_jax.data.test_crops import VIEWS, cut
+from resnet_jax.data import datasets, device_dataset
+from resnet_jax.data.image_ops import TEST_CROPS, cut
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models.batch_norm_recalibration import mean_over_groups
 from resnet_jax.models.resnet import ResNet
@@ -77,7 +77,7 @@ def answer(
       split: "train", "validation" or "test".
       step: of the checkpoint; None for the last one.
       data_dir: where the data set is now, if it has moved.
-      view: one of `VIEWS`; None for the images as the net was shown them.
+      view: one of `TEST_CROPS`; None for the images as the net was shown them.
       average: over the view's crops, see `multi_view`.
       batch_norm: one of `BATCH_NORMS`.
 
@@ -87,7 +87,7 @@ def answer(
     check_choice("batch_norm", batch_norm, BATCH_NORMS)
     check_choice("average", average, AVERAGES)
     if view is not None:
-        check_choice("views", view, VIEWS)
+        check_choice("views", view, TEST_CROPS)
     config = recipe.load_config(workdir)
     config.num_devices = None  # Those of this machine, not of the one that trained.
     config.update(parallel="jit", deterministic=False, onednn=False)  # They concern training alone.
@@ -142,17 +142,16 @@ def _show_view(
 ) -> Answers:
     """The pictures of a split, read anew and cut as the view says."""
     dataset = config.dataset
-    where = {"data_dir": dataset.data_dir, "image_size": dataset.image_size}
     try:
-        pictures = photographs.open(dataset.name, dataset[split], **where)
-    except photographs.OneSize as error:
+        pictures = datasets.open_images(dataset.name, dataset[split], data_dir=dataset.data_dir)
+    except datasets.OneSize as error:
         raise InputError(f"views={view!r}: {error}") from error
     net = inference.load(workdir, step, dataset.data_dir)
     _check_classes(net.class_names, pictures.class_names)
     about = _about(config, split, net.step)
     if batch_norm == "recomputed":
-        training = photographs.open(dataset.name, dataset.train, **where)
-        squares = photographs.read_ahead(
+        training = datasets.open_images(dataset.name, dataset.train, data_dir=dataset.data_dir)
+        squares = datasets.read_ahead(
             lambda i: net.as_trained(net.decode(training[i])), len(training)
         )
         batches = _normalized_batches(squares, net.normalization, config.batch_size)
@@ -165,9 +164,9 @@ def _show_view(
     def crops(index: int) -> list[np.ndarray]:
         record = pictures[index]
         labels[index] = record.label
-        return cut(net.decode(record), VIEWS[view], net.size)
+        return cut(net.decode(record), TEST_CROPS[view], net.size)
 
-    logits = net.scorer(average)(photographs.read_ahead(crops, len(pictures)))
+    logits = net.scorer(average)(datasets.read_ahead(crops, len(pictures)))
     return Answers({**about, "views": view}, logits, labels, pictures.class_names)
 
 

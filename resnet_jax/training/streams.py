@@ -3,14 +3,16 @@
 import jax
 from ml_collections import ConfigDict
 
-from resnet_jax.data import crops, records, streaming
+from resnet_jax.data import datasets, streaming
+from resnet_jax.data.image_ops import CropConfig
+from resnet_jax.data.tfds_sets import Records
 from resnet_jax.runtime import multihost, parallel
 
 
-def framing(config: ConfigDict) -> crops.Framing:
-    """How the config's pictures become squares."""
+def crop_config(config: ConfigDict) -> CropConfig:
+    """How the config's images become squares."""
     section = config.streaming
-    return crops.Framing(
+    return CropConfig(
         size=config.dataset.image_size,
         scales=tuple(section.scales),
         shorter_side=section.shorter_side,
@@ -25,12 +27,12 @@ def load_splits(
     dataset, section = config.dataset, config.streaming
     named = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     opened = {
-        name: records.open(dataset.name, split, dataset.data_dir)
+        name: datasets.open_records(dataset.name, split, dataset.data_dir)
         for name, split in named.items()
         if split
     }
     multihost.same_everywhere("dataset", lambda: b"".join(map(_glance, opened.values())))
-    train, squares = opened["train"], framing(config)
+    train, squares = opened["train"], crop_config(config)
     receiver = streaming.Receiver(
         streaming.normalization(train, squares, dataset.mean, dataset.std), section.color_noise
     )
@@ -40,7 +42,7 @@ def load_splits(
             part,
             receiver,
             augmentation=section.augmentation,
-            framing=squares,
+            crops=squares,
             rows=parallel.own_rows(mesh, config.batch_size),
             num_workers=section.num_workers,
         )
@@ -49,7 +51,7 @@ def load_splits(
     return splits, train.class_names
 
 
-def _glance(part: records.Records) -> bytes:
+def _glance(part: Records) -> bytes:
     """What differs between copies of a split that are not the same, without reading them whole."""
     seen = [part[i] for i in (0, len(part) // 2, len(part) - 1)]
     return repr((len(part), part.class_names, seen)).encode()

@@ -12,7 +12,7 @@ import optax
 from ml_collections import ConfigDict
 
 from resnet_jax.data import datasets, device_dataset
-from resnet_jax.data.split import Split
+from resnet_jax.data.splits import Split
 from resnet_jax.models import counting, zoo
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runs import Row, recipe
@@ -253,7 +253,7 @@ def of_noise(
     labels = random.integers(num_classes, size=num_examples, dtype=np.int32)
     statistics = device_dataset.normalization(images, "channel")
     padding, flip = config.dataset.padding, config.dataset.flip
-    noise = device_dataset.Resident(images, labels, statistics, padding, flip)
+    noise = device_dataset.DeviceDataset(images, labels, statistics, padding, flip)
     noise = parallel.place(noise, parallel.replicated(mesh))
     names = tuple(map(str, range(num_classes)))
     return assemble(config, mesh, {"train": noise, "test": noise}, names)
@@ -279,7 +279,7 @@ def load_splits(
     place = parallel.replicated(mesh)
     splits = {
         name: parallel.place(
-            device_dataset.Resident(
+            device_dataset.DeviceDataset(
                 part.images, part.labels, statistics, dataset.padding, dataset.flip
             ),
             place,
