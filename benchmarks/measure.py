@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from benchmarks import machine
-from resnet_jax.runs import recipe
+from resnet_jax.runs import Recipe
 from resnet_jax.runs.arguments import update
 from resnet_jax.runtime import parallel
 from resnet_jax.sweeps.grid import load_config_file
@@ -35,7 +35,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     config = update(load_config_file("config", asked["config"])(asked["model"]), asked["fields"])
     config.batch_size = asked["batch_size"]
-    recipe.check(config, prepared=False)
+    config = Recipe.from_config(config)
     num_examples = max(asked["num_examples"], config.batch_size)
     subject = trainer.of_noise(config, asked["image_shape"], asked["num_classes"], num_examples)
     clock = _Laps(began)
@@ -70,7 +70,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     )
     adds = subject.count().multiply_adds
     return found | {
-        "depth": recipe.architecture(config).depth,
+        "depth": config.architecture.depth,
         "multiply_adds": adds,
         "flops_per_image": 2 * TRAINING_PASSES * adds,
         "deterministic": config.deterministic,

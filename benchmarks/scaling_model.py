@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from resnet_jax.data import device_dataset
 from resnet_jax.models import counting, zoo
 from resnet_jax.runtime import hlo_communication, parallel
-from resnet_jax.training import loop, schedules, state, step
+from resnet_jax.training import schedules, state, step, trainer
 
 
 class Machine(NamedTuple):
@@ -54,7 +54,7 @@ BACKWARD = 2 / 3  # of the operations of a step
 def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str, int]:
     """What a device sends in a step, by kind, from the program for eight devices."""
     mesh = parallel.make_mesh(8, 8, 8)
-    model = zoo.create(name, num_classes, group_size=1)
+    model = zoo.create(name, num_classes, bn_group_size=1)
     schedule, optimizer = schedules.Schedule("constant", 1, 0.1), step.sgd()
     shape = (32, 32, 3)  # Neither parameters nor statistics depend on the images' size.
     start = jax.eval_shape(
@@ -64,7 +64,7 @@ def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str,
     data = device_dataset.DeviceDataset(
         jnp.zeros((8, *shape), jnp.uint8), jnp.zeros(8, int), normalization
     )
-    advance = loop.make_advance(
+    advance = trainer.make_advance(
         step.make_train_step(
             model, optimizer, schedule, mesh=mesh, axis_name=parallel.axis_name(engine)
         ),

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from resnet_jax.runs.recipe import load_config
+from resnet_jax.runs import load_recipe
 from resnet_jax.training.checkpoints import Checkpoints
 from resnet_jax.training.trainer import build
 
 
 def poison(workdir: Path) -> int:
     """Makes the first parameter of the newest checkpoint NaN; returns that checkpoint's step."""
-    template = build(load_config(workdir)).state_template()
+    template = build(load_recipe(workdir)).state_template()
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         state = checkpoints.restore(template)
     leaves, tree = jax.tree.flatten(state.params)

@@ -1,14 +1,14 @@
-"""Evaluates a run's checkpoint on a split and prints the figures as JSON.
+"""Evaluates a run's checkpoint on a split and prints the metrics as JSON.
 
     python -m experiments.evaluate --workdir=runs/resnet-20
     python -m experiments.evaluate --workdir=runs/resnet-20 --split=train --step=200
     python -m experiments.evaluate --workdir=runs/resnet-20 --confusion=folder
 
-`--views` shows a net photographs as the papers do: centre, 10-crop, multi-scale (fully
-convolutional at five sizes) or single-320. It reads the pictures anew, so it needs an image folder
-or a TFDS set whose pictures vary in size. `--batch_norm=recomputed` puts the mean over the whole
+`--test_crops` shows the network images as the papers do: centre, 10-crop, multi-scale (fully
+convolutional at five sizes) or single-320. It reads the images anew, so it needs an image folder
+or a TFDS set whose images vary in size. `--recalibrate_batch_norm` puts the mean over the whole
 training split in place of batch norm's running averages. `--confusion` writes confusion.csv (a row
-for each true class, a column for each answer) and confusion.png into a folder.
+for each true class, a column for each prediction) and confusion.png into a folder.
 """
 
 import json
@@ -24,34 +24,46 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=Tru
 _SPLIT = flags.DEFINE_string("split", "test", "train, validation or test, as the config has them")
 _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if not given")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is now, if it has moved")
-_VIEWS = flags.DEFINE_string("views", None, f"how photographs are cut: {', '.join(TEST_CROPS)}")
-_AVERAGE = flags.DEFINE_string("average", "probabilities", "over views: or logits")
-_BATCH_NORM = flags.DEFINE_string("batch_norm", "running", "running averages, or recomputed")
+_CROPS = flags.DEFINE_string("test_crops", None, f"how images are cut: {', '.join(TEST_CROPS)}")
+_AVERAGE = flags.DEFINE_string("average", "probabilities", "over crops: or logits")
+_RECALIBRATE = flags.DEFINE_bool(
+    "recalibrate_batch_norm", False, "statistics over the training split, not running averages"
+)
 _CONFUSION = flags.DEFINE_string("confusion", None, "folder for the confusion matrix")
 
 
 def main(argv: list[str]) -> None:
     """Prints one JSON object: model, split, step, loss, error (a fraction) and examples."""
     del argv
-    if _VIEWS.value is not None:
-        check_choice("views", _VIEWS.value, TEST_CROPS)
+    if _CROPS.value is not None:
+        check_choice("test_crops", _CROPS.value, TEST_CROPS)
     elif _AVERAGE.value != "probabilities":
-        raise InputError(f"average={_AVERAGE.value!r}: goes with --views; there is one view")
+        raise InputError(f"average={_AVERAGE.value!r}: goes with --test_crops; there is one crop")
     # Only now, so that wrong flags fail at once.
-    from resnet_jax.training import run_evaluation
+    from resnet_jax.reporting import confusion
+    from resnet_jax.runtime import setup
+    from resnet_jax.training import inference
 
-    answers = run_evaluation.answer(
+    setup.prepare()
+    predictions = inference.evaluate(
         Path(_WORKDIR.value),
         _SPLIT.value,
         step=_STEP.value,
         data_dir=_DATA_DIR.value,
-        view=_VIEWS.value,
+        view=_CROPS.value,
         average=_AVERAGE.value,
-        batch_norm=_BATCH_NORM.value,
+        recalibrate_batch_norm=_RECALIBRATE.value,
     )
+    metrics = predictions.metrics()
     if _CONFUSION.value:
-        run_evaluation.write_confusion(answers, Path(_CONFUSION.value))
-    print(json.dumps(answers.figures()))
+        confusion.write(
+            Path(_CONFUSION.value),
+            predictions.labels,
+            predictions.classes,
+            predictions.class_names,
+            f"{metrics['model']}, {metrics['split']} split",
+        )
+    print(json.dumps(metrics))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Says what is on pictures: the most likely classes of each file, one line a file.
+"""Prints the top classes of each image, one line a file.
 
     python -m experiments.predict --workdir=runs/pets cat.jpg dog.png
-    python -m experiments.predict --workdir=runs/pets --json --maps=maps *.jpg
+    python -m experiments.predict --workdir=runs/pets --json --cam_dir=maps *.jpg
 
-Pictures are fitted to what the run's net was trained on, or cut by `--views` (10-crop, …; see
-`experiments.evaluate`). `--json` prints one object a file. `--maps` draws where the net sees the
-most likely class, with a box around it, into a folder, and adds the box to the JSON, in the file's
-own pixels; `--output_stride=8` dilates an ImageNet net for a finer map.
+Images are fitted to what the run's network was trained on, or cut by `--test_crops` (10-crop, …;
+see `experiments.evaluate`). `--json` prints one object a file. `--cam_dir` draws where the network
+sees the most likely class, with a box around it, into a folder, and adds the box to the JSON, in
+the file's own pixels; `--output_stride=8` dilates an ImageNet network for a finer map.
 
 A file that is missing or broken gets one line on stderr, the others are done all the same, and the
 exit code is then 2.
@@ -19,15 +19,15 @@ from absl import flags
 
 from experiments import command
 from resnet_jax.data.image_ops import TEST_CROPS
-from resnet_jax.errors import InputError, check_choice
+from resnet_jax.errors import WRONG_INPUT, InputError, check_choice
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
 _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if not given")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the run's data set is now, if it moved")
 _TOP = flags.DEFINE_integer("top", 5, "how many classes to name", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "one JSON object a file")
-_VIEWS = flags.DEFINE_string("views", None, f"how pictures are cut: {', '.join(TEST_CROPS)}")
-_MAPS = flags.DEFINE_string("maps", None, "folder for drawings of where the class is seen")
+_CROPS = flags.DEFINE_string("test_crops", None, f"how images are cut: {', '.join(TEST_CROPS)}")
+_CAM_DIR = flags.DEFINE_string("cam_dir", None, "folder for drawings of where the class is seen")
 _OUTPUT_STRIDE = flags.DEFINE_integer("output_stride", None, "pixels a place of the maps: 8 or 16")
 
 
@@ -35,25 +35,30 @@ def main(argv: list[str]) -> int:
     """Prints a line a file; returns 2 if one could not be read."""
     files = [Path(name) for name in argv[1:]]
     if not files:
-        raise InputError("no pictures: name files after the flags")
-    if _VIEWS.value is not None:
-        check_choice("views", _VIEWS.value, TEST_CROPS)
-    if _OUTPUT_STRIDE.value is not None and _MAPS.value is None:
-        raise InputError(f"output_stride={_OUTPUT_STRIDE.value}: goes with --maps")
+        raise InputError("no images: name files after the flags")
+    if _CROPS.value is not None:
+        check_choice("test_crops", _CROPS.value, TEST_CROPS)
+    if _OUTPUT_STRIDE.value is not None and _CAM_DIR.value is None:
+        raise InputError(f"output_stride={_OUTPUT_STRIDE.value}: goes with --cam_dir")
     # Only now, so that wrong flags fail at once.
-    from resnet_jax.training import inference, prediction
+    from resnet_jax.reporting import localization
+    from resnet_jax.runtime import setup
+    from resnet_jax.training import inference
 
+    setup.prepare()
     net = inference.load(Path(_WORKDIR.value), _STEP.value, _DATA_DIR.value)
-    maps = None
-    if _MAPS.value:
-        maps = prediction.Maps(net, Path(_MAPS.value), _OUTPUT_STRIDE.value)
+    cams = None
+    if _CAM_DIR.value:
+        cams = inference.CamDrawer(
+            net, Path(_CAM_DIR.value), _OUTPUT_STRIDE.value, localization.to_picture
+        )
     code = 0
-    for found in prediction.predict(net, files, _TOP.value, view=_VIEWS.value, maps=maps):
-        if found.mistake and not _JSON.value:
-            print(f"error: {found.mistake}", file=sys.stderr, flush=True)
+    for found in inference.predict(net, files, _TOP.value, view=_CROPS.value, cams=cams):
+        if found.error and not _JSON.value:
+            print(f"error: {found.error}", file=sys.stderr, flush=True)
         else:
             print(found.to_json() if _JSON.value else found.to_line(), flush=True)
-        code = command.WRONG_INPUT if found.mistake else code
+        code = WRONG_INPUT if found.error else code
     return code
 
 

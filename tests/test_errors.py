@@ -36,7 +36,7 @@ def raised_from(cause: Exception) -> Exception:
     ],
 )
 def test_failure_of_the_disk_is_one_line_with_the_file(error, line):
-    assert storage_failure(error) == f"{line}; once that is mended the same command goes on"
+    assert storage_failure(error) == f"{line}; fix that and rerun the command to resume"
 
 
 @pytest.mark.parametrize(

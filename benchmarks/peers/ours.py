@@ -8,6 +8,7 @@ import jax
 from benchmarks.peers import turns
 from benchmarks.peers.nets import layout
 from configs import cifar10, imagenet
+from resnet_jax.runs import Recipe
 from resnet_jax.training import trainer
 
 
@@ -18,9 +19,9 @@ def main() -> None:
     config = recipe.get_config(asked.net)
     config.batch_size = asked.batch_size
     config.model.dtype = asked.setting
-    config.model.group_size = min(config.model.group_size, asked.batch_size)
+    config.model.bn_group_size = min(config.model.bn_group_size, asked.batch_size)
     config.deterministic = False
-    turns.serve(lambda: _trainer(config, asked))
+    turns.serve(lambda: _trainer(Recipe.from_config(config), asked))
 
 
 def _trainer(config, asked):

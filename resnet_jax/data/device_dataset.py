@@ -44,10 +44,12 @@ class Normalization(NamedTuple):
         return Normalization(self.mean.mean((0, 1), dtype=np.float64).astype(np.float32), self.std)
 
     def save(self, path: Path) -> None:
-        """Writes an npz file, which `load` reads to the same bits."""
+        """Writes an npz file, whole or not at all; `load` reads the same bits."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, mean=self.mean, std=self.std)
-        path.write_bytes(buffer.getvalue())
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_bytes(buffer.getvalue())
+        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Normalization":
@@ -159,7 +161,7 @@ def crop_and_flip(key: jax.Array, batch: int, *, padding: int, flip: bool) -> Wi
     return Windows(corners[:, 0], corners[:, 1], flips)
 
 
-def color_noise(key: jax.Array, batch: int, deviation: float) -> jax.Array:
+def pca_lighting(key: jax.Array, batch: int, deviation: float) -> jax.Array:
     """What is added to all pixels in [0, 1] of an image: float32 [batch, 1, 1, 3].
 
     The principal components of the colours, each in its magnitude times a normal number of that

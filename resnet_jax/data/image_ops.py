@@ -268,7 +268,7 @@ def centre_crop(
 
 AUGMENTATIONS: dict[str, Callable[[int, int, CropConfig, np.ndarray], Crop]] = {
     "scale": scaled_crop,
-    "scale_and_aspect": random_resized_crop,
+    "random_resized_crop": random_resized_crop,
     "centre": centre_crop,
 }
 """Names of a config's `streaming.augmentation`."""
@@ -276,7 +276,7 @@ AUGMENTATIONS: dict[str, Callable[[int, int, CropConfig, np.ndarray], Crop]] = {
 
 def min_side(augmentation: str, config: CropConfig) -> int | None:
     """The shorter side that suffices to decode: no crop then enlarges what was made smaller."""
-    if augmentation == "scale_and_aspect":
+    if augmentation == "random_resized_crop":
         return None  # An eighth of the area may fill the square.
     return config.scales[1] if augmentation == "scale" else config.shorter_side
 

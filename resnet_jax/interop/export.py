@@ -1,5 +1,6 @@
 """A file of weights as a run's folder, and back: what `experiments.convert` does."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -10,12 +11,12 @@ from configs import cifar10
 from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.interop import pytorch_names, weight_files
-from resnet_jax.runs import arguments, lockfile, recipe
-from resnet_jax.training.checkpoints import Checkpoints
+from resnet_jax.runs import Recipe, arguments, load_recipe, lockfile
+from resnet_jax.training.checkpoints import Checkpoints, load_weights
+from resnet_jax.training.run import check_dataset
 from resnet_jax.training.schedules import Schedule
 from resnet_jax.training.state import TrainState, Window
 from resnet_jax.training.step import sgd
-from resnet_jax.training.weights import load_weights
 
 _NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
 
@@ -31,11 +32,12 @@ def fill(workdir: Path, source: Path, dataset: str | None) -> str:
         raise InputError(f"{source}: {error}") from error
     config = _config(weights, dataset)
     config.converted_from = source.name
-    recipe.check(config)
+    recipe = Recipe.from_config(config)
+    check_dataset(recipe)
     with lockfile.claim(workdir):
-        runs.write_config(workdir, config.to_dict(), devices="none: converted weights")
+        runs.write_config(workdir, recipe.to_dict(), devices="none: converted weights")
         with Checkpoints(workdir / "checkpoints") as checkpoints:
-            checkpoints.save(_state(weights, config))
+            checkpoints.save(_state(weights, recipe))
     net = " ".join([weights.name, *(f"{k}={v}" for k, v in weights.overrides.items())])
     return (
         f"{workdir}: {net}, {weights.num_classes} classes, from {source.name}; to score it: "
@@ -46,7 +48,7 @@ def fill(workdir: Path, source: Path, dataset: str | None) -> str:
 def export(workdir: Path, output: Path, step: int | None) -> str:
     """Writes the weights of a run's checkpoint to a file; returns what to print."""
     weight_files.check_suffix(output)
-    net = recipe.architecture(recipe.load_config(workdir))
+    net = load_recipe(workdir).architecture
     layout = "torchvision" if net.stem == "imagenet" else "akamaster"
     pytorch_names.check_has(layout, net)
     saved = load_weights(workdir / "checkpoints", step)
@@ -82,14 +84,14 @@ def _config(weights: pytorch_names.Weights, dataset: str | None) -> ConfigDict:
     return config
 
 
-def _state(weights: pytorch_names.Weights, config: ConfigDict) -> TrainState:
+def _state(weights: pytorch_names.Weights, recipe: Recipe) -> TrainState:
     """The weights as the state before a first step."""
     variables = jax.tree.map(jnp.asarray, weights.variables)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
-        opt_state=sgd(**config.optimizer).init(variables["params"]),
-        schedule=Schedule(num_steps=config.num_steps, **config.schedule).init(),
+        opt_state=sgd(**dataclasses.asdict(recipe.optimizer)).init(variables["params"]),
+        schedule=Schedule.of(recipe).init(),
         window=Window.empty(),
     )

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +14,7 @@ from resnet_jax.reporting import style
 from resnet_jax.reporting.exports import inert
 from resnet_jax.reporting.labels import shorten
 from resnet_jax.reporting.plots import drawing_settings, to_png
+from resnet_jax.runs import write_text
 
 WITH_NUMBERS = 20  # classes up to which a cell has room for its share
 WITH_NAMES = 120  # classes up to which a row has room for its name
@@ -102,3 +104,19 @@ def _write_mistakes(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> Non
         0, 1, "\n".join(lines), va="top", fontsize=9, linespacing=1.5, transform=axes.transAxes,
         parse_math=False,
     )  # fmt: skip
+
+
+def write(
+    folder: Path, labels: np.ndarray, answers: np.ndarray, class_names: Sequence[str], title: str
+) -> None:
+    """Writes confusion.csv and confusion.png into a folder.
+
+    Args:
+      folder: made if need be.
+      labels, answers: int [examples].
+      class_names: by label.
+      title: of the picture.
+    """
+    counts = count(labels, answers, len(class_names))
+    write_text(folder / "confusion.csv", to_csv(counts, class_names))
+    (folder / "confusion.png").write_bytes(to_picture(counts, class_names, title))

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from resnet_jax.reporting import naming
-from resnet_jax.runs import WHERE_NOT_WHAT, Run
+from resnet_jax.runs import RUNTIME_FIELDS, Run
 
 FINISHED = ("completed", "diverged")
 
-NOT_WHAT = frozenset({*WHERE_NOT_WHAT, "log_every", "evaluate_every", "checkpoint_every"})
+NOT_WHAT = frozenset({*RUNTIME_FIELDS, "log_every", "evaluate_every", "checkpoint_every"})
 """Fields of the config that say where a run runs and how often it looks, not what it is."""
 
 _LENGTH = ("num_steps", "batch_size")

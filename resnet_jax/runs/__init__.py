@@ -2,7 +2,6 @@
 
 from resnet_jax.runs.folder import (
     FORMAT,
-    WHERE_NOT_WHAT,
     MetricsLog,
     Row,
     Run,
@@ -14,16 +13,20 @@ from resnet_jax.runs.folder import (
     write_json,
     write_text,
 )
+from resnet_jax.runs.recipe import LEGACY_DEFAULTS, RUNTIME_FIELDS, Recipe, load_recipe
 
 __all__ = [
     "FORMAT",
-    "WHERE_NOT_WHAT",
+    "LEGACY_DEFAULTS",
+    "RUNTIME_FIELDS",
     "MetricsLog",
+    "Recipe",
     "Row",
     "Run",
     "as_json",
     "final_training_figures",
     "find_runs",
+    "load_recipe",
     "read_run",
     "write_config",
     "write_json",

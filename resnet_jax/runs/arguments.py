@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,19 +10,43 @@ from ml_collections import ConfigDict
 
 from resnet_jax.errors import InputError
 
+ALIASES = {"lr": "schedule.learning_rate", "steps": "num_steps", "batch": "batch_size"}
+"""Short names of what everyone sets."""
+
+_QUOTED = r"'[^']*'|\"[^\"]*\""
+_PARTS = re.compile(rf"(?:{_QUOTED}|\([^()]*\)|\[[^\[\]]*\]|[^,])+")
+"""What stands between commas; those in quotes and brackets separate nothing."""
+
 
 def split(argument: str | None, default_model: str) -> tuple[str, dict[str, Any]]:
-    """The model's name and the fields set by "model-name[,key=value…]"; both are optional."""
-    name, fields = default_model, {}
-    for position, part in enumerate(filter(None, (argument or "").split(","))):
+    """The model's name and the fields set by "model-name[,key=value…]"; both are optional.
+
+    A comma belongs to a value if no `key=` follows it: `data_dir=/data/cats,dogs`. So it does
+    between brackets and quotes: `schedule.boundaries=(0.3,0.6)`.
+    """
+    name, fields, texts = default_model, {}, []
+    for position, part in enumerate(_PARTS.findall(argument or "")):
         key, equals, value = part.partition("=")
-        if equals:
-            fields[key.strip()] = parse_value(value.strip())
+        if equals and key.strip():
+            texts.append((key.strip(), value.strip()))
         elif position == 0:
             name = part
+        elif texts:
+            texts[-1] = (texts[-1][0], f"{texts[-1][1]},{part}")
         else:
             raise InputError(f"config argument {part!r}: expected key=value after the model's name")
+    for key, value in texts:
+        fields[ALIASES.get(key, key)] = parse_value(value)
     return name, fields
+
+
+_WANTED = {
+    int: "a whole number, such as 1000",
+    float: "a number, such as 0.1",
+    bool: "true or false",
+    str: "text",
+    tuple: "a list, such as (0.5,0.75)",
+}
 
 
 def update(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:
@@ -36,9 +61,10 @@ def update(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:
         part = config[section] if section else config
         try:
             part[key] = value
-        except TypeError as error:
-            wanted = part.get_type(key).__name__
-            raise InputError(f"config field {path}={value!r}: must be of type {wanted}") from error
+        except (TypeError, ValueError) as error:
+            wanted = part.get_type(key)
+            wanted = _WANTED.get(wanted, f"of type {wanted.__name__}")
+            raise InputError(f"config field {path}={value!r}: must be {wanted}") from error
     return config
 
 
@@ -55,8 +81,8 @@ def check_field(config: ConfigDict, path: str) -> None:
     place = f"allowed in {section} are" if beside and section else "allowed are"
     names = config[section] if beside and section else config
     nearest = _nearest(path, beside, paths)
-    hint = f"; nearest: {nearest}" if nearest else ""
-    raise InputError(f"no config field {path!r}: {place} {', '.join(sorted(names))}{hint}")
+    hint = f" (nearest: {nearest})" if nearest else ""
+    raise InputError(f"no config field {path!r}{hint}; {place} {', '.join(sorted(names))}")
 
 
 def _paths(config: ConfigDict, prefix: str = "") -> Iterator[str]:
@@ -88,7 +114,9 @@ def _aliases(paths: list[str]) -> dict[str, str]:
 
 
 def parse_value(text: str) -> Any:
-    """A Python literal's value; other text is itself."""
+    """A Python literal's value; "true" and "false" are booleans, other text is itself."""
+    if text in ("true", "false"):
+        return text == "true"
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

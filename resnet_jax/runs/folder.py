@@ -19,6 +19,7 @@ import json
 import math
 import os
 import platform
+import secrets
 import shlex
 import statistics
 import subprocess
@@ -34,14 +35,6 @@ from resnet_jax.errors import InputError
 FORMAT = 1
 
 Row = dict[str, Any]
-
-WHERE_NOT_WHAT = (
-    *("num_devices", "parallel", "steps_per_dispatch", "deterministic", "onednn"),
-    *("remat", "scan_units"),
-    *("keep_checkpoints", "dataset.data_dir", "streaming.num_workers"),
-)
-"""Fields of a config that say where a run runs, not what it computes: it may continue under other
-values."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,18 +114,32 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def write_config(
-    workdir: Path, config: dict[str, Any], *, devices: str, class_names: Sequence[str] = ()
+    workdir: Path,
+    config: dict[str, Any],
+    *,
+    devices: str,
+    class_names: Sequence[str] = (),
+    data: dict[str, Any] | None = None,
 ) -> None:
-    """Writes `config.json`: the config, what it runs on, and the names of the classes if known."""
+    """Writes `config.json`: the config, what it runs on, and of the data what is known.
+
+    That is the names of the classes, and `data`, a `datasets.fingerprint`.
+
+    The run's identity, `run_id`, is drawn at its first start and stays: a copy of the folder has
+    the same one, another run of the same config has not.
+    """
+    earlier = _read_json(workdir / "config.json", []) or {}
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     versions = {"python": platform.python_version(), "resnet_jax": __version__}
     versions |= {package: importlib.metadata.version(package) for package in packages}
     record = {
         "format": FORMAT,
+        "run_id": earlier.get("run_id") or secrets.token_hex(8),
         "config": config,
         "versions": versions,
         "devices": devices,
         "class_names": list(class_names),
+        **({"data": data} if data else {}),
         "processor": _processor(),
         "command": shlex.join(["python", "-m", *_module_and_arguments()]),
         "commit": _commit(),

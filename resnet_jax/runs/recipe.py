@@ -1,78 +1,272 @@
-"""Is this config one that can run? Answered before anything slow begins."""
+"""A run's recipe: its config, resolved once into frozen, typed values that have checked themselves.
+
+A config enters at `Recipe.from_config`; nothing behind it sees a ConfigDict, parses a model's name
+or repeats a default. Loads no JAX, so that a wrong config fails at once: what may be chosen is
+listed here, and a test compares the lists with what the library implements.
+"""
 
 import contextlib
+import dataclasses
+import functools
 import math
-from collections.abc import Iterator
+import os
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from resnet_jax.data import datasets, image_ops
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
-from resnet_jax.models.architecture import Architecture
-from resnet_jax.runs import WHERE_NOT_WHAT, read_run
-
-_OPTIONAL = ("num_devices", "steps_per_dispatch", "dataset.image_size")
+from resnet_jax.models.architecture import BLOCKS, Architecture
+from resnet_jax.runs.folder import read_run
 
 DTYPES = ("float32", "bfloat16")
+ENGINES = ("jit", "pmap")
+REMATS = ("none", "activations", "blocks")
+MEANS = ("pixel", "channel", "none", "imagenet")
+COLOR_MEANS = MEANS[1:]  # the same at all positions, as streams need them
+STDS = ("channel", "none", "imagenet")
+AUGMENTATIONS = ("scale", "random_resized_crop", "centre")
+WEIGHT_DECAY_MASKS = ("kernels", "all")
+SCHEDULES = ("steps", "plateau", "cosine", "constant")
+WARMUPS = ("none", "constant", "linear", "until_error")
+BATCH_NORM = "batch_norm"  # of `freeze`: all batch norms
 
-_SECTIONS = ("model", "dataset", "optimizer", "schedule")
+MAX_SEED = 2**32 - 1
+"""`jax.random.key` takes 32 bits: a larger seed would be another one's twin."""
 
-ADDED = {
-    **{"parallel": "jit", "deterministic": False, "onednn": False, "remat": "none"},
-    "scan_units": False,
-    "start": None,
-    "frozen": None,
+RUNTIME_FIELDS = (
+    *("num_devices", "parallel", "steps_per_dispatch", "deterministic", "onednn"),
+    *("remat", "scan_blocks"),
+    *("max_to_keep", "dataset.data_dir", "streaming.num_workers"),
+)
+"""Where and how a run is computed, not what: it may resume under other values of these, and a
+report does not count them as differences."""
+
+LEGACY_DEFAULTS: dict[str, Any] = {
+    "parallel": "jit",
+    "deterministic": False,
+    "onednn": False,
+    "remat": "none",
+    "scan_blocks": False,
+    "init_from": None,
+    "freeze": None,
+    "converted_from": None,
+    "dataset.exif_orientation": False,
+    "model.initialization": None,
 }
-"""Fields that configs of earlier versions lack, and what stood for them."""
+"""What stood for a field in runs that are older than it. A new field gets its line here."""
 
 
-def check(config: ConfigDict, *, prepared: bool = True) -> None:
-    """Raises `InputError` with one line on the first thing that cannot work.
+def _field(meaning: str) -> Any:
+    return dataclasses.field(metadata={"meaning": meaning})
 
-    Args:
-      prepared: whether its data set must be there.
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The network: its name, and the axes of `Architecture` that differ from what that stands for.
+
+    None is what the name stands for; `bn_group_size=None` is the whole batch.
     """
-    _check_finite(config)
-    for field in (
-        *("batch_size", "num_steps", "accumulate"),
-        *("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
-    ):
-        _require(config, field, lambda value: value >= 1, "must be at least 1")
-    for field in _OPTIONAL:
-        _require(config, field, lambda value: value is None or value >= 1, "must be at least 1")
-    for field in ("seed", "dataset.padding", "optimizer.weight_decay"):
-        _require(config, field, lambda value: value >= 0, "must not be negative")
-    for field in ("optimizer.momentum", "label_smoothing"):
-        _require(config, field, lambda value: 0 <= value < 1, "must be in [0, 1)")
-    with section("model"):
-        check_choice("dtype", config.model.dtype, DTYPES)
-        architecture(config)
-    _check_groups(config)
-    _check_dataset(config, prepared)
-    # From here on JAX is loaded, which takes most of a second.
-    from resnet_jax.data import device_dataset
-    from resnet_jax.models import resnet
-    from resnet_jax.runtime import parallel
-    from resnet_jax.training import freezing, schedules, step
 
-    freezing.parse(config.frozen, architecture(config))
-    check_choice("parallel", config.parallel, parallel.ENGINES)
-    check_choice("remat", config.remat, resnet.REMATS)
-    with section("dataset"):
-        means = device_dataset.COLOR_MEANS if "streaming" in config else device_dataset.MEANS
-        check_choice("mean", config.dataset.mean, means)
-        check_choice("std", config.dataset.std, device_dataset.STDS)
-    with section("optimizer"):
-        check_choice("decay", config.optimizer.decay, step.DECAYS)
-    with section("schedule"):
-        schedules.Schedule(num_steps=config.num_steps, **config.schedule)
+    name: str = _field("plain-N, resnet-N or preact-resnet-N")
+    bn_group_size: int | None = _field("examples that share batch-norm statistics; none: the batch")
+    dtype: str = _field("of activations: float32 or bfloat16")
+    block: str | None = _field("basic, bottleneck or one_layer")
+    shortcut: str | None = _field("what stands on the shortcut (v2 Table 1); none: a plain network")
+    option: str | None = _field("A, B or C: shortcuts where the shape changes (v1 §3.3)")
+    option_a_padding: str | None = _field("end or both: where option A adds channels")
+    order: str | None = _field("of normalisation, activation and addition (v2 Table 2)")
+    norm: str | None = _field("batch or none")
+    activation: str | None = _field("relu, or another")
+    width: int | None = _field("channels of the first stage")
+    downsample_in: str | None = _field("1x1 or 3x3: the bottleneck's convolution that strides")
+    initialization: str | None = _field("of convolutions")
+    zero_init_last: bool | None = _field("whether each branch's last batch norm starts at 0")
+    shortcut_scale: float | None = _field("with shortcut=constant_scaling")
+    branch_scale: float | None = _field("with shortcut=constant_scaling")
+    gate_bias: float | None = _field("initial bias of gates")
+    dropout_rate: float | None = _field("with shortcut=dropout")
 
 
-def load_config(workdir: Path) -> ConfigDict:
-    """The config of an existing run.
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """The data set, its splits, and how images are normalised and augmented."""
+
+    name: str = _field("digits, image_folder, or a set of TFDS")
+    data_dir: str | None = _field("the image folder, or the folder of TFDS's data sets")
+    image_size: int | None = _field("side in pixels, where images vary in size")
+    train: str = _field("training split, in TFDS's syntax: train[:45000]")
+    validation: str | None = _field("split that the schedule may watch")
+    test: str | None = _field("test split; it chooses nothing")
+    mean: str = _field("subtracted: pixel, channel, none or imagenet")
+    std: str = _field("divided by: channel, none or imagenet")
+    crop_padding: int = _field("pixels added to each side before a random crop")
+    flip: bool = _field("whether training images are mirrored at random")
+    exif_orientation: bool = _field("whether images are turned as EXIF says")
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """SGD with momentum (v1 §3.4)."""
+
+    momentum: float = _field("in [0, 1)")
+    nesterov: bool = _field("Nesterov's momentum")
+    weight_decay: float = _field("L2 weight decay")
+    weight_decay_mask: str = _field("what decays: kernels or all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The learning rate, see `training.schedules.Schedule`."""
+
+    name: str = _field("steps, plateau, cosine or constant")
+    learning_rate: float = _field("before any drop")
+    boundaries: tuple[int | float, ...] = _field("drops: steps, or fractions of num_steps")
+    decay_factor: float = _field("of each drop")
+    patience: int = _field("evaluations without progress before plateau drops the learning rate")
+    warmup: str = _field("none, constant, linear or until_error (v1 §4.2)")
+    warmup_steps: int = _field("length of a constant or linear warm-up")
+    warmup_learning_rate: float = _field("of a constant or until_error warm-up")
+    warmup_error: float = _field("training error that ends until_error, a fraction")
+
+
+@dataclasses.dataclass(frozen=True)
+class Streaming:
+    """How images are read that do not fit the devices' memory."""
+
+    augmentation: str = _field("scale (v1 §3.4), random_resized_crop (Inception's) or centre")
+    scales: tuple[int, ...] = _field("lowest and highest shorter side of augmentation=scale")
+    shorter_side: int = _field("of test images, in pixels")
+    pca_lighting_std: float = _field("standard deviation of AlexNet's colour noise")
+    num_workers: int | None = _field("processes that decode; none: one a core")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All that decides a run, and where it is computed (`RUNTIME_FIELDS`).
+
+    Its attributes have the paths of the config's fields: `recipe.schedule.learning_rate`.
+
+    Attributes:
+      architecture: what `model` resolves to.
+
+    Raises:
+      InputError: with one line on the first value that cannot work.
+    """
+
+    seed: int = _field("of the initial weights, the order of examples and all that is random")
+    batch_size: int = _field("examples a step")
+    num_steps: int = _field("length of the run")
+    grad_accum_steps: int = _field("parts in which a batch is computed, one after another")
+    label_smoothing: float = _field("in [0, 1)")
+    log_every: int = _field("steps between rows of training metrics")
+    evaluate_every: int = _field("steps between evaluations")
+    checkpoint_every: int = _field("steps between checkpoints")
+    max_to_keep: int = _field("checkpoints that are kept")
+    init_from: str | None = _field("run whose weights, but the classifier's, are the first")
+    freeze: str | None = _field("parts that are not trained: stem+stage1+batch_norm")
+    converted_from: str | None = _field("file of weights, of a run of experiments.convert")
+    num_devices: int | None = _field("none: as many as can share a batch")
+    steps_per_dispatch: int | None = _field("steps per call; none: many on accelerators")
+    parallel: str = _field("jit or pmap")
+    deterministic: bool = _field("on GPUs: bitwise identical at every start, but slower")
+    remat: str = _field("none, activations or blocks: computed twice, to save memory")
+    scan_blocks: bool = _field("blocks that are alike in one loop: compiled once, but slower")
+    onednn: bool = _field("on CPUs: faster, but compiled anew at every start")
+    model: Model
+    dataset: Dataset
+    optimizer: Optimizer
+    schedule: Schedule
+    streaming: Streaming | None = None
+    architecture: Architecture = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        overrides = dataclasses.asdict(self.model)
+        name, dtype = overrides.pop("name"), overrides.pop("dtype")
+        with section("model"):
+            check_choice("dtype", dtype, DTYPES)
+            resolved = zoo.describe(
+                name,
+                **{k: v for k, v in overrides.items() if v is not None or k == "bn_group_size"},
+            )
+        object.__setattr__(self, "architecture", resolved)
+        _check(self)
+
+    @classmethod
+    def from_config(cls, config: ConfigDict | Mapping[str, Any]) -> "Recipe":
+        """The recipe of a config, with `LEGACY_DEFAULTS` for what it lacks.
+
+        Raises:
+          InputError: a field is missing, unknown or of another type, or its value cannot work.
+        """
+        values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+        return _section(cls, values, "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested fields, as config.json has them."""
+        values = dataclasses.asdict(self)
+        del values["architecture"]
+        if self.streaming is None:
+            del values["streaming"]
+        if self.converted_from is None:
+            del values["converted_from"]
+        return values
+
+    def replace(self, **fields: Any) -> "Recipe":
+        """The recipe with other values, by path: `replace(**{"model.norm": "none"})`."""
+        values = self.to_dict()
+        for path, value in fields.items():
+            *sections, name = path.split(".")
+            part = functools.reduce(lambda part, key: part[key], sections, values)
+            part[name] = value
+        return Recipe.from_config(values)
+
+    @property
+    def bn_group_size(self) -> int:
+        """Examples that share batch-norm statistics; 1 if there are none to share."""
+        if self.architecture.norm == "none":
+            return 1
+        return self.model.bn_group_size or self.part_size
+
+    @property
+    def part_size(self) -> int:
+        """Examples that go through the network together."""
+        return self.batch_size // self.grad_accum_steps
+
+    @property
+    def model_overrides(self) -> dict[str, Any]:
+        """The axes of the architecture that the config sets itself, `bn_group_size` among them."""
+        fields = dataclasses.asdict(self.model)
+        return {
+            name: value
+            for name, value in fields.items()
+            if name not in ("name", "dtype") and (value is not None or name == "bn_group_size")
+        }
+
+    @property
+    def frozen_parts(self) -> frozenset[str]:
+        """The parts that `freeze` names, such as {"stem", "stage1", "batch_norm"}."""
+        return parse_freeze(self.freeze, self.architecture)
+
+    def notes(self) -> list[str]:
+        """Lines on what works but may not be meant."""
+        size = _image_size(self)
+        if self.architecture.stem == "imagenet" and size and size < 64:
+            near = min(zoo.CIFAR_DEPTHS, key=lambda depth: abs(depth - self.architecture.depth))
+            return [
+                f"model.name={self.model.name!r} is an ImageNet network: its 7×7 stem and strides "
+                f"leave {max(size // 32, 1)}×{max(size // 32, 1)} of {size}×{size} images; the "
+                f"CIFAR network of about that depth is resnet-{near}"
+            ]
+        return []
+
+
+def load_recipe(workdir: Path) -> Recipe:
+    """The recipe of an existing run.
 
     Raises:
       InputError: there is none, or its config is damaged.
@@ -83,43 +277,39 @@ def load_config(workdir: Path) -> ConfigDict:
         raise InputError(f"workdir={str(workdir)!r}: {damaged[0]}")
     if not run.config:
         raise InputError(f"workdir={str(workdir)!r}: no run in this folder (no config.json)")
-    missing = [name for name in _SECTIONS if not isinstance(run.config.get(name), dict)]
+    missing = [
+        name
+        for name in ("model", "dataset", "optimizer", "schedule")
+        if not isinstance(run.config.get(name), dict)
+    ]
     if missing:
         raise InputError(f"{workdir / 'config.json'}: has no section {missing[0]!r}")
-    config = {**ADDED, **run.config}
-    if isinstance(config["remat"], bool):  # in configs of earlier versions
-        config["remat"] = "units" if config["remat"] else "none"
-    return ConfigDict(config)
+    config = dict(run.config)
+    if isinstance(config.get("remat"), bool):  # in runs of earlier versions
+        config["remat"] = "blocks" if config["remat"] else "none"
+    try:
+        return Recipe.from_config(config)
+    except InputError as error:
+        raise InputError(f"{workdir / 'config.json'}: {error}") from error
 
 
-def architecture(config: ConfigDict) -> Architecture:
-    """The architecture that `config.model` names, with its overrides."""
-    return zoo.describe(config.model.name, **model_overrides(config))
-
-
-def model_overrides(config: ConfigDict) -> dict[str, Any]:
-    """The axes that the config sets itself; the model's name stands for the others."""
-    fields = {k: v for k, v in config.model.items() if k not in ("name", "dtype")}
-    return {k: v for k, v in fields.items() if v is not None or k == "group_size"}
-
-
-def group_size(config: ConfigDict) -> int:
-    """Examples that share batch-norm statistics; 1 if there are none to share."""
-    if architecture(config).norm == "none":
-        return 1
-    return config.model.group_size or config.batch_size // config.accumulate
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Lines "field: old, now new" for the fields that say what is computed."""
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines "field: old, now new" for the fields of two configs that say what is computed."""
     lines = []
     for key in sorted({*old, *new}):
-        path, before, after = f"{prefix}{key}", old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
+        path = f"{prefix}{key}"
+        default = LEGACY_DEFAULTS.get(path)
+        before, after = old.get(key, default), new.get(key, default)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += differences(before, after, f"{path}.")
-        elif before != after and path not in WHERE_NOT_WHAT:
+        elif before != after and path not in RUNTIME_FIELDS:
             lines.append(f"{path}: {before!r}, now {after!r}")
     return lines
+
+
+def describe_fields(recipe: Recipe) -> list[tuple[str, str, Any, str]]:
+    """Path, type, value and meaning of every field."""
+    return [*_described(recipe, "")]
 
 
 @contextlib.contextmanager
@@ -131,48 +321,194 @@ def section(name: str) -> Iterator[None]:
         raise InputError(f"{name}.{error}") from error
 
 
-def _check_finite(config: ConfigDict, prefix: str = "") -> None:
-    for field, value in config.items():
-        if isinstance(value, ConfigDict):
-            _check_finite(value, f"{prefix}{field}.")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{prefix}{field}={value!r}: must be finite")
-
-
-def _check_groups(config: ConfigDict) -> None:
-    if config.batch_size % config.accumulate:
+def check_schedule(schedule: Any, num_steps: int) -> None:
+    """Raises `InputError` unless a learning rate's fields, those of `Schedule`, can work."""
+    check_choice("name", schedule.name, SCHEDULES)
+    check_choice("warmup", schedule.warmup, WARMUPS)
+    for field in (
+        *("learning_rate", "decay_factor", "warmup_learning_rate"),
+        *("warmup_error", "patience"),
+    ):
+        if not getattr(schedule, field) > 0:
+            raise InputError(f"{field}={getattr(schedule, field)!r}: must be above 0")
+    if schedule.warmup in ("constant", "linear") and schedule.warmup_steps < 1:
         raise InputError(
-            f"batch_size={config.batch_size}: not a multiple of accumulate={config.accumulate}"
+            f"warmup_steps={schedule.warmup_steps}: must be at least 1 with "
+            f"warmup={schedule.warmup!r}"
         )
-    part, group = config.batch_size // config.accumulate, group_size(config)
+    if schedule.warmup_error > 1:
+        raise InputError(f"warmup_error={schedule.warmup_error!r}: a fraction, at most 1")
+    _check_boundaries(tuple(schedule.boundaries), num_steps)
+
+
+def _check_boundaries(boundaries: Sequence[int | float], num_steps: int) -> None:
+    steps = []
+    for boundary in boundaries:
+        fraction = isinstance(boundary, float)
+        number = fraction or isinstance(boundary, int)
+        if not (number and boundary > 0 and (boundary < 1 or not fraction)):
+            raise InputError(
+                f"boundaries={boundaries}: {boundary!r} is neither a step (a whole number above "
+                "0) nor a fraction of num_steps (between 0 and 1)"
+            )
+        steps.append(boundary * num_steps if fraction else boundary)
+    if steps != sorted(steps):
+        raise InputError(f"boundaries={boundaries}: must be in ascending order")
+
+
+def freezable_parts(architecture: Architecture) -> tuple[str, ...]:
+    """What of a network can be frozen. Its classifier cannot: nothing would be left to learn."""
+    stages = (f"stage{number}" for number in range(1, len(architecture.stage_sizes) + 1))
+    return ("stem", *stages, *((BATCH_NORM,) if architecture.norm == "batch" else ()))
+
+
+def parse_freeze(text: str | None, architecture: Architecture) -> frozenset[str]:
+    """The parts named by "stem+stage1+batch_norm"; none for None.
+
+    Raises:
+      InputError: the network has no such part.
+    """
+    names = frozenset(text.split("+")) if text else frozenset()
+    for name in sorted(names):
+        check_choice("freeze", name, freezable_parts(architecture))
+    return names
+
+
+# --- from a config's nested values to typed ones
+
+
+def _section(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind) if field.init]
+    unknown = sorted(set(values) - set(names))
+    if unknown:
+        check_choice("config field", f"{prefix}{unknown[0]}", [f"{prefix}{n}" for n in names])
+    found = {}
+    for name in names:
+        path = f"{prefix}{name}"
+        value = values.get(name, LEGACY_DEFAULTS.get(path))
+        found[name] = _typed(path, hints[name], value)
+        optional = type(None) in typing.get_args(hints[name])
+        if name not in values and path not in LEGACY_DEFAULTS and not optional:
+            raise InputError(f"config: has no field {path!r}")
+    return kind(**found)
+
+
+def _typed(path: str, hint: Any, value: Any) -> Any:
+    """The value in the field's type; paths with their "~" expanded."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    (kind, *_) = (kind for kind in kinds if kind is not type(None))
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise InputError(f"config: has no section {path!r}")
+        return _section(kind, value, f"{path}.")
+    if typing.get_origin(kind) is tuple:
+        if isinstance(value, list | tuple):
+            return tuple(_typed(path, typing.get_args(kind)[0], item) for item in value)
+    elif float in kinds and int in kinds:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return _finite(path, value)
+    elif kind is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return _finite(path, float(value))
+    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return _expanded(value) if kind is str else value
+    raise InputError(f"{path}={value!r}: must be {_wanted(hint)}")
+
+
+def _expanded(text: str) -> str:
+    return str(Path(text).expanduser()) if text.startswith("~") else text
+
+
+def _finite(path: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise InputError(f"{path}={value!r}: must be finite")
+    return value
+
+
+def _wanted(hint: Any) -> str:
+    kinds = typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
+    words = {
+        **{int: "a whole number, such as 1000", float: "a number", str: "text"},
+        **{bool: "true or false", type(None): "none"},
+    }
+    return " or ".join(words.get(kind, "a list of numbers, such as (0.5,0.75)") for kind in kinds)
+
+
+def _described(part: Any, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
+    hints = typing.get_type_hints(type(part))
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if dataclasses.is_dataclass(value) and field.init:
+            yield from _described(value, f"{prefix}{field.name}.")
+        elif "meaning" in field.metadata:
+            hint = hints[field.name]
+            text = hint.__name__ if isinstance(hint, type) else str(hint)
+            yield f"{prefix}{field.name}", text, value, field.metadata["meaning"]
+
+
+# --- what can be wrong with it
+
+
+def _check(recipe: Recipe) -> None:
+    for path in (
+        *("batch_size", "num_steps", "grad_accum_steps", "num_devices", "steps_per_dispatch"),
+        *("log_every", "evaluate_every", "checkpoint_every", "max_to_keep", "dataset.image_size"),
+    ):
+        _require(recipe, path, lambda value: value >= 1, "must be at least 1")
+    for path in ("seed", "dataset.crop_padding", "optimizer.weight_decay"):
+        _require(recipe, path, lambda value: value >= 0, "must not be negative")
+    _require(recipe, "seed", lambda value: value <= MAX_SEED, f"must be at most {MAX_SEED}")
+    for path in ("optimizer.momentum", "label_smoothing"):
+        _require(recipe, path, lambda value: 0 <= value < 1, "must be in [0, 1)")
+    _check_memory(recipe)
+    _check_groups(recipe)
+    _check_dataset(recipe)
+    parse_freeze(recipe.freeze, recipe.architecture)
+    check_choice("parallel", recipe.parallel, ENGINES)
+    check_choice("remat", recipe.remat, REMATS)
+    with section("optimizer"):
+        check_choice("weight_decay_mask", recipe.optimizer.weight_decay_mask, WEIGHT_DECAY_MASKS)
+    with section("schedule"):
+        check_schedule(recipe.schedule, recipe.num_steps)
+
+
+def _require(recipe: Recipe, path: str, allowed, message: str) -> None:
+    value = functools.reduce(getattr, path.split("."), recipe)
+    if value is not None and not allowed(value):
+        raise InputError(f"{path}={value!r}: {message}")
+
+
+def _check_groups(recipe: Recipe) -> None:
+    if recipe.batch_size % recipe.grad_accum_steps:
+        raise InputError(
+            f"batch_size={recipe.batch_size}: not a multiple of "
+            f"grad_accum_steps={recipe.grad_accum_steps}"
+        )
+    part, group = recipe.part_size, recipe.bn_group_size
     if part % group:
         sizes = (size for size in range(1, part + 1) if part % size == 0)
         fitting = min(sizes, key=lambda size: abs(math.log(size / group)))
         raise InputError(
-            f"model.group_size={group}: batches of {part} (batch_size / accumulate) are not a "
-            f"whole number of batch-norm groups; set model.group_size={fitting}, or batch_size to "
-            f"a multiple of {group * config.accumulate}"
+            f"model.bn_group_size={group}: batches of {part} (batch_size / grad_accum_steps) "
+            "are not a whole number of batch-norm groups; set "
+            f"model.bn_group_size={fitting}, or batch_size to a multiple of "
+            f"{group * recipe.grad_accum_steps}"
         )
 
 
-def _check_dataset(config: ConfigDict, prepared: bool) -> None:
-    dataset = config.dataset
+def _check_dataset(recipe: Recipe) -> None:
+    dataset = recipe.dataset
     if not dataset.train:
         raise InputError(f"dataset.train={dataset.train!r}: a run needs a training split")
-    splits = [split for split in (dataset.train, dataset.validation, dataset.test) if split]
-    if "streaming" in config:
-        _check_streaming(config)
-    if prepared and "streaming" in config:
-        datasets.check_streamable(dataset.name, splits, data_dir=dataset.data_dir)
-    elif prepared:
-        datasets.check(
-            dataset.name,
-            splits,
-            data_dir=dataset.data_dir,
-            image_size=dataset.image_size,
-            padding=dataset.padding,
-        )
-    if config.schedule.name == "plateau" and not dataset.validation:
+    with section("dataset"):
+        check_choice("mean", dataset.mean, COLOR_MEANS if recipe.streaming else MEANS)
+        check_choice("std", dataset.std, STDS)
+    if recipe.streaming is not None:
+        _check_streaming(recipe.streaming, dataset.image_size)
+    if recipe.schedule.name == "plateau" and not dataset.validation:
         raise InputError(
             "dataset.validation=None: schedule.name='plateau' needs a split to watch, for example "
             "dataset.train='train[:90%]', dataset.validation='train[90%:]'; the test set "
@@ -180,29 +516,54 @@ def _check_dataset(config: ConfigDict, prepared: bool) -> None:
         )
 
 
-def _check_streaming(config: ConfigDict) -> None:
-    size, stream = config.dataset.image_size, config.streaming
+def _check_streaming(stream: Streaming, size: int | None) -> None:
     with section("streaming"):
-        check_choice("augmentation", stream.augmentation, image_ops.AUGMENTATIONS)
+        check_choice("augmentation", stream.augmentation, AUGMENTATIONS)
     if size is None:
         raise InputError("dataset.image_size=None: a stream needs the side of crops, such as 224")
     if stream.num_workers is not None and stream.num_workers < 0:
         raise InputError(f"streaming.num_workers={stream.num_workers}: must not be negative")
-    _require(config, "streaming.color_noise", lambda value: value >= 0, "must not be negative")
-    sides = tuple(stream.scales)
-    if len(sides) != 2 or not all(isinstance(n, int) for n in sides) or sides[0] > sides[1]:
+    if stream.pca_lighting_std < 0:
+        raise InputError(
+            f"streaming.pca_lighting_std={stream.pca_lighting_std}: must not be negative"
+        )
+    sides = stream.scales
+    if len(sides) != 2 or sides[0] > sides[1]:
         raise InputError(f"streaming.scales={sides}: wanted two lengths in pixels, the lower first")
     for field, side in (("scales", sides[0]), ("shorter_side", stream.shorter_side)):
         if side < size:
             raise InputError(
-                f"streaming.{field}={stream[field]}: too small for crops of "
+                f"streaming.{field}={getattr(stream, field)}: too small for crops of "
                 f"dataset.image_size={size}"
             )
 
 
-def _require(config: ConfigDict, field: str, allowed, message: str) -> None:
-    value = config
-    for name in field.split("."):
-        value = value[name]
-    if (value is None and field not in _OPTIONAL) or not allowed(value):
-        raise InputError(f"{field}={value!r}: {message}")
+def _image_size(recipe: Recipe) -> int | None:
+    known = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32}
+    return recipe.dataset.image_size or known.get(recipe.dataset.name)
+
+
+def _check_memory(recipe: Recipe) -> None:
+    """Refuses what no machine like this one could hold, from bounds that are easily exceeded."""
+    net = recipe.architecture
+    convolutions = BLOCKS[net.block]
+    side = (_image_size(recipe) or 28) / (4 if net.stem == "imagenet" else 1)
+    weights = kept = 0.0
+    for stage, blocks in enumerate(net.stage_sizes):
+        channels = net.width * 2**stage
+        weights += blocks * convolutions * channels**2
+        kept += blocks * convolutions * channels * max(side / 2**stage, 1) ** 2
+    item = 2 if recipe.model.dtype == "bfloat16" else 4
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    # Weights, gradients and momentum are on every device, and the host copies them to save them.
+    for what, needed, there in (
+        ("its weights, gradients and momentum", 3 * 4 * weights / 1e9, gigabytes),
+        # Many devices may share a batch, and `remat` keeps less.
+        ("a batch's activations", recipe.part_size * kept * item / 1e9, 16 * gigabytes),
+    ):
+        if needed > there:
+            raise InputError(
+                f"model.name={recipe.model.name!r}, model.width={net.width}, "
+                f"batch_size={recipe.batch_size}: {what} alone take about {needed:,.0f} GB, and "
+                f"this machine has {gigabytes:,.0f} GB"
+            )

@@ -10,17 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from resnet_jax.data import datasets, device_dataset
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
-from resnet_jax.runs import recipe
+from resnet_jax.runs import Recipe, load_recipe
 from resnet_jax.training import trainer
-from resnet_jax.training.checkpoints import Checkpoints
-from resnet_jax.training.weights import load_weights
+from resnet_jax.training.checkpoints import Checkpoints, load_weights
+from resnet_jax.training.run import check_dataset
 
 _SPLITS = ("train", "validation", "test")
 
@@ -37,7 +36,7 @@ class Subject:
       label: its name in figures and sentences.
     """
 
-    config: ConfigDict
+    config: Recipe
     path: Path | None
     label: str
 
@@ -48,9 +47,9 @@ class Subject:
             self.config.model.name,
             num_classes=len(self._examples("train").class_names),
             dtype=self.config.model.dtype,
-            **recipe.model_overrides(self.config),
+            **self.config.model_overrides,
         )
-        return model.clone(architecture=dataclasses.replace(model.architecture, group_size=None))
+        return model.clone(architecture=dataclasses.replace(model.architecture, bn_group_size=None))
 
     @property
     def is_plain(self) -> bool:
@@ -75,6 +74,11 @@ class Subject:
     def at(self, step: int) -> Variables:
         """The weights after `step` steps, 0 or a checkpoint's."""
         if step == 0 and 0 not in self.steps:
+            if self.config.init_from and self.steps:
+                raise InputError(
+                    f"step=0: {self.path} began with the weights of {self.config.init_from}, of "
+                    "which no checkpoint is left"
+                )
             return self.initial()
         return _anew(load_weights(self.path / "checkpoints", step).variables)
 
@@ -95,7 +99,8 @@ class Subject:
         Returns:
           Images, float32 [count, height, width, channels], and labels, int32 [count].
         """
-        check_choice("split", split, [name for name in _SPLITS if self.config.dataset[name]])
+        there = [name for name in _SPLITS if getattr(self.config.dataset, name)]
+        check_choice("split", split, there)
         examples, how = self._examples(split), self._normalization
         if not 1 <= count <= len(examples.images):
             raise InputError(
@@ -107,23 +112,18 @@ class Subject:
 
     def about(self, step: int | None = None) -> dict[str, Any]:
         """The columns that every row of this net has."""
-        family, depth = naming.family_and_depth(
-            self.config.model.name, recipe.architecture(self.config)
-        )
+        family, depth = naming.family_and_depth(self.config.model.name, self.config.architecture)
         step = self.last_step if step is None else step
         return {"net": self.label, "family": family, "depth": depth, "step": step}
 
     def variant(self, **fields: Any) -> "Subject":
         """The same net, untrained, with other values of the config's model section."""
-        config = ConfigDict(self.config.to_dict())
-        with config.unlocked():
-            for name, value in fields.items():
-                config.model[name] = value
+        config = self.config.replace(**{f"model.{name}": value for name, value in fields.items()})
         return Subject(config, None, label(config))
 
     def _examples(self, split: str) -> datasets.Examples:
         dataset = self.config.dataset
-        return _load(dataset.name, dataset[split], dataset.data_dir, dataset.image_size)
+        return _load(dataset.name, getattr(dataset, split), dataset.data_dir, dataset.image_size)
 
     @property
     def _normalization(self) -> device_dataset.Normalization:
@@ -135,7 +135,7 @@ class Subject:
 
 
 def collect(
-    workdirs: Sequence[str], configs: Sequence[ConfigDict] = (), data_dir: str | None = None
+    workdirs: Sequence[str], configs: Sequence[Recipe] = (), data_dir: str | None = None
 ) -> list[Subject]:
     """Subjects of runs' folders and of configs, each with a label of its own.
 
@@ -144,14 +144,14 @@ def collect(
     """
     found = []
     for workdir in map(Path, workdirs):
-        found.append((recipe.load_config(workdir), workdir))
-    found += [(config, None) for config in configs]
+        found.append((load_recipe(workdir), workdir))
+    found += [(Recipe.from_config(config), None) for config in configs]
     if not found:
         raise InputError("give nets: --workdir=RUN, or --config=configs/digits.py:plain-56")
+    if data_dir:
+        found = [(c.replace(**{"dataset.data_dir": data_dir}), path) for c, path in found]
     for config, _ in found:
-        if data_dir:
-            config.dataset.data_dir = data_dir
-        recipe.check(config)
+        check_dataset(config)
     counts = Counter(label(config) for config, _ in found)
     return [
         Subject(config, path, _distinct(config, path, counts[label(config)]))
@@ -164,22 +164,22 @@ def _anew(variables: Variables) -> Variables:
     return jax.device_put(jax.device_get(variables))
 
 
-def label(config: ConfigDict) -> str:
+def label(config: Recipe) -> str:
     """E.g. "plain-56, activation=sigmoid, norm=none"."""
     return ", ".join(filter(None, (config.model.name, settings(config))))
 
 
-def settings(config: ConfigDict) -> str:
+def settings(config: Recipe) -> str:
     """What the config changes of the net that its name says: "activation=sigmoid, norm=none"."""
     fields = {
         f"model.{name}": value
-        for name, value in recipe.model_overrides(config).items()
-        if name != "group_size"
+        for name, value in config.model_overrides.items()
+        if name != "bn_group_size"
     }
     return naming.describe_settings(fields, sorted(fields))
 
 
-def _distinct(config: ConfigDict, path: Path | None, count: int) -> str:
+def _distinct(config: Recipe, path: Path | None, count: int) -> str:
     if count == 1:
         return label(config)
     return f"{label(config)} ({path.name if path else f'seed {config.seed}'})"

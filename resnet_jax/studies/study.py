@@ -76,12 +76,12 @@ def study(
 
 def _prepare(name: str, workdirs: Sequence[str], untrained: Sequence[Any]) -> None:
     """Sets JAX up; for a study that trains, as the configs have it."""
-    from resnet_jax.runs import recipe
+    from resnet_jax.runs import Recipe, load_recipe
     from resnet_jax.runtime import setup
 
     if STUDIES[name] == "trainings":
-        configs = [*map(recipe.load_config, map(Path, workdirs)), *untrained]
-        wanted = lambda field: any(config[field] for config in configs)
+        configs = [*map(load_recipe, map(Path, workdirs)), *map(Recipe.from_config, untrained)]
+        wanted = lambda field: any(getattr(config, field) for config in configs)
         setup.prepare(deterministic=wanted("deterministic"), onednn=wanted("onednn"))
     else:
         setup.prepare()

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from resnet_jax import runs
 from resnet_jax import studies as analysis
 from resnet_jax.errors import InputError
+from resnet_jax.runs import Recipe
 from resnet_jax.runtime import parallel
 from resnet_jax.studies.batches import batches
 from resnet_jax.studies.networks import Subject, Variables, label, settings
@@ -36,9 +37,7 @@ def train_for(
       The weights, and rows of `at_step`, `loss` and `error`, as the optimiser saw them: means over
       `every` so many steps, counted back from the end, and over what is left at the beginning.
     """
-    config = ConfigDict(subject.config.to_dict())
-    config.num_steps, config.num_devices = steps, None
-    run = trainer.build(config)
+    run = trainer.build(subject.config.replace(num_steps=steps, num_devices=None))
     advance, data, place = run.make_advance(), run.splits["train"], parallel.replicated(run.mesh)
     state = run.initial_state().replace(
         params=jax.device_put(variables["params"], place),
@@ -137,7 +136,7 @@ def iterations(
     rows = []
     for path in paths:
         run = runs.read_run(path)
-        config = ConfigDict(run.config)
+        config = Recipe.from_config(run.config)
         about = Subject(config, path, label(config)).about()
         if run.summary is None:
             raise InputError(f"workdir={str(path)!r}: this run is not complete")

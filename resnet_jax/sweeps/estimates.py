@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_jax import runs
-from resnet_jax.runs import recipe
 from resnet_jax.sweeps import plan
 from resnet_jax.sweeps.plan import PlannedRun
 
@@ -31,7 +30,7 @@ class Reference:
     def seconds(self, run: PlannedRun, multiply_adds: int) -> float:
         """Time of another net: training by its multiply-adds, compilation by its depth."""
         images = run.config.num_steps * run.config.batch_size
-        depth = recipe.architecture(run.config).depth
+        depth = run.config.architecture.depth
         return (
             self.start_seconds * depth / self.depth
             + images * self.image_seconds * multiply_adds / self.multiply_adds
@@ -46,7 +45,7 @@ def count(planned: Sequence[PlannedRun]) -> dict[str, tuple[int, int]]:
     known: dict[str, tuple[int, int]] = {}
     for run in plan.one_of_each_net(planned):
         shape, num_classes = data_shape(run)
-        axes = recipe.model_overrides(run.config)
+        axes = run.config.model_overrides
         key = repr((run.config.model.name, axes, shape, num_classes))
         if key not in known:
             net = zoo.create(run.config.model.name, num_classes=num_classes, **axes)
@@ -66,7 +65,7 @@ def finished_references(planned: Sequence[PlannedRun], workdir: Path) -> list[Re
         found.append(
             Reference(
                 multiply_adds=summary["multiply_adds"],
-                depth=recipe.architecture(run.config).depth,
+                depth=run.config.architecture.depth,
                 start_seconds=0.0,
                 image_seconds=summary["wall_seconds"] / images,
                 source="finished runs in this folder, by multiply-adds; all included",
@@ -80,7 +79,7 @@ def data_shape(run: PlannedRun) -> tuple[tuple[int, int, int], int]:
     from resnet_jax.data import datasets, raw_readers
 
     dataset = run.config.dataset
-    if "streaming" in run.config:
+    if run.config.streaming:
         opened = datasets.open_records(dataset.name, dataset.train, dataset.data_dir)
         return (dataset.image_size, dataset.image_size, 3), len(opened.class_names)
     if dataset.name in raw_readers.NUM_EXAMPLES:

@@ -67,7 +67,7 @@ def check(
 
 def kept_recipe(sweep: Sweep, command_line: Overrides) -> str:
     """The sweep's recipe, after what the command line did to it."""
-    changed = {path for path in command_line if path not in runs.WHERE_NOT_WHAT}
+    changed = {path for path in command_line if path not in runs.RUNTIME_FIELDS}
     if not changed:
         return sweep.recipe
     return "shortened" if changed == {"num_steps"} and sweep.recipe == "paper" else "other"

@@ -4,7 +4,6 @@ import time
 
 import jax
 
-from resnet_jax.runs import recipe
 from resnet_jax.sweeps.estimates import Reference, data_shape
 from resnet_jax.sweeps.plan import PlannedRun
 from resnet_jax.training import trainer
@@ -15,11 +14,11 @@ DISPATCHES = 3  # after the first, which compiles
 def measure(run: PlannedRun, multiply_adds: int) -> Reference:
     """Trains a run's net for a few steps, on the devices that a run would have here."""
     began = time.perf_counter()
-    config = run.config.copy_and_resolve_references()
-    if "streaming" in config:  # An image of that size takes about as long in a smaller batch.
-        group, devices = recipe.group_size(config), trainer.make_mesh(config).size
-        part = config.batch_size // config.accumulate
-        config.update(batch_size=min(part, group * devices), accumulate=1)
+    config = run.config
+    if config.streaming:  # An image of that size takes about as long in a smaller batch.
+        group, devices = config.bn_group_size, trainer.make_mesh(config).size
+        part = config.batch_size // config.grad_accum_steps
+        config = config.replace(batch_size=min(part, group * devices), grad_accum_steps=1)
     subject = trainer.of_noise(config, *data_shape(run), num_examples=config.batch_size)
     data, advance, chunk = subject.splits["train"], subject.make_advance(), subject.calendar().chunk
     state = jax.block_until_ready(advance(subject.initial_state(), data, 0, chunk))
@@ -31,7 +30,7 @@ def measure(run: PlannedRun, multiply_adds: int) -> Reference:
     steps = DISPATCHES * chunk
     return Reference(
         multiply_adds=multiply_adds,
-        depth=recipe.architecture(config).depth,
+        depth=config.architecture.depth,
         start_seconds=start_seconds,
         image_seconds=(time.perf_counter() - began) / (steps * config.batch_size),
         source=f"{steps} steps of {config.model.name} made here, by multiply-adds, and its "

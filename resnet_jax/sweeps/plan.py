@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 
 from resnet_jax import runs
 from resnet_jax.errors import InputError
-from resnet_jax.runs import arguments, recipe
+from resnet_jax.runs import Recipe, arguments, recipe
 from resnet_jax.sweeps.grid import Overrides, Sweep
+from resnet_jax.training.run import check_dataset
 
 LONGEST_PERIODS = {
     "log_every": 50,
@@ -39,12 +40,12 @@ class PlannedRun:
     name: str
     overrides: Overrides
     arguments: tuple[str, ...]
-    config: ConfigDict
+    config: Recipe
 
     @functools.cached_property
     def work(self) -> int:
         """Steps times layers: how long runs take, one beside the other."""
-        return self.config.num_steps * recipe.architecture(self.config).depth
+        return self.config.num_steps * self.config.architecture.depth
 
 
 def plan(
@@ -75,7 +76,7 @@ def plan(
         overrides = {**sweep.common, **own, **(extra or {})}
         if num_steps is not None:
             overrides |= _scaled(_get_config(sweep, overrides), num_steps)
-        config = _get_config(sweep, overrides)
+        config = Recipe.from_config(_get_config(sweep, overrides))
         planned.append(PlannedRun(name, overrides, _arguments(sweep.config, overrides), config))
     return planned
 
@@ -91,7 +92,7 @@ def check(planned: Sequence[PlannedRun], workdir: Path) -> None:
                 f"({'; '.join(changed)}); choose another folder, or set these fields back"
             )
     for run in one_of_each_net(planned):
-        recipe.check(run.config)
+        check_dataset(run.config)
 
 
 def one_of_each_net(planned: Sequence[PlannedRun]) -> list[PlannedRun]:

@@ -1,23 +1,35 @@
-"""Training states on disk, by Orbax: asynchronous, atomic, the last few kept, and proved whole."""
+"""Training states on disk, by Orbax: asynchronous, atomic, the last few kept, and proved whole.
 
+`load_weights` reads the weights alone, for which neither the data set nor the recipe need be known.
+"""
+
+import functools
 import hashlib
+import inspect
 import itertools
 import json
+import logging as python_logging
 import os
+import sys
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from flax.traverse_util import flatten_dict
 
 from resnet_jax.errors import InputError
 from resnet_jax.runtime import multihost
-from resnet_jax.training import orbax_noise
 from resnet_jax.training.state import TrainState
 
 FORMAT = 1
+
+_NEVER = 2**62  # steps: of its multiples Orbax keeps all, and there is none but 0
+_ORBAX = str(Path(ocp.__file__).parent)
 
 
 class Checkpoints:
@@ -34,10 +46,18 @@ class Checkpoints:
     Args:
       directory: of the checkpoints, one folder each, named after its step.
       keep: the last so many are kept.
+      keep_first: so is that of step 0.
       read_only: nothing in the directory is made or changed, and nothing can be saved.
     """
 
-    def __init__(self, directory: str | os.PathLike, keep: int = 2, *, read_only: bool = False):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        keep: int = 2,
+        *,
+        keep_first: bool = False,
+        read_only: bool = False,
+    ):
         self._directory = Path(directory).absolute()
         self._read_only = read_only or not multihost.is_first()
         if self._directory.exists() and not self._directory.is_dir():
@@ -52,10 +72,14 @@ class Checkpoints:
         kind = (
             {"read_only": True, "save_interval_steps": 0}
             if self._read_only
-            else {"max_to_keep": keep, "async_options": in_this_thread}
+            else {
+                "max_to_keep": keep,
+                "keep_period": _NEVER if keep_first else None,
+                "async_options": in_this_thread,
+            }
         )
         options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=alone, **kind)
-        orbax_noise.silence()
+        _silence_orbax()
         # With the handler given, Orbax does not guess from a folder, perhaps an empty one, how the
         # others are laid out.
         self._manager = ocp.CheckpointManager(
@@ -225,3 +249,69 @@ def _rename(folder: Path) -> Path:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+
+
+class SavedWeights(NamedTuple):
+    """Weights as saved.
+
+    Attributes:
+      step: updates made until then.
+      variables: what `model.apply` takes.
+    """
+
+    step: int
+    variables: dict[str, Any]
+
+
+def load_weights(directory: str | os.PathLike, step: int | None = None) -> SavedWeights:
+    """Loads weights onto one device, wherever they were saved; the directory is left as it is.
+
+    Args:
+      directory: a run's folder of checkpoints.
+      step: None for the last one that is whole.
+
+    Raises:
+      InputError: there is no such checkpoint, or it is damaged.
+    """
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        state = checkpoints.restore(step=step)
+    # A net without batch norm has no statistics.
+    variables = {"params": state["params"], "batch_stats": state.get("batch_stats", {})}
+    return SavedWeights(int(state["step"]), variables)
+
+
+def check_shapes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises `InputError`, naming the first that differs, unless all wanted variables are there.
+
+    Args:
+      found, wanted: variables, or their shapes.
+    """
+    there = flatten_dict(found)
+    for path, own in flatten_dict(wanted).items():
+        if path not in there or there[path].shape != own.shape:
+            has = list(there[path].shape) if path in there else "nothing"
+            raise InputError(f"{'.'.join(path[1:])} is {has} there, here {list(own.shape)}")
+
+
+@functools.cache
+def _silence_orbax() -> None:
+    """Keeps what Orbax says of failures off the screen: hundreds of lines for one cause.
+
+    Orbax raises the cause in the thread that saves or restores, where it is told in one line.
+    Besides it logs it with tracebacks, and closes its event loop while TensorStore's threads are
+    still at work on other arrays. Each of those then complains in its own way, sooner or later,
+    that the loop is gone or that nobody asked for its error.
+    """
+    logging.get_absl_logger().addFilter(lambda record: not record.pathname.startswith(_ORBAX))
+    python_logging.getLogger("asyncio").addFilter(
+        lambda record: "exception was never retrieved" not in record.getMessage()
+    )
+    warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
+    show = sys.unraisablehook
+
+    def show_others(unraisable):
+        abandoned = inspect.iscoroutine(unraisable.object)
+        if not abandoned and str(unraisable.exc_value) != "Event loop is closed":
+            show(unraisable)
+
+    sys.unraisablehook = show_others

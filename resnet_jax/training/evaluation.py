@@ -1,4 +1,4 @@
-"""The error over exactly a whole split, and what a net says of each of its examples."""
+"""The error over exactly a whole split, and the logits of each of its examples."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +13,15 @@ from resnet_jax.data.splits import Split
 from resnet_jax.runtime import parallel
 from resnet_jax.training.step import cross_entropy
 
-Score = Callable[[dict[str, Any], Split], tuple[np.ndarray, np.ndarray]]
+PredictLogits = Callable[[dict[str, Any], Split], tuple[np.ndarray, np.ndarray]]
 Evaluate = Callable[[dict[str, Any], Split], dict[str, float]]
 
 
 def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
     """Makes `evaluate(variables, split) -> {"loss", "error"}`, means over every example.
 
-    The net runs with its running statistics. Errors are fractions; the loss is the cross-entropy.
+    The network runs with its running statistics. Errors are fractions; the loss is the
+    cross-entropy.
     """
     replicated, sharded = parallel.replicated(mesh), parallel.sharded(mesh)
 
@@ -53,10 +54,10 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
     return evaluate
 
 
-def make_score(model: nn.Module, mesh: Mesh, batch_size: int) -> Score:
-    """Makes `score(variables, split)`: the split's logits and labels, in its order.
+def make_predict_logits(model: nn.Module, mesh: Mesh, batch_size: int) -> PredictLogits:
+    """Makes `predict_logits(variables, split)`: the split's logits and labels, in its order.
 
-    They are float32 [examples, classes] and int32 [examples]. The net runs with its running
+    They are float32 [examples, classes] and int32 [examples]. The network runs with its running
     statistics.
     """
     replicated, sharded = parallel.replicated(mesh), parallel.sharded(mesh)
@@ -69,7 +70,7 @@ def make_score(model: nn.Module, mesh: Mesh, batch_size: int) -> Score:
         score_batch, in_shardings=(replicated, replicated, sharded), out_shardings=replicated
     )
 
-    def score(variables, data):
+    def predict_logits(variables, data):
         parts = []
         for inputs, mask in data.evaluation_inputs(batch_size):
             placed = parallel.place(inputs, sharded)
@@ -78,4 +79,4 @@ def make_score(model: nn.Module, mesh: Mesh, batch_size: int) -> Score:
         logits, labels = map(np.concatenate, zip(*parts, strict=True))
         return logits, labels
 
-    return score
+    return predict_logits

@@ -1,40 +1,52 @@
-"""A run's net, to be shown pictures that are not in its data set."""
+"""What a run's network says: of images, of files, and of a split of its data set."""
 
 import dataclasses
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from scipy.special import log_softmax
 
 from resnet_jax import runs
-from resnet_jax.data import datasets, device_dataset, image_ops, streaming
-from resnet_jax.data.image_ops import EncodedImage
-from resnet_jax.errors import InputError
-from resnet_jax.models import zoo
+from resnet_jax.data import datasets, device_dataset, image_folder, image_ops, streaming
+from resnet_jax.data.image_ops import TEST_CROPS, EncodedImage, cut, resize
+from resnet_jax.errors import InputError, check_choice
+from resnet_jax.models.batch_norm_recalibration import mean_over_groups
+from resnet_jax.models.fully_convolutional import output_stride, with_output_stride
 from resnet_jax.models.resnet import ResNet
-from resnet_jax.runs import recipe
-from resnet_jax.runtime import parallel, setup
-from resnet_jax.training import streams
-from resnet_jax.training.multi_crop import Scorer
-from resnet_jax.training.weights import check_shapes, load_weights
+from resnet_jax.runs import Recipe, load_recipe
+from resnet_jax.runtime import parallel
+from resnet_jax.training import trainer
+from resnet_jax.training.checkpoints import Checkpoints, check_shapes, load_weights
+from resnet_jax.training.class_activation import Box, box, class_activation_map, enlarge
+from resnet_jax.training.evaluation import make_predict_logits
+from resnet_jax.training.multi_crop import AVERAGES, MultiCropPredictor, filled_shape
+
+Draw = Callable[[np.ndarray, np.ndarray, Box | None, str, float], bytes]
+
+AT_ONCE = 256  # files between two lots of lines
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-    """A net as a run left it.
+class LoadedModel:
+    """A network as a run left it.
 
     Attributes:
-      config: of the run.
+      recipe: of the run.
       step: of the checkpoint.
-      model, variables: the net.
+      model, variables: the network.
       normalization: of its training images.
       image_shape: (height, width, channels) in which it was shown pictures.
       class_names: by label.
     """
 
-    config: ConfigDict
+    recipe: Recipe
     step: int
     model: ResNet
     variables: dict[str, Any]
@@ -48,7 +60,7 @@ class Trained:
         return min(self.image_shape[:2])
 
     def as_trained(self, picture: np.ndarray) -> np.ndarray:
-        """A picture, uint8 [height, width, channels], as the net's test images are.
+        """An image, uint8 [height, width, channels], as the network's test images are.
 
         Raises:
           InputError: it has another shape, or values of another type.
@@ -56,24 +68,26 @@ class Trained:
         channels = self.image_shape[-1]
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != channels:
             raise InputError(
-                f"picture of {picture.dtype} {list(picture.shape)}: this net needs "
+                f"image of {picture.dtype} {list(picture.shape)}: this network needs "
                 f"uint8 [height, width, {channels}]"
             )
-        streaming = "streaming" in self.config
-        side = self.config.streaming.shorter_side if streaming else self.size
+        streaming = self.recipe.streaming is not None
+        side = self.recipe.streaming.shorter_side if streaming else self.size
         return image_ops.centre_square(picture, self.size, side)
 
-    def decode(self, image: EncodedImage, *, upright: bool = False) -> np.ndarray:
+    def decode(self, image: EncodedImage, *, upright: bool) -> np.ndarray:
         """An image in the network's colours; raises `InputError`, naming the image."""
         return image.decode(self.image_shape[-1], upright=upright)
 
-    def scorer(self, average: str = "probabilities", count: int | None = None) -> Scorer:
+    def predictor(
+        self, average: str = "probabilities", count: int | None = None
+    ) -> MultiCropPredictor:
         """Of as many pixels at a time as a batch of the training had, or as `count` images have."""
         height, width, _ = self.image_shape
-        part = self.config.batch_size // self.config.accumulate
+        part = self.recipe.part_size
         part = part if count is None else min(part, count)
         mesh = parallel.make_mesh(len(jax.devices()), len(jax.devices()))
-        return Scorer(
+        return MultiCropPredictor(
             self.model,
             self.variables,
             self.normalization,
@@ -83,8 +97,10 @@ class Trained:
         )
 
 
-def load(workdir: Path | str, step: int | None = None, data_dir: str | None = None) -> Trained:
-    """Loads a run's net. Of its data set only what is needed: nothing where the mean is constant.
+def load(workdir: Path | str, step: int | None = None, data_dir: str | None = None) -> LoadedModel:
+    """Loads a run's network; of its data set what is needed: nothing where the mean is constant.
+
+    It may be called at any time, also after JAX has computed.
 
     Args:
       workdir: the run's folder.
@@ -92,44 +108,38 @@ def load(workdir: Path | str, step: int | None = None, data_dir: str | None = No
       data_dir: where the data set is now, if it has moved.
 
     Raises:
-      InputError: something of it cannot be had.
+      InputError: something of it cannot be loaded.
     """
     workdir = Path(workdir)
-    config = recipe.load_config(workdir)
+    recipe = load_recipe(workdir)
     if data_dir:
-        config.dataset.data_dir = data_dir
-    setup.prepare()
+        recipe = recipe.replace(**{"dataset.data_dir": data_dir})
     saved = load_weights(workdir / "checkpoints", step)
     params = saved.variables["params"]
     channels, num_classes = params["stem"]["kernel"].shape[2], params["classifier"]["bias"].size
-    shape, class_names = _describe(config, workdir, channels, num_classes)
-    model = zoo.create(
-        config.model.name,
-        num_classes=num_classes,
-        dtype=config.model.dtype,
-        **recipe.model_overrides(config),
-    )
+    shape, class_names = _describe(recipe, workdir, channels, num_classes)
+    model = ResNet(recipe.architecture, jnp.dtype(recipe.model.dtype), num_classes=num_classes)
     image = jax.ShapeDtypeStruct((1, *shape), np.float32)
     try:
         check_shapes(saved.variables, jax.eval_shape(model.init, jax.random.key(0), image))
     except InputError as error:
         raise InputError(f"{workdir}: not a checkpoint of this network ({error})") from error
-    return Trained(
-        config=config,
+    return LoadedModel(
+        recipe=recipe,
         step=saved.step,
         model=model,
         variables=saved.variables,
-        normalization=_normalization(config, shape),
+        normalization=kept_statistics(workdir) or _normalization(recipe, shape),
         image_shape=shape,
         class_names=class_names,
     )
 
 
 def _describe(
-    config: ConfigDict, workdir: Path, channels: int, num_classes: int
+    recipe: Recipe, workdir: Path, channels: int, num_classes: int
 ) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """The shape in which the net sees images, and its classes, if need be without the data set."""
-    dataset = config.dataset
+    """In what shape the network sees images, and its classes; without the data set if known."""
+    dataset = recipe.dataset
     names = tuple(runs.read_run(workdir).info.get("class_names", ()))
     shape = dataset.image_size and (dataset.image_size, dataset.image_size, channels)
     if not (shape and names):
@@ -147,17 +157,340 @@ def _describe(
     return shape, names
 
 
-def _normalization(config: ConfigDict, shape: tuple[int, int, int]) -> device_dataset.Normalization:
-    dataset = config.dataset
+def kept_statistics(workdir: Path) -> device_dataset.Normalization | None:
+    """Those of the run's training images as it first saw them; None for runs of earlier versions.
+
+    Raises `InputError` if their file is damaged.
+    """
+    path = workdir / trainer.STATISTICS
+    return device_dataset.Normalization.load(path) if path.exists() else None
+
+
+def _normalization(recipe: Recipe, shape: tuple[int, int, int]) -> device_dataset.Normalization:
+    dataset = recipe.dataset
     if not {dataset.mean, dataset.std} - {"none", *device_dataset.CONSTANTS}:
         nothing = np.zeros((1, *shape), np.uint8)
         return device_dataset.normalization(nothing, dataset.mean, dataset.std)
-    if "streaming" in config:
+    if recipe.streaming:
         training = datasets.open_records(dataset.name, dataset.train, dataset.data_dir)
-        return streaming.normalization(
-            training, streams.crop_config(config), dataset.mean, dataset.std
-        )
+        crops = trainer.crop_config(recipe)
+        return streaming.normalization(training, crops, dataset.mean, dataset.std)
     images = datasets.load(
-        dataset.name, dataset.train, data_dir=dataset.data_dir, image_size=dataset.image_size
+        dataset.name,
+        dataset.train,
+        data_dir=dataset.data_dir,
+        image_size=dataset.image_size,
+        upright=dataset.exif_orientation,
     ).images
     return device_dataset.normalization(images, dataset.mean, dataset.std)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What the network says of one file, or why it says nothing.
+
+    Attributes:
+      file: its path, as given.
+      classes: names and probabilities, the most likely first.
+      box: where the first class is seen, if that was asked for and is anywhere.
+      map: the drawing.
+      error: one line, or "".
+    """
+
+    file: Path
+    classes: tuple[tuple[str, float], ...] = ()
+    box: Box | None = None
+    map: Path | None = None
+    error: str = ""
+
+    def to_line(self) -> str:
+        likely = ", ".join(f"{name} {100 * share:.1f}%" for name, share in self.classes)
+        where = f"; in {list(self.box)}" if self.box else ""
+        return f"{self.file}: {likely}{where}"
+
+    def to_json(self) -> str:
+        if self.error:
+            return json.dumps({"file": str(self.file), "error": self.error})
+        classes = [{"class": name, "probability": share} for name, share in self.classes]
+        record = {"file": str(self.file), "classes": classes}
+        if self.map:
+            record |= {"box": self.box and self.box._asdict(), "map": str(self.map)}
+        return json.dumps(record)
+
+
+class CamDrawer:
+    """Draws where a network sees a class, into a folder.
+
+    Args:
+      net: the network.
+      folder: made with the first drawing.
+      stride: pixels a place of the map; None for the network's own.
+      draw: makes the drawing, as `reporting.localization.to_picture` does.
+
+    Raises:
+      InputError: the network has no such stride.
+    """
+
+    def __init__(self, net: LoadedModel, folder: Path, stride: int | None, draw: Draw):
+        self._net, self._folder, self._names = net, folder, set()
+        self._draw = draw
+        self._model = net.model if stride is None else with_output_stride(net.model, stride)
+
+    def draw(self, file: Path, picture: np.ndarray, label: int, probability: float):
+        """Draws a picture, uint8 [height, width, channels]; returns the box and the drawing."""
+        scaled = resize(picture, self._net.size)
+        seen, stride = scaled.shape[:2], output_stride(self._model.architecture)
+        grain = output_stride(self._net.model.architecture)
+        full = [-(-side // grain) * grain for side in filled_shape(*seen, grain)]
+        image = np.zeros((*full, scaled.shape[-1]), np.float32)
+        image[: seen[0], : seen[1]] = device_dataset.normalize(
+            scaled, self._net.normalization.uniform()
+        )
+        (places,) = class_activation_map(
+            self._model, self._net.variables, image[None], np.array([label]), np.array([seen])
+        )
+        own = np.asarray(places)[: -(-seen[0] // stride), : -(-seen[1] // stride)]
+        map = enlarge(own, self._model, seen, picture.shape[:2])
+        found = box(map)
+        drawing = self._draw(picture, map, found, self._net.class_names[label], probability)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / self._name(file)
+        path.write_bytes(drawing)
+        return found, path
+
+    def _name(self, file: Path) -> str:
+        """The file's own name, with a number if another file has had it."""
+        name, number = f"{file.stem}.png", 1
+        while name in self._names:
+            number += 1
+            name = f"{file.stem}-{number}.png"
+        self._names.add(name)
+        return name
+
+
+def predict(
+    net: LoadedModel, files: Sequence[Path], top: int, *, view: str | None, cams: CamDrawer | None
+) -> Iterator[Prediction]:
+    """What the network says of each file, in turn."""
+    predictor = net.predictor(count=len(files))
+    for start in range(0, len(files), AT_ONCE):
+        part = files[start : start + AT_ONCE]
+        pictures = list(datasets.read_ahead(lambda i, part=part: _read(net, part[i]), len(part)))
+        whole = [picture for picture in pictures if not isinstance(picture, InputError)]
+        crops = [_crops(net, picture, view) for picture in whole]
+        probabilities = iter(np.exp(predictor(crops)) if crops else ())
+        for file, picture in zip(part, pictures, strict=True):
+            if isinstance(picture, InputError):
+                yield Prediction(file, error=" ".join(str(picture).split()))
+                continue
+            likely = next(probabilities)
+            labels = np.argsort(-likely, kind="stable")[:top]
+            found, drawing = None, None
+            if cams:
+                found, drawing = cams.draw(file, picture, labels[0], likely[labels[0]])
+            classes = tuple((net.class_names[label], float(likely[label])) for label in labels)
+            yield Prediction(file, classes, found, drawing)
+
+
+def _read(net: LoadedModel, file: Path) -> np.ndarray | InputError:
+    try:
+        return net.decode(image_folder.read_file(file), upright=True)
+    except InputError as error:
+        return error
+
+
+def _crops(net: LoadedModel, picture: np.ndarray, view: str | None) -> list[np.ndarray]:
+    return [net.as_trained(picture)] if view is None else cut(picture, TEST_CROPS[view], net.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a network says of each example of a split.
+
+    Attributes:
+      about: what was evaluated, for the metrics.
+      logits: float32 [examples, classes].
+      labels: int32 [examples].
+      class_names: by label.
+    """
+
+    about: dict[str, Any]
+    logits: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def metrics(self) -> dict[str, Any]:
+        """Mean cross-entropy `loss`, `error` (a fraction), and what they are of."""
+        likely = log_softmax(self.logits.astype(np.float64), axis=-1)
+        loss = -likely[np.arange(len(self.labels)), self.labels].mean()
+        error = np.mean(self.classes != self.labels)
+        return {
+            **self.about, "loss": float(loss), "error": float(error), "examples": len(self.labels)
+        }  # fmt: skip
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The most likely classes, [examples]."""
+        return self.logits.argmax(-1)
+
+
+def evaluate(
+    workdir: Path,
+    split: str,
+    *,
+    step: int | None = None,
+    data_dir: str | None = None,
+    view: str | None = None,
+    average: str = "probabilities",
+    recalibrate_batch_norm: bool = False,
+) -> Predictions:
+    """Shows a run's network a split.
+
+    Args:
+      workdir: the run's folder.
+      split: "train", "validation" or "test".
+      step: of the checkpoint; None for the last one.
+      data_dir: where the data set is now, if it has moved.
+      view: one of `TEST_CROPS`; None for the images as the network was shown them.
+      average: over the view's crops, see `multi_view`.
+      recalibrate_batch_norm: whether statistics over the training split replace running averages.
+
+    Raises:
+      InputError: something of it cannot be loaded.
+    """
+    check_choice("average", average, AVERAGES)
+    if view is not None:
+        check_choice("test_crops", view, TEST_CROPS)
+    recipe = load_recipe(workdir)
+    # The devices are this machine's, not those of the one that trained.
+    recipe = recipe.replace(num_devices=None, parallel="jit")
+    if data_dir:
+        recipe = recipe.replace(**{"dataset.data_dir": data_dir})
+    names = ("train", "validation", "test")
+    check_choice("split", split, [name for name in names if getattr(recipe.dataset, name)])
+    _tell_of_other_data(recipe, workdir, split)
+    if view is None:
+        return _predict_images(recipe, workdir, split, step, recalibrate_batch_norm)
+    return _predict_crops(view, average, recipe, workdir, split, step, recalibrate_batch_norm)
+
+
+def _predict_images(
+    recipe: Recipe, workdir: Path, split: str, step: int | None, recalibrate_batch_norm: bool
+) -> Predictions:
+    """The images of a split as the network is shown them in training."""
+    statistics = kept_statistics(workdir)
+    needs_training = recalibrate_batch_norm or statistics is None
+    run = trainer.build(recipe, statistics, {split, *(("train",) if needs_training else ())})
+    known = runs.read_run(workdir).info.get("class_names")
+    _check_classes(known or run.class_names, run.class_names)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        state = checkpoints.restore(run.state_template(), step)
+    variables, about = state.variables, _about(recipe, split, int(state.step))
+    if recalibrate_batch_norm:
+        data, sharded = run.splits["train"], parallel.sharded(run.mesh)
+        look = jax.jit(lambda data, inputs: data.plain(inputs)[0])
+        batches = (
+            look(data.on_devices, parallel.place(inputs, sharded))[: mask.sum()]
+            for inputs, mask in data.evaluation_inputs(recipe.batch_size)
+        )
+        variables, about["groups"] = _recompute(recipe, run.model, variables, batches, len(data))
+    predict_logits = make_predict_logits(run.model, run.mesh, recipe.batch_size)
+    logits, labels = predict_logits(variables, run.splits[split])
+    return Predictions(about, logits, labels, run.class_names)
+
+
+def _predict_crops(
+    view: str,
+    average: str,
+    recipe: Recipe,
+    workdir: Path,
+    split: str,
+    step: int | None,
+    recalibrate_batch_norm: bool,
+) -> Predictions:
+    """The pictures of a split, read anew and cut as the view says."""
+    dataset = recipe.dataset
+    upright = dataset.exif_orientation
+    try:
+        pictures = datasets.open_images(
+            dataset.name, getattr(dataset, split), data_dir=dataset.data_dir
+        )
+    except datasets.OneSize as error:
+        raise InputError(f"test_crops={view!r}: {error}") from error
+    net = load(workdir, step, dataset.data_dir)
+    _check_classes(net.class_names, pictures.class_names)
+    about = _about(recipe, split, net.step)
+    if recalibrate_batch_norm:
+        training = datasets.open_images(dataset.name, dataset.train, data_dir=dataset.data_dir)
+        squares = datasets.read_ahead(
+            lambda i: net.as_trained(net.decode(training[i], upright=upright)), len(training)
+        )
+        batches = _normalized_batches(squares, net.normalization, recipe.batch_size)
+        found, about["groups"] = _recompute(
+            recipe, net.model, net.variables, batches, len(training)
+        )
+        net = dataclasses.replace(net, variables=found)
+    labels = np.empty(len(pictures), np.int32)
+
+    def crops(index: int) -> list[np.ndarray]:
+        record = pictures[index]
+        labels[index] = record.label
+        return cut(net.decode(record, upright=upright), TEST_CROPS[view], net.size)
+
+    logits = net.predictor(average)(datasets.read_ahead(crops, len(pictures)))
+    return Predictions({**about, "test_crops": view}, logits, labels, pictures.class_names)
+
+
+def _tell_of_other_data(recipe: Recipe, workdir: Path, split: str) -> None:
+    """Says on stderr if a split is not what it was when the run began."""
+    kept, dataset = runs.read_run(workdir).info.get("data"), recipe.dataset
+    if kept:
+        now = datasets.fingerprint(dataset.name, [getattr(dataset, split)], dataset.data_dir)
+        if difference := datasets.compare_fingerprints(kept, now):
+            print(f"note: other data than in training: {difference}", file=sys.stderr)
+
+
+def _check_classes(known: Sequence[str], found: Sequence[str]) -> None:
+    """The labels of a data set that has moved must still mean what they meant in training."""
+    if len(known) != len(found):
+        raise InputError(f"dataset: has {len(found)} classes; the model has {len(known)}")
+    for label, (name, now) in enumerate(zip(known, found, strict=True)):
+        if name != now:
+            raise InputError(
+                f"dataset: class {label} is {now!r}; the network was trained on {name!r}"
+            )
+
+
+def _about(recipe: Recipe, split: str, step: int) -> dict[str, Any]:
+    return {"model": recipe.model.name, "split": split, "step": step}
+
+
+def _normalized_batches(
+    squares: Iterator[np.ndarray], normalization: device_dataset.Normalization, size: int
+) -> Iterator[jax.Array]:
+    while batch := list(itertools.islice(squares, size)):
+        yield device_dataset.normalize(np.stack(batch), normalization)
+
+
+def _recompute(
+    recipe: Recipe,
+    model: ResNet,
+    variables: Any,
+    batches: Iterable[jax.Array],
+    num_examples: int,
+) -> tuple[dict[str, Any], int]:
+    """The variables with true averages for statistics, and of how many groups they are.
+
+    The groups are those of the training split in its order, without augmentation. What is left
+    after the last whole group, less than one, has no part in them.
+    """
+    group = recipe.bn_group_size
+    if num_examples < group:
+        raise InputError(
+            f"recalibrate_batch_norm: the {num_examples} training examples are less than one "
+            f"group of {group}"
+        )
+    grouped = model.clone(architecture=dataclasses.replace(model.architecture, bn_group_size=group))
+    whole = (images[: len(images) // group * group] for images in batches)
+    found = mean_over_groups(grouped, variables, (images for images in whole if len(images)))
+    return found, num_examples // group

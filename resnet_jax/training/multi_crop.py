@@ -48,8 +48,8 @@ def filled_shape(height: int, width: int, grain: int) -> tuple[int, int]:
     return (short, long) if height < width else (long, short)
 
 
-class Scorer:
-    """Scores pictures by their crops.
+class MultiCropPredictor:
+    """Scores images by their crops.
 
     Args:
       model, variables: the net.

@@ -1,42 +1,83 @@
-"""Trains a config in a folder, from its last checkpoint if there is one."""
+"""A run in its folder: begun or resumed, logged, checkpointed and summed up."""
 
 import contextlib
+import dataclasses
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
-
-from experiments import command
 from resnet_jax import runs
-from resnet_jax.errors import InputError, storage_failure
-from resnet_jax.runs import lockfile, recipe
+from resnet_jax.data import datasets
+from resnet_jax.data.splits import SPLITS
+from resnet_jax.errors import STOPPED, InputError, storage_failure
+from resnet_jax.models.architecture import Architecture
+from resnet_jax.runs import Recipe, load_recipe, lockfile
+from resnet_jax.runs.recipe import differences
 from resnet_jax.runtime import multihost
 from resnet_jax.runtime.signals import StopSignals
-from resnet_jax.training import warm_start
 
 if TYPE_CHECKING:
     from resnet_jax.training.trainer import Experiment
 
 
-def train(config: ConfigDict, workdir: Path) -> int:
-    """Runs a config in a folder, from its last checkpoint if there is one; returns an exit code."""
-    recipe.check(config)
-    multihost.same_everywhere("config", config.to_json_best_effort().encode)
-    if _is_complete(config, workdir):
-        return 0
+_OF_TRAINING = frozenset(
+    ("bn_group_size", "initialization", "zero_init_last", "gate_bias", "dropout_rate")
+) | {"output_stride"}
+"""Axes that change nothing in what given weights compute, or where they are."""
+
+
+def train(recipe: Recipe, workdir: Path) -> int:
+    """Trains in a folder, from its last checkpoint if there is one; returns an exit code.
+
+    Raises:
+      InputError: the data, the devices or the folder do not suit the recipe.
+    """
     with StopSignals() if multihost.size() == 1 else multihost.StopTogether() as stop:
         # Only now, because loading JAX and its libraries takes a second or two.
         from resnet_jax.training.trainer import build
 
-        experiment = build(config)
+        if is_complete(recipe, workdir):
+            return 0
+        experiment = build(recipe)
         with _claimed(workdir):
             # Again, because another process may have trained there in the meantime.
-            if _is_complete(config, workdir):
+            if is_complete(recipe, workdir):
                 return 0
             with _bugs_recorded(workdir):
                 return _run(experiment, workdir, stop)
+
+
+def is_complete(recipe: Recipe, workdir: Path) -> bool:
+    """Whether the folder holds this very run, finished; the first process looks, and says so.
+
+    Loads no JAX.
+
+    Raises:
+      InputError: the data set or the folder does not suit the recipe.
+    """
+    multihost.same_everywhere("config", repr(recipe).encode)
+    check_dataset(recipe)
+    complete = multihost.from_first(lambda: str(_holds_finished_run(recipe, workdir)))
+    if complete == str(True) and multihost.is_first():
+        print(f"{workdir}: complete already; nothing to do")
+    return complete == str(True)
+
+
+def check_dataset(recipe: Recipe) -> None:
+    """Raises `InputError` for a data set, split or folder that cannot be loaded; reads no image."""
+    dataset = recipe.dataset
+    splits = [split for split in (dataset.train, dataset.validation, dataset.test) if split]
+    if recipe.streaming:
+        datasets.check_streamable(dataset.name, splits, data_dir=dataset.data_dir)
+    else:
+        datasets.check(
+            dataset.name,
+            splits,
+            data_dir=dataset.data_dir,
+            image_size=dataset.image_size,
+            padding=dataset.crop_padding,
+        )
 
 
 @contextlib.contextmanager
@@ -50,31 +91,43 @@ def _claimed(workdir: Path):
         yield
 
 
-def _is_complete(config: ConfigDict, workdir: Path) -> bool:
-    """Whether the folder holds this very run, finished; the first process looks, and says so."""
-    complete = multihost.from_first(lambda: str(_holds_finished_run(config, workdir)))
-    if complete == str(True) and multihost.is_first():
-        print(f"{workdir}: complete already; nothing to do")
-    return complete == str(True)
-
-
-def _holds_finished_run(config: ConfigDict, workdir: Path) -> bool:
+def _holds_finished_run(recipe: Recipe, workdir: Path) -> bool:
     run = runs.read_run(workdir)
     if run.status == "missing":
         _refuse_folder_of_runs(workdir)
-        warm_start.check(config)  # A run that has begun has its own weights.
+        _check_init_from(recipe)  # A run that has begun has its own weights.
         return False
     # A torn line in metrics.jsonl is what a kill may leave: the log is mended when it is opened.
     damaged = [problem for problem in run.problems if not problem.startswith("metrics.jsonl")]
     if damaged:
         raise InputError(f"workdir={str(workdir)!r}: {damaged[0]}")
-    changed = recipe.differences(run.config, runs.as_json(config.to_dict()))
+    changed = differences(run.config, runs.as_json(recipe.to_dict()))
     if changed:
         raise InputError(
             f"workdir={str(workdir)!r} holds a run of another config ({'; '.join(changed)}); "
             "choose another folder, or set these fields back"
         )
     return run.summary is not None
+
+
+def _check_init_from(recipe: Recipe) -> None:
+    """Finds what is wrong with `recipe.init_from`, before anything slow."""
+    if recipe.init_from is None:
+        return
+    folder = Path(recipe.init_from)
+    try:
+        theirs, ours = load_recipe(folder).architecture, recipe.architecture
+        if not any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*")):
+            raise InputError("no checkpoint in this folder")
+        for field in dataclasses.fields(Architecture):
+            there, here = getattr(theirs, field.name), getattr(ours, field.name)
+            if there != here and field.name not in _OF_TRAINING:
+                raise InputError(
+                    f"a network of another architecture ({field.name}={there!r}, here {here!r})"
+                )
+    except InputError as error:
+        message = str(error).removeprefix(f"workdir={str(folder)!r}: ")
+        raise InputError(f"init_from={str(folder)!r}: {message}") from error
 
 
 def _refuse_folder_of_runs(workdir: Path) -> None:
@@ -90,17 +143,22 @@ def _refuse_folder_of_runs(workdir: Path) -> None:
 def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
     from resnet_jax.runs.progress import Display
     from resnet_jax.training.checkpoints import Checkpoints
+    from resnet_jax.training.trainer import STATISTICS
 
-    config = experiment.config
+    recipe = experiment.recipe
+    data = _same_data(recipe, workdir)
     with contextlib.ExitStack() as stack:
+        # The first weights of such a run are no function of its seed: they stay.
         checkpoints = stack.enter_context(
-            Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
+            Checkpoints(
+                workdir / "checkpoints", recipe.max_to_keep, keep_first=bool(recipe.init_from)
+            )
         )
         if checkpoints.steps:
             state = checkpoints.restore(experiment.state_template())
         else:
             state = experiment.initial_state()
-            if config.start:
+            if recipe.init_from:
                 checkpoints.save(state)  # From here on the other run may change or go.
         step = int(state.step)
         rows: list[runs.Row] = []
@@ -108,12 +166,15 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
         if multihost.is_first():
             runs.write_config(
                 workdir,
-                config.to_dict(),
+                recipe.to_dict(),
                 devices=_devices(experiment),
                 class_names=experiment.class_names,
+                data=data,
             )
+            experiment.statistics.save(workdir / STATISTICS)
+            _tell_data(recipe)
             metrics = stack.enter_context(runs.MetricsLog(workdir, step))
-            display = stack.enter_context(Display(config.model.name, config.num_steps, step))
+            display = stack.enter_context(Display(recipe.model.name, recipe.num_steps, step))
             rows, outlets = metrics.rows, [metrics.append, display.show]
 
         def log(row: runs.Row) -> None:
@@ -123,26 +184,51 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
         seconds = max((row.get("seconds", 0.0) for row in rows), default=0.0)
         state, status = experiment.train(state, checkpoints, log, stop.asked, seconds)
     if not multihost.is_first():
-        return command.STOPPED if status == "stopped" else 0
+        return STOPPED if status == "stopped" else 0
     if status == "stopped":
-        print(f"stopped at step {int(state.step)}, saved; the same command goes on")
-        return command.STOPPED
+        print(f"stopped at step {int(state.step)}, saved; rerun the command to resume")
+        return STOPPED
     summary = _summary(experiment, rows, status, int(state.window.diverged_at))
     runs.write_json(workdir / "summary.json", summary)
     print(_verdict(summary))
     return 0
 
 
+def _same_data(recipe: Recipe, workdir: Path) -> dict[str, Any]:
+    """The fingerprint of the run's data; raises `InputError` if the run began with other data."""
+    dataset, kept = recipe.dataset, runs.read_run(workdir).info.get("data")
+    used = [split for name in SPLITS if (split := getattr(dataset, name))]
+    data = datasets.fingerprint(dataset.name, used, dataset.data_dir)
+    difference = kept and datasets.compare_fingerprints(kept, data)
+    if difference:
+        raise InputError(
+            f"workdir={str(workdir)!r} holds a run on other data ({difference}); choose another "
+            "folder, or bring the images back"
+        )
+    return data
+
+
+def _tell_data(recipe: Recipe) -> None:
+    """What a run learns from, and what lies beside it and is left out."""
+    dataset = recipe.dataset
+    size = None if recipe.streaming else dataset.image_size
+    info = datasets.describe(dataset.name, data_dir=dataset.data_dir, image_size=size)
+    counts = ", ".join(f"{split} {count:,}" for split, count in info.num_examples.items())
+    print(f"{dataset.name}: images: {counts}; {len(info.class_names)} classes")
+    if info.left_out:
+        print(f"left out: {info.left_out}")
+
+
 def _summary(experiment: "Experiment", rows: list[runs.Row], status: str, diverged_at: int) -> dict:
-    config, count = experiment.config, experiment.count()
-    last = {row["split"]: row for row in rows if row["step"] == config.num_steps}
+    recipe, count = experiment.recipe, experiment.count()
+    last = {row["split"]: row for row in rows if row["step"] == recipe.num_steps}
     test, validation = last.get("test", {}), last.get("validation", {})
     return {
         "format": runs.FORMAT,
         "status": status,
-        "model": config.model.name,
-        "dataset": config.dataset.name,
-        "seed": config.seed,
+        "model": recipe.model.name,
+        "dataset": recipe.dataset.name,
+        "seed": recipe.seed,
         **count._asdict(),
         "num_steps": rows[-1]["step"],
         "diverged_at": diverged_at if status == "diverged" else None,

@@ -1,5 +1,11 @@
-"""One update of the network's weights."""
+"""One update of the network's weights, of which parts may be frozen.
 
+A frozen stem or stage is a fixed function: its weights get no update and no decay, and its batch
+norms normalise by their running statistics, which stay. The part "batch_norm" is all batch norms
+of the network: scales, biases and statistics.
+"""
+
+import contextlib
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -12,12 +18,11 @@ from jax.sharding import Mesh
 
 from resnet_jax.errors import check_choice
 from resnet_jax.models.architecture import Architecture
+from resnet_jax.models.batch_norm import BatchNorm
+from resnet_jax.runs import recipe
 from resnet_jax.runtime import parallel
-from resnet_jax.training import freezing
 from resnet_jax.training.schedules import Schedule
 from resnet_jax.training.state import TrainState
-
-DECAYS = ("kernels", "all")
 
 Batch = tuple[jax.Array, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -27,7 +32,7 @@ def sgd(
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
     *,
-    decay: str = "kernels",
+    weight_decay_mask: str = "kernels",
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
     """SGD with momentum and L2 weight decay (v1 §3.4), before the learning rate.
@@ -37,11 +42,11 @@ def sgd(
     after a rate drops.)
 
     Args:
-      decay: "kernels" decays convolutions and the classifier; "all" also biases and batch norm's
-        scales, as fb.resnet.torch does.
+      weight_decay_mask: "kernels" decays convolutions and the classifier; "all" also biases and
+        batch norm's scales, as fb.resnet.torch does.
     """
-    check_choice("decay", decay, DECAYS)
-    mask = None if decay == "all" else _kernels
+    check_choice("weight_decay_mask", weight_decay_mask, recipe.WEIGHT_DECAY_MASKS)
+    mask = None if weight_decay_mask == "all" else _kernels
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask), optax.trace(momentum, nesterov)
     )
@@ -65,7 +70,7 @@ def make_train_step(
     schedule: Schedule,
     *,
     label_smoothing: float = 0.0,
-    accumulate: int = 1,
+    grad_accum_steps: int = 1,
     frozen: Collection[str] = (),
     mesh: Mesh | None = None,
     axis_name: str | None = None,
@@ -76,27 +81,27 @@ def make_train_step(
     `gradient_norm` and `learning_rate`.
 
     Args:
-      accumulate: parts in which the batch goes through the network, one after another, to save
-        memory. The update is the same as for the whole batch where no batch-norm group is larger
-        than a part.
-      frozen: parts of the net that stay as they are, see `freezing`; `optimizer` leaves them out.
+      grad_accum_steps: parts in which the batch goes through the network, one after another, to
+        save memory. The update is the same as for the whole batch where no batch-norm group is
+        larger than a part.
+      frozen: parts of the network that stay as they are; `freeze_optimizer` leaves them out.
       mesh: devices that share the parts; without one a part stays where its examples are.
       axis_name: of `jax.pmap`, whose devices' means make the update: the batch is then a device's
         part. None where `jax.jit` divides the whole batch.
     """
     if frozen and model.loops:
-        raise ValueError("units in a loop lack the names that freezing needs: scan_units=False")
+        raise ValueError("units in a loop lack the names that freezing needs: scan_blocks=False")
     gradients = partial(_gradients, model, label_smoothing=label_smoothing, frozen=frozen)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         """One update; `batch` is images and labels, `key` draws what dropout drops."""
-        if accumulate == 1:
+        if grad_accum_steps == 1:
             means = gradients(state, batch, key)
         else:
             means = _mean_over_parts(
                 partial(gradients, state),
-                _parts(batch, accumulate, model.architecture, mesh),
-                jax.random.split(key, accumulate),
+                _parts(batch, grad_accum_steps, model.architecture, mesh),
+                jax.random.split(key, grad_accum_steps),
             )
         if axis_name is not None:
             means = jax.lax.pmean(means, axis_name)
@@ -113,7 +118,7 @@ def make_train_step(
         state = state.replace(
             step=state.step + 1,
             params=params,
-            batch_stats=freezing.keep(state.batch_stats, batch_stats, frozen),
+            batch_stats=keep_frozen(state.batch_stats, batch_stats, frozen),
             opt_state=opt_state,
             schedule=schedule.after_step(state.schedule, error),
         )
@@ -139,8 +144,8 @@ def _gradients(
 
     def loss_of(params):
         """The mean loss; and it, the error and the batch statistics once more, as values."""
-        params = freezing.stop_gradients(params, frozen)
-        with freezing.as_fixed_functions(frozen):
+        params = stop_gradients(params, frozen)
+        with as_fixed_functions(frozen):
             logits, updates = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 images,
@@ -164,7 +169,7 @@ def _parts(batch: Batch, parts: int, net: Architecture, mesh: Mesh | None) -> Ba
     """
 
     def deal(x):
-        group = 1 if net.norm == "none" else net.group_size or len(x) // parts
+        group = 1 if net.norm == "none" else net.bn_group_size or len(x) // parts
         x = x.reshape(-1, parts, group, *x.shape[1:]).swapaxes(0, 1)
         x = x.reshape(parts, -1, *x.shape[3:])
         # Else a part of few groups lies on few devices, and every device computes every part.
@@ -186,3 +191,59 @@ def _mean_over_parts(function: Callable, batch: Batch, keys: jax.Array) -> Any:
 
     total, _ = jax.lax.scan(body, zeros, (batch, keys))
     return jax.tree.map(lambda leaf: leaf / len(keys), total)
+
+
+def is_frozen(path: tuple[str, ...], frozen: Collection[str]) -> bool:
+    """Whether the variable or module at that path, such as ("stage1_unit2", "norm1"), is."""
+    top = path[0]
+    part = "stem" if top in ("stem", "stem_norm") else top.split("_")[0]
+    return part in frozen or (recipe.BATCH_NORM in frozen and any("norm" in name for name in path))
+
+
+def freeze_optimizer(
+    whole: optax.GradientTransformation, frozen: Collection[str]
+) -> optax.GradientTransformation:
+    """`whole` for what is trained, and no update for the rest, of which it keeps no state."""
+    if not frozen:
+        return whole
+    label = lambda path, _: "frozen" if is_frozen(path, frozen) else "trained"
+    transformations = {"trained": whole, "frozen": optax.set_to_zero()}
+    return optax.multi_transform(transformations, lambda params: _map(label, params))
+
+
+def stop_gradients(params: Any, frozen: Collection[str]) -> Any:
+    """The parameters; nothing is differentiated further back than the first that is trained."""
+    if not frozen:
+        return params
+    return _map(
+        lambda path, leaf: jax.lax.stop_gradient(leaf) if is_frozen(path, frozen) else leaf, params
+    )
+
+
+def keep_frozen(old: Any, new: Any, frozen: Collection[str]) -> Any:
+    """The `new` batch statistics, but the `old` ones, to the bit, of what is frozen."""
+    if not frozen:
+        return new
+    return _map(lambda path, before, after: before if is_frozen(path, frozen) else after, old, new)
+
+
+def as_fixed_functions(frozen: Collection[str]) -> contextlib.AbstractContextManager:
+    """Within, frozen batch norms of a net that is traced run in evaluation mode."""
+    if not frozen:
+        return contextlib.nullcontext()
+
+    def interceptor(call: Callable, args, kwargs, context):
+        module = context.module
+        if isinstance(module, BatchNorm) and is_frozen(module.path, frozen):
+            return call(*args[:1], train=False)
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(interceptor)
+
+
+def _map(function: Callable, *trees: Any) -> Any:
+    """Maps over leaves with the names that lead to them first."""
+    names = lambda path: tuple(entry.key for entry in path)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, *leaves: function(names(path), *leaves), *trees
+    )

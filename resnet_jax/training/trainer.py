@@ -1,48 +1,240 @@
-"""The one place where a config becomes the objects that the library wants."""
+"""A recipe's network, data and optimiser on its devices, and the loop that trains them.
+
+The loop makes steps between the points where something is due, and nothing else.
+"""
 
 import dataclasses
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
-from resnet_jax.data import datasets, device_dataset
-from resnet_jax.data.splits import Split
-from resnet_jax.models import counting, zoo
+from resnet_jax.data import datasets, device_dataset, streaming
+from resnet_jax.data.image_ops import CropConfig
+from resnet_jax.data.splits import SPLITS, Inputs, OnDevices, Split
+from resnet_jax.data.tfds_sets import Records
+from resnet_jax.errors import InputError
+from resnet_jax.models import counting, scan_layers
 from resnet_jax.models.resnet import ResNet
-from resnet_jax.runs import Row, recipe
-from resnet_jax.runtime import multihost, parallel, setup
-from resnet_jax.training import (
-    evaluation,
-    freezing,
-    loop,
-    schedules,
-    state,
-    step,
-    streams,
-    warm_start,
-)
-from resnet_jax.training.checkpoints import Checkpoints
+from resnet_jax.runs import Recipe, Row
+from resnet_jax.runtime import multihost, parallel
+from resnet_jax.training import evaluation, schedules, state, step
+from resnet_jax.training.checkpoints import Checkpoints, check_shapes, load_weights
+from resnet_jax.training.state import NOT_DIVERGED, TrainState, Window
+from resnet_jax.training.step import Batch, Metrics
 
+STATISTICS = "normalization.npz"  # in a run's folder
 STEPS_PER_DISPATCH = 100  # on accelerators
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-    """A config's network, data and recipe, on its devices.
+class Calendar:
+    """At which steps something happens; all attributes count steps.
 
     Attributes:
-      splits: "train", "test" and, if the config has one, "validation".
+      num_steps: the run's length. Logging, evaluation and a checkpoint end it.
+      log_every, evaluate_every, checkpoint_every: periods.
+      chunk: the most steps in one dispatch.
+    """
+
+    num_steps: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+    chunk: int = 1
+
+    def chunk_end(self, step: int) -> int:
+        """Where the chunk that begins at `step` ends.
+
+        It depends on nothing but the step, so that a run which was stopped and started again
+        computes the same chunks, and with them the same bits.
+        """
+        periods = (self.log_every, self.evaluate_every, self.checkpoint_every, self.chunk)
+        return min(self.num_steps, *((step // period + 1) * period for period in periods))
+
+    def anything_due(self, step: int) -> bool:
+        periods = (self.log_every, self.evaluate_every, self.checkpoint_every)
+        return any(self.is_due(period, step) for period in periods)
+
+    def is_due(self, period: int, step: int) -> bool:
+        return step % period == 0 or step == self.num_steps
+
+
+Advance = Callable[[TrainState, Split, int, int], TrainState]
+
+
+def make_advance(
+    train_step: Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]],
+    mesh: jax.sharding.Mesh,
+    *,
+    key: jax.Array,
+    seed: int,
+    batch_size: int,
+    loops: scan_layers.Loops,
+    engine: str = "jit",
+) -> Advance:
+    """Makes `advance(state, data, start, end) -> state`: the steps from `start` up to `end`.
+
+    They are one dispatch. `state` is donated: it must not be used again. As with functions of
+    `jax.jit`, `advance.lower` with the same arguments gives the program, which takes what
+    `advance.arguments` makes of them, the last sharded along the batch.
+
+    Args:
+      train_step: of `make_train_step`, with the engine's `parallel.axis_name`.
+      mesh: the devices.
+      key: of the augmentation and of dropout; every step folds its number in.
+      seed: of the order of the examples.
+      batch_size: examples a step.
+      loops: of the net, see `ResNet.loops`; within a dispatch the state is packed so.
+      engine: "jit" or "pmap", see `parallel.spread`.
+    """
+    axis = parallel.axis_name(engine)
+    # An argument of the program, not a part of it: it is compiled once for all seeds.
+    bits = parallel.place(jax.random.key_data(key), parallel.replicated(mesh))
+
+    def one_step(state: TrainState, data: OnDevices, bits: jax.Array, inputs: Inputs) -> TrainState:
+        key = jax.random.fold_in(jax.random.wrap_key_data(bits), state.step)
+        augment_key, dropout_key = jax.random.split(key)
+        own = lambda arrays: parallel.own_part(arrays, axis)
+        batch = data.augmented(inputs, augment_key, batch_size, own)
+        step = state.step
+        state, metrics = train_step(state, batch, dropout_key)
+        return state.replace(window=state.window.add(step, metrics))
+
+    def chunk(state: TrainState, whole: tuple[OnDevices, jax.Array], inputs: Inputs) -> TrainState:
+        body = lambda state, inputs: (one_step(state, *whole, inputs), None)
+        packed, _ = jax.lax.scan(body, scan_layers.pack(state, loops), inputs)
+        return scan_layers.unpack(packed, loops)
+
+    run = parallel.spread(chunk, mesh, engine)
+
+    def arguments(state, data, start, end):
+        inputs = data.inputs(seed, start, end, batch_size, state.step)
+        return state, (data.on_devices, bits), inputs
+
+    def advance(state, data, start, end):
+        return run(*arguments(state, data, start, end))
+
+    advance.arguments = arguments
+    advance.lower = lambda *args: run.lower(*arguments(*args))
+    return advance
+
+
+def fit(
+    state: TrainState,
+    calendar: Calendar,
+    *,
+    advance: Callable[[TrainState, int, int], TrainState],
+    evaluate: Callable[[TrainState, int], TrainState],
+    save: Callable[[TrainState], None],
+    log: Callable[[Row], None],
+    should_stop: Callable[[], bool],
+    batch_size: int,
+    seconds: float = 0.0,
+) -> tuple[TrainState, str]:
+    """Trains from `state` to the end of the calendar.
+
+    At a step where several things are due the order is: log, evaluate, save. What was logged and
+    evaluated is therefore never newer than work that a checkpoint could not do again.
+
+    Args:
+      advance: `advance(state, start, end)` makes the steps from `start` up to `end`.
+      evaluate: logs the errors and lets the schedule see them.
+      save: starts writing a checkpoint.
+      log: takes the training rows, of which `seconds` and `images_per_second` are measured here.
+      should_stop: asked after every chunk.
+      seconds: spent by earlier parts of this run.
+
+    Returns:
+      The last state and "completed", "diverged" (the loss was not finite) or "stopped" (asked
+      to; the state is saved).
+    """
+    clock = _Clock(seconds)
+    step = int(state.step)
+    if should_stop() and step < calendar.num_steps:
+        return state, "stopped"  # Before the first step, which compiles; all there is, is saved.
+    while step < calendar.num_steps:
+        end = calendar.chunk_end(step)
+        state = advance(state, step, end)
+        clock.trained((end - step) * batch_size, state)
+        step = end
+        stopping = should_stop() and step < calendar.num_steps
+        if not (stopping or calendar.anything_due(step)):
+            continue
+        clock.pause(state)
+        if calendar.is_due(calendar.log_every, step):
+            window: Window = jax.device_get(state.window)
+            log({"step": step, "split": "train", **_means(window), **clock.read()})
+            if window.diverged_at != NOT_DIVERGED:
+                return state, "diverged"
+            state = state.replace(window=parallel.place(Window.empty(), state.step.sharding))
+        if calendar.is_due(calendar.evaluate_every, step):
+            state = evaluate(state, step)
+        if stopping or calendar.is_due(calendar.checkpoint_every, step):
+            save(state)
+        if stopping:
+            return state, "stopped"
+        clock.resume()
+    return state, "completed"
+
+
+class _Clock:
+    """Time spent in training alone: without the first chunk, which compiles, and evaluations."""
+
+    def __init__(self, seconds_before: float):
+        self._began = time.perf_counter() - seconds_before
+        self._compiled = False
+        self._images, self._busy, self._since = 0, 0.0, 0.0
+
+    def trained(self, images: int, state: TrainState) -> None:
+        if self._compiled:
+            self._images += images
+        else:
+            jax.block_until_ready(state.step)
+            self._compiled = True
+            self.resume()
+
+    def pause(self, state: TrainState) -> None:
+        jax.block_until_ready(state.step)
+        self._busy += time.perf_counter() - self._since
+
+    def resume(self) -> None:
+        self._since = time.perf_counter()
+
+    def read(self) -> Row:
+        """The rate since the last reading, and the run's seconds so far."""
+        rate = self._images / self._busy if self._images else None
+        self._images, self._busy = 0, 0.0
+        return {"images_per_second": rate, "seconds": time.perf_counter() - self._began}
+
+
+def _means(window: Window) -> dict[str, Any]:
+    count = int(window.num_steps)
+    return {
+        "loss": float(window.loss) / count,
+        "error": float(window.error) / count,
+        "gradient_norm": float(window.gradient_norm) / count,
+        "learning_rate": float(window.learning_rate),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A run's network, data and optimiser, on its devices.
+
+    Attributes:
+      splits: "train", "test" and, if the recipe has one, "validation".
       class_names: by label.
       image_shape: (height, width, channels).
     """
 
-    config: ConfigDict
+    recipe: Recipe
     mesh: jax.sharding.Mesh
     model: ResNet
     optimizer: optax.GradientTransformation
@@ -52,25 +244,31 @@ class Experiment:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.splits["train"].image_shape
+        return next(iter(self.splits.values())).image_shape
+
+    @property
+    def statistics(self) -> device_dataset.Normalization:
+        """Those of the training images, which a run keeps in its folder."""
+        kept = next(iter(self.splits.values())).on_devices.normalization
+        return device_dataset.Normalization(*map(np.asarray, kept))
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.splits["train"]) / self.config.batch_size)
+        return math.ceil(len(self.splits["train"]) / self.recipe.batch_size)
 
     def count(self) -> counting.Count:
         return counting.count(self.model, self.image_shape)
 
     def initial_state(self) -> state.TrainState:
-        """Fresh weights, or, but for the classifier, those of the run that the config starts from.
+        """Fresh weights, or, but for the classifier, those of the run in `init_from`.
 
         Raises:
-          InputError: they cannot be had or do not fit.
+          InputError: they cannot be loaded or do not fit.
         """
         key, _ = self._keys()
         fresh = state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
-        if self.config.start:
-            fresh = warm_start.take_over(fresh, Path(self.config.start))
+        if self.recipe.init_from:
+            fresh = load_pretrained(fresh, Path(self.recipe.init_from))
         return parallel.place(fresh, parallel.replicated(self.mesh))
 
     def state_template(self) -> Any:
@@ -87,42 +285,42 @@ class Experiment:
         )
 
     def make_evaluate(self) -> evaluation.Evaluate:
-        return evaluation.make_evaluate(self.model, self.mesh, self.config.batch_size)
+        return evaluation.make_evaluate(self.model, self.mesh, self.recipe.batch_size)
 
-    def make_advance(self) -> loop.Advance:
-        """`advance(state, train_split, start, end)`, see `loop.make_advance`."""
-        config = self.config
-        return loop.make_advance(
+    def make_advance(self) -> Advance:
+        """`advance(state, train_split, start, end)`, see the function."""
+        recipe = self.recipe
+        return make_advance(
             step.make_train_step(
                 self.model,
                 self.optimizer,
                 self.schedule,
-                label_smoothing=config.label_smoothing,
-                accumulate=config.accumulate,
-                frozen=freezing.parse(config.frozen, self.model.architecture),
-                mesh=self.mesh if config.parallel == "jit" else None,
-                axis_name=parallel.axis_name(config.parallel),
+                label_smoothing=recipe.label_smoothing,
+                grad_accum_steps=recipe.grad_accum_steps,
+                frozen=recipe.frozen_parts,
+                mesh=self.mesh if recipe.parallel == "jit" else None,
+                axis_name=parallel.axis_name(recipe.parallel),
             ),
             self.mesh,
             key=self._keys()[1],
-            seed=config.seed,
-            batch_size=config.batch_size,
+            seed=recipe.seed,
+            batch_size=recipe.batch_size,
             loops=self.model.loops,
-            engine=config.parallel,
+            engine=recipe.parallel,
         )
 
-    def calendar(self) -> loop.Calendar:
-        config = self.config
+    def calendar(self) -> Calendar:
+        recipe = self.recipe
         # A dispatch costs next to nothing on the CPU; of a stream there is room for one step.
-        single = jax.default_backend() == "cpu" or "streaming" in config
-        periods = (config.log_every, config.evaluate_every, config.checkpoint_every)
+        single = jax.default_backend() == "cpu" or recipe.streaming
+        periods = (recipe.log_every, recipe.evaluate_every, recipe.checkpoint_every)
         chunk = 1 if single else _steps_per_dispatch(*periods)
-        return loop.Calendar(
-            num_steps=config.num_steps,
-            log_every=config.log_every,
-            evaluate_every=config.evaluate_every,
-            checkpoint_every=config.checkpoint_every,
-            chunk=config.steps_per_dispatch or chunk,
+        return Calendar(
+            num_steps=recipe.num_steps,
+            log_every=recipe.log_every,
+            evaluate_every=recipe.evaluate_every,
+            checkpoint_every=recipe.checkpoint_every,
+            chunk=recipe.steps_per_dispatch or chunk,
         )
 
     def train(
@@ -133,7 +331,7 @@ class Experiment:
         should_stop: Callable[[], bool],
         seconds: float,
     ) -> tuple[state.TrainState, str]:
-        """Trains from `start`; see `loop.fit`."""
+        """Trains from `start`; see `fit`."""
         splits, advance = self.splits, self.make_advance()
         evaluate_split = self.make_evaluate()
 
@@ -149,7 +347,7 @@ class Experiment:
             return current
 
         try:
-            return loop.fit(
+            return fit(
                 start,
                 self.calendar(),
                 advance=lambda current, begin, end: advance(current, splits["train"], begin, end),
@@ -157,7 +355,7 @@ class Experiment:
                 save=checkpoints.save,
                 log=log,
                 should_stop=should_stop,
-                batch_size=self.config.batch_size,
+                batch_size=self.recipe.batch_size,
                 seconds=seconds,
             )
         finally:
@@ -165,7 +363,7 @@ class Experiment:
 
     def _keys(self) -> tuple[jax.Array, jax.Array]:
         """Keys of the initial weights and of the steps."""
-        return keys(self.config.seed)
+        return keys(self.recipe.seed)
 
 
 def _steps_per_dispatch(*periods: int) -> int:
@@ -183,111 +381,202 @@ def keys(seed: int) -> tuple[jax.Array, jax.Array]:
     return tuple(jax.random.split(jax.random.key(seed)))
 
 
-def build(config: ConfigDict) -> Experiment:
-    """Loads the data and makes the objects; `configuration.check` comes first.
+def load_pretrained(fresh: TrainState, folder: Path) -> TrainState:
+    """The training state `fresh` with the weights of another run's last whole checkpoint.
+
+    The classifier stays `fresh`: its classes are this run's.
 
     Raises:
-      InputError: the data cannot be had, or do not suit the config or the devices.
+      InputError: there is no such checkpoint, or a weight has another shape.
     """
-    mesh = make_mesh(config)
-    return assemble(config, mesh, *load_splits(config, mesh))
+    own = fresh.variables
+    try:
+        theirs = load_weights(folder / "checkpoints").variables
+        theirs["params"]["classifier"] = own["params"]["classifier"]
+        check_shapes(theirs, own)
+    except InputError as error:
+        raise InputError(f"init_from={str(folder)!r}: {error}") from error
+    taken = jax.tree.map(lambda mine, given: jnp.asarray(given, mine.dtype), own, theirs)
+    return fresh.replace(params=taken["params"], batch_stats=taken["batch_stats"])
 
 
-def make_mesh(config: ConfigDict) -> jax.sharding.Mesh:
-    """The devices that a config's run has here; call it before JAX first computes.
+def build(
+    recipe: Recipe,
+    statistics: device_dataset.Normalization | None = None,
+    only: Collection[str] = SPLITS,
+) -> Experiment:
+    """Loads the data and makes the objects.
+
+    Args:
+      recipe: of the run.
+      statistics, only: see `load_splits`.
 
     Raises:
-      InputError: there are not as many, or they do not suit the config.
+      InputError: the data cannot be loaded, or do not suit the recipe or the devices.
     """
-    setup.prepare(deterministic=config.deterministic, onednn=config.onednn)
-    net, part = recipe.architecture(config), config.batch_size // config.accumulate
-    num_groups = part // recipe.group_size(config)
-    mesh = parallel.make_mesh(part, num_groups, config.num_devices)
-    if config.parallel == "pmap":
-        parallel.check_pmap(mesh, num_groups=num_groups, stochastic=net.is_stochastic)
+    mesh = make_mesh(recipe)
+    return assemble(recipe, mesh, *load_splits(recipe, mesh, statistics, only))
+
+
+def make_mesh(recipe: Recipe) -> jax.sharding.Mesh:
+    """The devices that a run has here.
+
+    Raises:
+      InputError: there are not as many, or they do not suit the recipe.
+    """
+    num_groups = recipe.part_size // recipe.bn_group_size
+    mesh = parallel.make_mesh(recipe.part_size, num_groups, recipe.num_devices)
+    if recipe.parallel == "pmap":
+        stochastic = recipe.architecture.is_stochastic
+        parallel.check_pmap(mesh, num_groups=num_groups, stochastic=stochastic)
     return mesh
 
 
 def assemble(
-    config: ConfigDict,
+    recipe: Recipe,
     mesh: jax.sharding.Mesh,
     splits: dict[str, Split],
     class_names: tuple[str, ...],
 ) -> Experiment:
-    """The objects of a config, around data that are there already."""
-    optimizer = config.optimizer
+    """The objects of a recipe, around data that are there already."""
+    optimizer = recipe.optimizer
     return Experiment(
-        config=config,
+        recipe=recipe,
         mesh=mesh,
-        model=zoo.create(
-            config.model.name,
+        model=ResNet(
+            recipe.architecture,
+            jnp.dtype(recipe.model.dtype),
             num_classes=len(class_names),
-            dtype=config.model.dtype,
-            remat=config.remat,
+            remat=recipe.remat,
             # A frozen stage's batch norms are known by its name, which a loop's units lack.
-            scan_units=config.scan_units and not config.frozen,
-            **recipe.model_overrides(config),
+            scan_blocks=recipe.scan_blocks and not recipe.freeze,
         ),
-        optimizer=freezing.optimizer(
+        optimizer=step.freeze_optimizer(
             step.sgd(
                 optimizer.momentum,
                 optimizer.weight_decay,
-                decay=optimizer.decay,
+                weight_decay_mask=optimizer.weight_decay_mask,
                 nesterov=optimizer.nesterov,
             ),
-            freezing.parse(config.frozen, recipe.architecture(config)),
+            recipe.frozen_parts,
         ),
-        schedule=schedules.Schedule(num_steps=config.num_steps, **config.schedule),
+        schedule=schedules.Schedule.of(recipe),
         splits=splits,
         class_names=class_names,
     )
 
 
 def of_noise(
-    config: ConfigDict, shape: tuple[int, int, int], num_classes: int, num_examples: int
+    recipe: Recipe, shape: tuple[int, int, int], num_classes: int, num_examples: int
 ) -> Experiment:
-    """A config's experiment on random images [height, width, channels], to see how fast it runs."""
-    mesh = make_mesh(config)
+    """An experiment on random images [height, width, channels], to see how fast it runs."""
+    mesh = make_mesh(recipe)
     random = np.random.default_rng(0)
     images = random.integers(256, size=(num_examples, *shape), dtype=np.uint8)
     labels = random.integers(num_classes, size=num_examples, dtype=np.int32)
     statistics = device_dataset.normalization(images, "channel")
-    padding, flip = config.dataset.padding, config.dataset.flip
+    padding, flip = recipe.dataset.crop_padding, recipe.dataset.flip
     noise = device_dataset.DeviceDataset(images, labels, statistics, padding, flip)
     noise = parallel.place(noise, parallel.replicated(mesh))
     names = tuple(map(str, range(num_classes)))
-    return assemble(config, mesh, {"train": noise, "test": noise}, names)
+    return assemble(recipe, mesh, {"train": noise, "test": noise}, names)
 
 
 def load_splits(
-    config: ConfigDict, mesh: jax.sharding.Mesh
+    recipe: Recipe,
+    mesh: jax.sharding.Mesh,
+    statistics: device_dataset.Normalization | None = None,
+    only: Collection[str] = SPLITS,
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """The config's splits, normalised as the training split is, and its classes."""
-    if "streaming" in config:
-        return streams.load_splits(config, mesh)
-    dataset = config.dataset
-    named = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    """The recipe's splits, normalised as the training split is, and its classes.
+
+    Args:
+      recipe: of the run.
+      mesh: its devices.
+      statistics: of the training images as the run first saw them; None computes them.
+      only: which of "train", "validation" and "test"; "train" among them without `statistics`.
+    """
+    dataset = recipe.dataset
+    named = {name: getattr(dataset, name) for name in SPLITS if name in only}
+    named = {name: split for name, split in named.items() if split}
+    if recipe.streaming:
+        return _open_streams(recipe, mesh, named, statistics)
     examples = {
         name: datasets.load(
-            dataset.name, split, data_dir=dataset.data_dir, image_size=dataset.image_size
+            dataset.name,
+            split,
+            data_dir=dataset.data_dir,
+            image_size=dataset.image_size,
+            upright=dataset.exif_orientation,
         )
         for name, split in named.items()
-        if split
     }
     multihost.same_everywhere("dataset", lambda: _bytes(examples))
-    statistics = device_dataset.normalization(examples["train"].images, dataset.mean, dataset.std)
+    if statistics is None:
+        images = examples["train"].images
+        statistics = device_dataset.normalization(images, dataset.mean, dataset.std)
     place = parallel.replicated(mesh)
     splits = {
         name: parallel.place(
             device_dataset.DeviceDataset(
-                part.images, part.labels, statistics, dataset.padding, dataset.flip
+                part.images, part.labels, statistics, dataset.crop_padding, dataset.flip
             ),
             place,
         )
         for name, part in examples.items()
     }
-    return splits, examples["train"].class_names
+    return splits, next(iter(examples.values())).class_names
 
 
 def _bytes(splits: dict[str, datasets.Examples]) -> bytes:
     return b"".join(part.images.tobytes() + part.labels.tobytes() for part in splits.values())
+
+
+def crop_config(recipe: Recipe) -> CropConfig:
+    """How images become squares."""
+    section = recipe.streaming
+    return CropConfig(
+        size=recipe.dataset.image_size,
+        scales=tuple(section.scales),
+        shorter_side=section.shorter_side,
+        flip=recipe.dataset.flip,
+    )
+
+
+def _open_streams(
+    recipe: Recipe,
+    mesh: jax.sharding.Mesh,
+    named: dict[str, str],
+    statistics: device_dataset.Normalization | None,
+) -> tuple[dict[str, streaming.Stream], tuple[str, ...]]:
+    """The recipe's splits as streams, normalised as the training split is, and its classes."""
+    dataset, section = recipe.dataset, recipe.streaming
+    opened = {
+        name: datasets.open_records(dataset.name, split, dataset.data_dir)
+        for name, split in named.items()
+    }
+    multihost.same_everywhere("dataset", lambda: b"".join(map(_glance, opened.values())))
+    squares = crop_config(recipe)
+    if statistics is None:
+        statistics = streaming.normalization(opened["train"], squares, dataset.mean, dataset.std)
+    receiver = streaming.Receiver(statistics, section.pca_lighting_std)
+    receiver = parallel.place(receiver, parallel.replicated(mesh))
+    splits = {
+        name: streaming.Stream(
+            part,
+            receiver,
+            augmentation=section.augmentation,
+            crops=squares,
+            rows=parallel.own_rows(mesh, recipe.batch_size),
+            num_workers=section.num_workers,
+            upright=dataset.exif_orientation,
+        )
+        for name, part in opened.items()
+    }
+    return splits, next(iter(opened.values())).class_names
+
+
+def _glance(part: Records) -> bytes:
+    """What differs between copies of a split that are not the same, without reading them whole."""
+    seen = [part[i] for i in (0, len(part) // 2, len(part) - 1)]
+    return repr((len(part), part.class_names, seen)).encode()

@@ -15,11 +15,11 @@ from resnet_jax.data.tfds_sets import Records
 @pytest.fixture
 def opened(tmp_path: Path) -> Records:
     """Six smooth pictures, of sizes of which crops of 224 pixels enlarge some and shrink others."""
-    folder = tmp_path / "tree" / "train" / "smooth"
-    folder.mkdir(parents=True)
     for i in range(6):
         rows, columns = np.mgrid[: 200 + 60 * i, : 380 - 30 * i]
         pixels = np.stack([rows / 3, columns / 2, (rows + columns) / 5], -1).astype(np.uint8)
+        folder = tmp_path / "tree" / "train" / ("even", "odd")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{i}.jpg", quality=95)
     folder_to_tfds.prepare("smooth", str(tmp_path), str(tmp_path / "tree"))
     return datasets.open_records("smooth", "train", str(tmp_path))

@@ -5,7 +5,7 @@ import pytest
 from configs import imagenet
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import naming, papers, recipe_diff
-from resnet_jax.runs import recipe as run_recipe
+from resnet_jax.runs import Recipe
 from resnet_jax.training.schedules import Schedule
 
 
@@ -50,15 +50,15 @@ def test_modern_rate_is_in_proportion_to_the_batch_after_five_epochs_of_warm_up(
 @pytest.mark.parametrize("chosen", imagenet.RECIPES)
 def test_every_recipe_describes_a_net(name: str, chosen: str):
     config = imagenet.get_config(f"{name},recipe={chosen}")
-    net = run_recipe.architecture(config)
+    net = Recipe.from_config(config).architecture
     assert net.stem == "imagenet"
-    assert run_recipe.group_size(config) == 32
+    assert Recipe.from_config(config).bn_group_size == 32
 
 
 def test_modern_stride_is_on_the_3x3_where_there_is_a_1x1():
     config = imagenet.get_config("resnet-50,recipe=modern")
-    assert run_recipe.architecture(config).stride_in == "3x3"
-    assert run_recipe.architecture(imagenet.get_config("resnet-50")).stride_in == "1x1"
+    assert Recipe.from_config(config).architecture.downsample_in == "3x3"
+    assert Recipe.from_config(imagenet.get_config("resnet-50")).architecture.downsample_in == "1x1"
 
 
 def test_unknown_recipe_names_the_nearest():

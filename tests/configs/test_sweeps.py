@@ -9,8 +9,8 @@ from PIL import Image
 from resnet_jax.data import folder_to_tfds
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import naming, papers, recipe_diff
-from resnet_jax.runs import recipe as run_recipe
 from resnet_jax.sweeps import grid, plan
+from resnet_jax.training.run import check_dataset
 
 FOLDER = Path("configs/sweeps")
 REPOSITORY = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def test_every_net_of_a_sweep_can_run(name: str):
     mistakes = []
     for run in plan.one_of_each_net(planned(name)):
         try:
-            run_recipe.check(run.config)
+            check_dataset(run.config)
         except InputError as error:
             mistakes.append(f"{run.name}: {error}")
     assert not mistakes
@@ -93,7 +93,7 @@ def test_nets_of_batches_of_64_follow_the_releases_recipe():
 def test_second_paper_warms_every_run_up_for_400_steps_at_a_tenth_of_the_rate():
     for run in planned("cifar10_identity_table1.py") + planned("cifar10_identity_table2.py"):
         schedule = run.config.schedule
-        assert (schedule.warmup, schedule.warmup_steps, schedule.warmup_rate) == (
+        assert (schedule.warmup, schedule.warmup_steps, schedule.warmup_learning_rate) == (
             "constant",
             400,
             0.01,
@@ -125,8 +125,7 @@ def test_every_net_of_imagenets_table_can_run_where_imagenet_is_prepared(tmp_pat
     runs = planned("imagenet_table2.py")
     assert len(runs) == 4
     for run in runs:
-        run.config.dataset.data_dir = str(tmp_path)
-        run_recipe.check(run.config)
+        check_dataset(run.config.replace(**{"dataset.data_dir": str(tmp_path)}))
 
 
 def test_sweep_of_the_readme_is_one(tmp_path: Path):

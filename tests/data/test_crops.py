@@ -105,4 +105,4 @@ def test_every_shape_of_picture_gives_a_square(name: str, shape: tuple[int, int]
 def test_decoding_leaves_what_the_largest_scale_needs():
     assert image_ops.min_side("scale", CROPS) == 50
     assert image_ops.min_side("centre", CROPS) == 28
-    assert image_ops.min_side("scale_and_aspect", CROPS) is None
+    assert image_ops.min_side("random_resized_crop", CROPS) is None

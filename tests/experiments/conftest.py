@@ -19,7 +19,7 @@ import jax, matplotlib.figure, optax, orbax.checkpoint, safetensors.numpy, sklea
 import tensorboardX, tensorflow_datasets
 from tensorflow_datasets.core import read_only_builder, registered
 import resnet_jax.data.small, resnet_jax.data.device_dataset, resnet_jax.training.evaluation
-import resnet_jax.training.loop, resnet_jax.training.weights
+import resnet_jax.training.trainer
 
 for line in sys.stdin:
     module, arguments, out, err = json.loads(line)

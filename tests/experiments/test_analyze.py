@@ -13,16 +13,15 @@ from pathlib import Path
 import pytest
 
 from configs import digits
-from experiments import command
-from resnet_jax import runs, studies
+from resnet_jax import errors, runs, studies
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import write_report
 from resnet_jax.studies.study import STUDIES, study
 from resnet_jax.training import run
 
 TINY = (
-    "{}-5,model.branch=single,batch_size=16,num_steps=8,log_every=4,evaluate_every=8,checkpoint_every=4,"
-    "keep_checkpoints=9,model.width=4,model.group_size=8,dataset.train=train[:200],"
+    "{}-5,model.block=one_layer,batch_size=16,num_steps=8,log_every=4,evaluate_every=8,checkpoint_every=4,"
+    "max_to_keep=9,model.width=4,model.bn_group_size=8,dataset.train=train[:200],"
     "dataset.test=test[:64]"
 )
 FEW = "examples=8"
@@ -198,7 +197,7 @@ def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_g
         assert process.poll() is None, "it ended before it could be stopped"
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait() == command.STOPPED
+    assert process.wait() == errors.STOPPED
     assert not (sweep / "plain-500x" / "summary.json").exists()
     stopped_at = runs.read_run(sweep / "plain-500x").rows[-1]["step"]
     process = subprocess.Popen(command_line)
@@ -206,7 +205,7 @@ def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_g
         assert process.poll() is None, "it did not go on"
         time.sleep(0.1)
     process.terminate()
-    assert process.wait() == command.STOPPED
+    assert process.wait() == errors.STOPPED
 
 
 def test_lesions_want_a_trained_net(tmp_path):

@@ -16,10 +16,9 @@ from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.interop import export, pytorch_names, weight_files
 from resnet_jax.models import zoo
-from resnet_jax.runs import arguments, recipe
+from resnet_jax.runs import Recipe, arguments, load_recipe
 from resnet_jax.training import trainer
-from resnet_jax.training.checkpoints import Checkpoints
-from resnet_jax.training.weights import load_weights
+from resnet_jax.training.checkpoints import Checkpoints, load_weights
 
 REPOSITORY = Path(__file__).parents[2]
 SHARED = REPOSITORY.parent / "shared"
@@ -44,7 +43,7 @@ def write(path: Path, name: str = "resnet-8", colours: int = 1, num_classes: int
 
 def score(workdir: Path) -> dict[str, float]:
     """What `experiments.evaluate` prints of the test split."""
-    run = trainer.build(recipe.load_config(workdir))
+    run = trainer.build(load_recipe(workdir))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         state = checkpoints.restore(run.state_template())
     return run.make_evaluate()(state.variables, run.splits["test"])
@@ -54,11 +53,11 @@ def score(workdir: Path) -> dict[str, float]:
 def trained(tmp_path_factory) -> Path:
     """A run of a narrow ResNet-8 on digits, whose option A pads at the end."""
     config = digits.get_config(
-        "resnet-8,batch_size=32,num_steps=2,evaluate_every=2,model.width=4,model.group_size=32,"
+        "resnet-8,batch_size=32,num_steps=2,evaluate_every=2,model.width=4,model.bn_group_size=32,"
         "dataset.train=train[:200],dataset.test=test[:100]"
     )
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    assert train.train(config, workdir) == 0
+    assert train.train(Recipe.from_config(config), workdir) == 0
     return workdir
 
 
@@ -140,13 +139,15 @@ def test_training_does_not_go_on_with_converted_weights(tmp_path):
     export.fill(tmp_path / "run", write(tmp_path / "net.safetensors"), None)
     with pytest.raises(InputError, match=r"converted_from: 'net.safetensors', now None"):
         train.train(
-            arguments.update(
-                cifar10.recipe("resnet-8"),
-                {
-                    "dataset.mean": "imagenet",
-                    "dataset.std": "imagenet",
-                    "model.option_a_padding": "both",
-                },
+            Recipe.from_config(
+                arguments.update(
+                    cifar10.recipe("resnet-8"),
+                    {
+                        "dataset.mean": "imagenet",
+                        "dataset.std": "imagenet",
+                        "model.option_a_padding": "both",
+                    },
+                )
             ),
             tmp_path / "run",
         )

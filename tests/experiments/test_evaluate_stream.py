@@ -9,7 +9,8 @@ from PIL import Image
 
 from configs import imagenet
 from experiments import train
-from resnet_jax.training import inference, run_evaluation
+from resnet_jax.runs import Recipe
+from resnet_jax.training import inference
 
 SHAPES = [(40, 30), (30, 44), (36, 36), (28, 60)]
 
@@ -33,12 +34,12 @@ def run(tmp_path_factory, run_command) -> Path:
     assert done.code == 0, done.stderr
     config = imagenet.get_config(
         "resnet-8,batch_size=8,num_steps=6,log_every=3,evaluate_every=6,checkpoint_every=6,"
-        "model.width=4,model.group_size=4,num_devices=1,dataset.name=shots,dataset.test=test,"
+        "model.width=4,model.bn_group_size=4,num_devices=1,dataset.name=shots,dataset.test=test,"
         "dataset.image_size=14,streaming.shorter_side=16,streaming.num_workers=1"
     )
     config.streaming.scales = (16, 24)
     config.dataset.data_dir = str(folder / "data")
-    assert train.train(config, folder / "run") == 0
+    assert train.train(Recipe.from_config(config), folder / "run") == 0
     return folder / "run"
 
 
@@ -54,8 +55,8 @@ def test_figures_are_those_of_the_runs_own_last_row(run, run_command):
 
 def test_centre_view_is_what_the_run_is_tested_on(run):
     """But for the rounding of resizing: 16 pixels are 256 in proportion to the 224 of 14."""
-    streamed = run_evaluation.answer(run, "test")
-    viewed = run_evaluation.answer(run, "test", view="centre")
+    streamed = inference.evaluate(run, "test")
+    viewed = inference.evaluate(run, "test", view="centre")
     np.testing.assert_array_equal(streamed.labels, viewed.labels)
     assert viewed.class_names == streamed.class_names == ("green", "red")
     likely = lambda logits: logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
@@ -63,9 +64,9 @@ def test_centre_view_is_what_the_run_is_tested_on(run):
 
 
 def test_recomputed_statistics_are_of_the_whole_stream(run):
-    streamed = run_evaluation.answer(run, "test", batch_norm="recomputed")
-    viewed = run_evaluation.answer(run, "test", view="multi-scale", batch_norm="recomputed")
-    assert streamed.figures()["groups"] == viewed.figures()["groups"] == 6
+    streamed = inference.evaluate(run, "test", recalibrate_batch_norm=True)
+    viewed = inference.evaluate(run, "test", view="multi-scale", recalibrate_batch_norm=True)
+    assert streamed.metrics()["groups"] == viewed.metrics()["groups"] == 6
 
 
 def test_files_are_fitted_as_in_the_runs_tests(run, run_command):

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from configs import digits
-from experiments import command, train
+from experiments import train
 from resnet_jax import runs
-from resnet_jax.runs import arguments
-from resnet_jax.runs.recipe import load_config
+from resnet_jax.errors import STOPPED, WRONG_INPUT
+from resnet_jax.runs import Recipe, arguments, load_recipe
 from resnet_jax.training.checkpoints import Checkpoints
 from resnet_jax.training.trainer import build
 
 # Tanh has no kink: a ReLU may be flipped by the last bit of a sum in another order.
 TINY = (
     "resnet-8,batch_size=16,num_steps=12,log_every=4,evaluate_every=6,checkpoint_every=6,"
-    "model.width=4,model.group_size=4,model.activation=tanh,dataset.train=train[:200],"
+    "model.width=4,model.bn_group_size=4,model.activation=tanh,dataset.train=train[:200],"
     "dataset.test=test[:50]"
 )
 slow = pytest.mark.slow
@@ -72,13 +72,16 @@ class Processes:
 
 
 def trained_here(workdir, **fields):
-    assert train.train(arguments.update(digits.get_config(TINY), fields), workdir) == 0
+    assert (
+        train.train(Recipe.from_config(arguments.update(digits.get_config(TINY), fields)), workdir)
+        == 0
+    )
     return workdir
 
 
 def final_state(workdir):
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.restore(build(load_config(workdir)).state_template())
+        return checkpoints.restore(build(load_recipe(workdir)).state_template())
 
 
 def assert_same_training(a, b, **tolerances):
@@ -131,7 +134,7 @@ def test_two_processes_train_as_one_does(engine, devices, request, tmp_path):
 )
 def test_mistake_of_one_process_ends_both(wrong, line, tmp_path):
     ends = Processes([tmp_path / "run"] * 2, last=[wrong]).wait()
-    assert [code for code, *_ in ends] == [command.WRONG_INPUT] * 2
+    assert [code for code, *_ in ends] == [WRONG_INPUT] * 2
     assert all(len(errors) == 1 and line in errors[0] for *_, errors in ends)
     assert not (tmp_path / "run").exists()
 
@@ -139,7 +142,7 @@ def test_mistake_of_one_process_ends_both(wrong, line, tmp_path):
 @slow
 def test_folders_that_are_not_the_same_one_are_refused_by_both(tmp_path):
     ends = Processes([tmp_path / "a", tmp_path / "b"]).wait()
-    assert [code for code, *_ in ends] == [command.WRONG_INPUT] * 2
+    assert [code for code, *_ in ends] == [WRONG_INPUT] * 2
     line = f"process 1: workdir='{tmp_path / 'b'}': not the folder in which process 0 trains"
     assert all(len(errors) == 1 and line in errors[0] for *_, errors in ends)
     assert not (tmp_path / "a" / "config.json").exists()
@@ -154,11 +157,11 @@ def test_one_stopped_process_stops_both_and_one_goes_on_alone(asked, number, tmp
         pass
     both.processes[number].send_signal(asked)
     (code, printed, _), (other_code, *_) = both.wait()
-    assert (code, other_code) == (command.STOPPED, command.STOPPED)
+    assert (code, other_code) == (STOPPED, STOPPED)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         saved = checkpoints.steps[-1]
     assert 0 < saved < 200
-    assert printed[-1] == f"stopped at step {saved}, saved; the same command goes on"
+    assert printed[-1] == f"stopped at step {saved}, saved; rerun the command to resume"
     trained_here(tmp_path, num_steps=200, num_devices=2)
     whole = trained_here(tmp_path / "whole", num_steps=200, num_devices=4)
     rows = [runs.read_run(path).rows for path in (tmp_path, whole)]

@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 
 from configs import digits
-from experiments import command, train
+from experiments import train
 from resnet_jax import runs
-from resnet_jax.errors import InputError
-from resnet_jax.runs import arguments
-from resnet_jax.runs.recipe import load_config
+from resnet_jax.errors import STOPPED, WRONG_INPUT, InputError
+from resnet_jax.runs import Recipe, arguments, load_recipe
 from resnet_jax.runtime.signals import StopSignals
 from resnet_jax.training import trainer
 from resnet_jax.training.checkpoints import Checkpoints
@@ -29,17 +28,17 @@ from resnet_jax.training.trainer import build
 
 TINY = (
     "resnet-8,batch_size=16,num_steps=12,log_every=4,evaluate_every=6,checkpoint_every=3,"
-    "model.width=4,model.group_size=8,dataset.train=train[:200],dataset.test=test[:50]"
+    "model.width=4,model.bn_group_size=8,dataset.train=train[:200],dataset.test=test[:50]"
 )
 TIMES = ("seconds", "images_per_second", "wall_seconds")
 
 
 def tiny(**fields):
-    return arguments.update(digits.get_config(TINY), fields)
+    return Recipe.from_config(arguments.update(digits.get_config(TINY), fields))
 
 
 def final_state(workdir):
-    experiment = build(load_config(workdir))
+    experiment = build(load_recipe(workdir))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         return checkpoints.restore(experiment.state_template())
 
@@ -115,7 +114,7 @@ def test_run_stopped_at_any_step_and_continued_equals_an_uninterrupted_one(
     chunks, finished, tmp_path
 ):
     with stopping_after(chunks - 1):
-        assert train.train(tiny(), tmp_path) == command.STOPPED
+        assert train.train(tiny(), tmp_path) == STOPPED
     assert runs.read_run(tmp_path).status == "partial"
     assert train.train(tiny(), tmp_path) == 0
     assert_same_run(tmp_path, finished)
@@ -153,9 +152,9 @@ def test_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(tmp_path):
     # From now on no file can grow, as if a quota were used up.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == command.WRONG_INPUT
+    assert process.returncode == WRONG_INPUT
     assert errors.count("\n") == 1, errors
-    assert "File too large; once that is mended the same command goes on" in errors
+    assert "File too large; fix that and rerun the command to resume" in errors
     assert runs.read_run(tmp_path / "a").status == "partial"
     for name in ("a", "b"):
         assert run_command(tmp_path / name, *long).wait() == 0
@@ -191,7 +190,7 @@ def test_curve_does_not_depend_on_the_number_of_devices(num_devices, finished, t
 
 def test_diverging_run_is_a_result(tmp_path):
     config = tiny(
-        **{"schedule.learning_rate": 1e30, "model.norm": "none", "model.group_size": None}
+        **{"schedule.learning_rate": 1e30, "model.norm": "none", "model.bn_group_size": None}
     )
     assert train.train(config, tmp_path) == 0
     summary = runs.read_run(tmp_path).summary
@@ -247,7 +246,7 @@ def test_plateau_watches_the_validation_split_and_lowers_the_rate(tmp_path):
     "fields",
     [
         {"model.dtype": "bfloat16"},
-        {"accumulate": 2},
+        {"grad_accum_steps": 2},
         {"model.shortcut": "dropout"},
         {"steps_per_dispatch": 3},
         {"label_smoothing": 0.1, "optimizer.nesterov": True, "schedule.name": "cosine"},
@@ -259,7 +258,7 @@ def test_every_kind_of_training_runs_to_its_end(fields, tmp_path):
 
 
 def test_accumulation_draws_the_same_curve(finished, tmp_path):
-    train.train(tiny(accumulate=2), tmp_path)
+    train.train(tiny(grad_accum_steps=2), tmp_path)
     losses = [[row["loss"] for row in runs.read_run(path).rows] for path in (finished, tmp_path)]
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
@@ -275,8 +274,8 @@ def test_terminated_process_saves_exits_with_its_own_code_and_goes_on(tmp_path):
     next(process.stdout)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()
-    assert process.returncode == command.STOPPED
-    assert "saved; the same command goes on" in output
+    assert process.returncode == STOPPED
+    assert "saved; rerun the command to resume" in output
     for name in ("a", "b"):
         assert run_command(tmp_path / name, *long).wait() == 0
     assert_same_run(tmp_path / "a", tmp_path / "b")
@@ -287,7 +286,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     next(iter(first.stdout))
     second = run_command(tmp_path, "--config.num_steps=2000", stderr=subprocess.PIPE, text=True)
     assert "another process is training there" in second.communicate()[1]
-    assert second.returncode == command.WRONG_INPUT
+    assert second.returncode == WRONG_INPUT
     first.terminate()
     first.communicate()
 
@@ -341,7 +340,7 @@ def test_evaluation_takes_any_split_and_checkpoint(finished):
 )
 def test_evaluation_of_what_is_not_there_is_one_line(finished, flags, message):
     result = evaluate(finished, *flags)
-    assert result.returncode == command.WRONG_INPUT
+    assert result.returncode == WRONG_INPUT
     assert result.stderr.count("\n") == 1
     assert all(part in result.stderr for part in message.split(".*"))
 

@@ -13,8 +13,7 @@ import pytest
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 from resnet_jax.training import schedules, state, step
-from resnet_jax.training.checkpoints import Checkpoints
-from resnet_jax.training.weights import load_weights
+from resnet_jax.training.checkpoints import Checkpoints, load_weights
 
 SCHEDULE = schedules.Schedule("constant", 10, 0.1)
 

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from resnet_jax.training import loop
+from resnet_jax.training import trainer
 from resnet_jax.training.state import NOT_DIVERGED, TrainState, Window
 
-CALENDAR = loop.Calendar(num_steps=23, log_every=5, evaluate_every=10, checkpoint_every=7, chunk=4)
+CALENDAR = trainer.Calendar(
+    num_steps=23, log_every=5, evaluate_every=10, checkpoint_every=7, chunk=4
+)
 
 
 def fresh(step=0):
@@ -49,7 +51,7 @@ class Recorder:
         self.saved.append(state)
 
     def fit(self, state=None, calendar=CALENDAR):
-        return loop.fit(
+        return trainer.fit(
             state or fresh(),
             calendar,
             advance=self.advance,
@@ -145,7 +147,7 @@ def test_one_dispatch_of_many_steps_ends_where_the_calendar_does():
 
 def test_clock_leaves_out_compilation_and_evaluation(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: now[0])
 
     class Slow(Recorder):
         def advance(self, state, start, end):
@@ -157,20 +159,20 @@ def test_clock_leaves_out_compilation_and_evaluation(monkeypatch):
             return state
 
     recorder = Slow()
-    calendar = loop.Calendar(8, log_every=4, evaluate_every=4, checkpoint_every=8, chunk=1)
+    calendar = trainer.Calendar(8, log_every=4, evaluate_every=4, checkpoint_every=8, chunk=1)
     recorder.fit(calendar=calendar)
     assert [row["images_per_second"] for row in recorder.rows] == [2.0, 2.0]
     assert recorder.rows[-1]["seconds"] == 1107
 
 
 def test_jax_is_not_asked_for_figures_between_rows():
-    calendar = loop.Calendar(6, log_every=6, evaluate_every=6, checkpoint_every=6, chunk=1)
+    calendar = trainer.Calendar(6, log_every=6, evaluate_every=6, checkpoint_every=6, chunk=1)
     recorder = Recorder()
     fetched = []
     original = jax.device_get
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            loop.jax, "device_get", lambda x: fetched.append(recorder.step) or original(x)
+            trainer.jax, "device_get", lambda x: fetched.append(recorder.step) or original(x)
         )
         recorder.fit(calendar=calendar)
     assert fetched == [6]

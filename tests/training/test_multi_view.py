@@ -16,7 +16,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 from resnet_jax.models.batch_norm_recalibration import with_statistics_of
 from resnet_jax.runtime import parallel
-from resnet_jax.training.multi_crop import Scorer, filled_shape
+from resnet_jax.training.multi_crop import MultiCropPredictor, filled_shape
 
 SAMPLE = Path(__file__).parents[2].parent / "shared" / "data" / "imagenet-sample"
 MEAN, STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))
@@ -39,10 +39,12 @@ def net(name: str, size: int, **axes):
     return model, with_statistics_of(model, variables, noise)
 
 
-def scorer(model, variables, size: int, **options) -> Scorer:
+def scorer(model, variables, size: int, **options) -> MultiCropPredictor:
     normalization = Normalization(np.broadcast_to(MEAN, (size, size, 3)), STD)
     mesh = parallel.make_mesh(2, 2, 2)
-    return Scorer(model, variables, normalization, mesh, pixels=4 * size * size, **options)
+    return MultiCropPredictor(
+        model, variables, normalization, mesh, pixels=4 * size * size, **options
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)

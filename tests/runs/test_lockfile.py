@@ -8,8 +8,8 @@ from resnet_jax.runs import lockfile
 
 def test_claimed_folder_refuses_a_second_process(tmp_path):
     code = (
-        "import sys, pathlib; from resnet_jax import claims\n"
-        "with claims.claim(pathlib.Path(sys.argv[1])): print('claimed')"
+        "import sys, pathlib; from resnet_jax.runs import lockfile\n"
+        "with lockfile.claim(pathlib.Path(sys.argv[1])): print('claimed')"
     )
     second = [sys.executable, "-c", code, str(tmp_path)]
     with lockfile.claim(tmp_path):
