@@ -23,13 +23,14 @@ from PIL import Image
 
 from benchmarks.pipeline_speed import AUGMENTATION, FRAMING, SEED, Pipeline, ours, show
 from experiments import command
-from resnet_jax.data import crops, device_dataset, image_ops, pictures, records
+from resnet_jax.data import datasets, device_dataset, image_ops
+from resnet_jax.data.tfds_sets import Records
 
 
 class Usual:
     """A DataLoader's data set as it is usually written, by (record, place in the stream)."""
 
-    def __init__(self, opened: records.Records):
+    def __init__(self, opened: Records):
         self._records = opened
 
     def __len__(self) -> int:
@@ -37,7 +38,7 @@ class Usual:
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
         index, place = key
-        record, draws = self._records[index], pictures.draws(SEED, place)
+        record, draws = self._records[index], image_ops.crop_uniforms(SEED, place)
         picture = Image.open(io.BytesIO(record.encoded)).convert("RGB")
         low, high = FRAMING.scales
         shorter = low + int(draws[0] * (high - low + 1))
@@ -57,17 +58,19 @@ class SameDecoder(Usual):
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
         index, place = key
         record = self._records[index]
-        picture = image_ops.decode(record.encoded, min_side=crops.min_side(AUGMENTATION, FRAMING))
-        crop = crops.AUGMENTATIONS[AUGMENTATION](
-            *picture.shape[:2], FRAMING, pictures.draws(SEED, place)
+        picture = image_ops.decode(
+            record.encoded, min_side=image_ops.min_side(AUGMENTATION, FRAMING)
         )
-        return np.ascontiguousarray(crops.render(picture, crop, FRAMING.size)), record.label
+        crop = image_ops.AUGMENTATIONS[AUGMENTATION](
+            *picture.shape[:2], FRAMING, image_ops.crop_uniforms(SEED, place)
+        )
+        return np.ascontiguousarray(image_ops.render(picture, crop, FRAMING.size)), record.label
 
 
 def pytorch(kind: type[Usual]) -> Pipeline:
     """Batches of a DataLoader over `kind`."""
 
-    def batches(opened: records.Records, batch_size: int, workers: int, steps: int) -> Iterator:
+    def batches(opened: Records, batch_size: int, workers: int, steps: int) -> Iterator:
         from torch.utils import data
 
         places = range(steps * batch_size)
@@ -119,7 +122,7 @@ def main(argv: list[str]) -> None:
     del argv
     show(
         _runnable(),
-        records.open(_DATASET.value, _SPLIT.value, _DATA_DIR.value),
+        datasets.open_records(_DATASET.value, _SPLIT.value, _DATA_DIR.value),
         batch_size=_BATCH.value,
         workers=[int(count) for count in _WORKERS.value],
         images=_IMAGES.value,

@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from resnet_jax.data import crops, device_dataset, pictures, records
+from resnet_jax.data import device_dataset, image_ops
+from resnet_jax.data.tfds_sets import Records
 
-Pipeline = Callable[[records.Records, int, int, int], Iterator]
+Pipeline = Callable[[Records, int, int, int], Iterator]
 """`pipeline(records, batch_size, workers, steps)` yields so many batches."""
 
 AUGMENTATION = "scale"
-FRAMING = crops.Framing()
+FRAMING = image_ops.CropConfig()
 SEED = 0
 
 
@@ -35,7 +36,7 @@ class Rate(NamedTuple):
         return f"{text}  ({low:.0f} to {high:.0f}), {self.median / self.workers:.0f} a worker"
 
 
-def stages(opened: records.Records, batch_size: int, rounds: int) -> dict[str, list[float]]:
+def stages(opened: Records, batch_size: int, rounds: int) -> dict[str, list[float]]:
     """CPU milliseconds an image of each of our stages, once a round, in this process."""
     import jax
 
@@ -51,15 +52,17 @@ def stages(opened: records.Records, batch_size: int, rounds: int) -> dict[str, l
     def batch(images: tuple[np.ndarray, ...]) -> np.ndarray:
         return np.stack(images)
 
-    side, crop = crops.min_side(AUGMENTATION, FRAMING), crops.AUGMENTATIONS[AUGMENTATION]
+    side, crop = image_ops.min_side(AUGMENTATION, FRAMING), image_ops.AUGMENTATIONS[AUGMENTATION]
     for step in range(rounds):
         indices = device_dataset.batch_indices(SEED, step, batch_size, len(opened))
         read = timed("read", opened.__getitem__, ((int(i),) for i in indices))
-        decoded = timed("decode", pictures.decode, ((record, side) for record in read))
-        draws = [pictures.draws(SEED, place) for place in range(batch_size)]
+        decoded = timed(
+            "decode", lambda record: record.decode(min_side=side), ((record,) for record in read)
+        )
+        draws = [image_ops.crop_uniforms(SEED, place) for place in range(batch_size)]
         augmented = timed(
             "augment",
-            lambda picture, drawn: crops.render(
+            lambda picture, drawn: image_ops.render(
                 picture, crop(*picture.shape[:2], FRAMING, drawn), FRAMING.size
             ),
             zip(decoded, draws, strict=True),
@@ -69,7 +72,7 @@ def stages(opened: records.Records, batch_size: int, rounds: int) -> dict[str, l
     return taken
 
 
-def ours(opened: records.Records, batch_size: int, workers: int, steps: int) -> Iterator:
+def ours(opened: Records, batch_size: int, workers: int, steps: int) -> Iterator:
     """Our batches; their devices would take them from here."""
     from resnet_jax.data import streaming
 
@@ -78,7 +81,7 @@ def ours(opened: records.Records, batch_size: int, workers: int, steps: int) -> 
         opened,
         receiver,
         augmentation=AUGMENTATION,
-        framing=FRAMING,
+        crops=FRAMING,
         rows=np.arange(batch_size),
         num_workers=workers,
     )
@@ -91,7 +94,7 @@ def ours(opened: records.Records, batch_size: int, workers: int, steps: int) -> 
 
 def rate(
     pipeline: Pipeline,
-    opened: records.Records,
+    opened: Records,
     batch_size: int,
     workers: int,
     images: int,
@@ -111,7 +114,7 @@ def rate(
 
 def compare(
     pipelines: Mapping[str, Pipeline],
-    opened: records.Records,
+    opened: Records,
     batch_size: int,
     workers: Sequence[int],
     images: int,
@@ -128,7 +131,7 @@ def compare(
 
 def show(
     pipelines: Mapping[str, Pipeline],
-    opened: records.Records,
+    opened: Records,
     *,
     batch_size: int,
     workers: Sequence[int],

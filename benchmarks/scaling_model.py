@@ -61,7 +61,7 @@ def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str,
         lambda key: state.create(key, model, shape, optimizer, schedule), jax.random.key(0)
     )
     normalization = device_dataset.Normalization(jnp.zeros(shape), jnp.ones(3))
-    data = device_dataset.Resident(
+    data = device_dataset.DeviceDataset(
         jnp.zeros((8, *shape), jnp.uint8), jnp.zeros(8, int), normalization
     )
     advance = trainer.make_run_steps(

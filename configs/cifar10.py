@@ -118,6 +118,7 @@ def _dataset() -> ConfigDict:
     dataset.std = "none"
     dataset.crop_padding = 4
     dataset.flip = True
+    dataset.exif_orientation = False  # True turns images as viewers do; ImageNet's must not be
     return dataset
 
 

@@ -77,12 +77,12 @@ def main(argv: list[str]) -> None:
 
 def _show_pipeline() -> None:
     from benchmarks import pipeline_speed  # Only now: these load Grain and JAX.
-    from resnet_jax.data import records
+    from resnet_jax.data import datasets
     from resnet_jax.runtime import setup
 
     pipeline_speed.show(
         {"ours": pipeline_speed.ours},
-        records.open(_PIPELINE.value, "train", _DATA_DIR.value),
+        datasets.open_records(_PIPELINE.value, "train", _DATA_DIR.value),
         batch_size=_BATCH_SIZE.value,
         workers=[1, setup.num_cores()],
         images=max(320, _BATCH_SIZE.value),

@@ -17,14 +17,14 @@ from pathlib import Path
 from absl import flags
 
 from experiments import command
-from resnet_jax.data.test_crops import VIEWS
+from resnet_jax.data.image_ops import TEST_CROPS
 from resnet_jax.errors import InputError, check_choice
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
 _SPLIT = flags.DEFINE_string("split", "test", "train, validation or test, as the config has them")
 _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if not given")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is now, if it has moved")
-_CROPS = flags.DEFINE_string("test_crops", None, f"how images are cut: {', '.join(VIEWS)}")
+_CROPS = flags.DEFINE_string("test_crops", None, f"how images are cut: {', '.join(TEST_CROPS)}")
 _AVERAGE = flags.DEFINE_string("average", "probabilities", "over crops: or logits")
 _RECALIBRATE = flags.DEFINE_bool(
     "recalibrate_batch_norm", False, "statistics over the training split, not running averages"
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     """Prints one JSON object: model, split, step, loss, error (a fraction) and examples."""
     del argv
     if _CROPS.value is not None:
-        check_choice("test_crops", _CROPS.value, VIEWS)
+        check_choice("test_crops", _CROPS.value, TEST_CROPS)
     elif _AVERAGE.value != "probabilities":
         raise InputError(f"average={_AVERAGE.value!r}: goes with --test_crops; there is one crop")
     # Only now, so that wrong flags fail at once.

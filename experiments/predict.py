@@ -18,7 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import command
-from resnet_jax.data.test_crops import VIEWS
+from resnet_jax.data.image_ops import TEST_CROPS
 from resnet_jax.errors import WRONG_INPUT, InputError, check_choice
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
@@ -26,7 +26,7 @@ _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if n
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the run's data set is now, if it moved")
 _TOP = flags.DEFINE_integer("top", 5, "how many classes to name", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "one JSON object a file")
-_CROPS = flags.DEFINE_string("test_crops", None, f"how images are cut: {', '.join(VIEWS)}")
+_CROPS = flags.DEFINE_string("test_crops", None, f"how images are cut: {', '.join(TEST_CROPS)}")
 _CAM_DIR = flags.DEFINE_string("cam_dir", None, "folder for drawings of where the class is seen")
 _OUTPUT_STRIDE = flags.DEFINE_integer("output_stride", None, "pixels a place of the maps: 8 or 16")
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     if not files:
         raise InputError("no images: name files after the flags")
     if _CROPS.value is not None:
-        check_choice("test_crops", _CROPS.value, VIEWS)
+        check_choice("test_crops", _CROPS.value, TEST_CROPS)
     if _OUTPUT_STRIDE.value is not None and _CAM_DIR.value is None:
         raise InputError(f"output_stride={_OUTPUT_STRIDE.value}: goes with --cam_dir")
     # Only now, so that wrong flags fail at once.

@@ -1,7 +1,7 @@
-"""Where examples come from: a split of a data set, loaded into memory.
+"""Where examples come from: a split of a data set, loaded into memory or opened one by one.
 
 - `digits`: scikit-learn's embedded 1,797 digits, 8×8 pixels; needs no file and no network.
-- `image_folder`: pictures in `data_dir/{train,validation,test}/<class>/`.
+- `image_folder`: images in `data_dir/{train,validation or val,test}/<class>/`.
 - any image classification set of TFDS that is prepared as ArrayRecord; those in
   `raw_readers` are downloaded and prepared at first use. TensorFlow is never needed.
 
@@ -9,12 +9,17 @@ Splits are TFDS's for every source: `train`, `train[:45000]`, `train[90%:]`, `tr
 """
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from resnet_jax.data import image_folder, raw_readers, split_syntax, tfds_sets
+from resnet_jax.data import image_folder, raw_readers, splits, tfds_sets
+from resnet_jax.data.image_ops import EncodedImage
 from resnet_jax.errors import InputError
 
 # scikit-learn is imported where it is needed, as TensorFlow Datasets is: together they take more
@@ -22,6 +27,25 @@ from resnet_jax.errors import InputError
 
 _DIGITS_PER_SPLIT = {"train": 1438, "test": 359}
 _DIGITS_SIZE = 8
+
+_Y = TypeVar("_Y")
+_AT_ONCE = 64  # images in memory, once more while these are looked at
+
+
+class DatasetInfo(NamedTuple):
+    """What is known of a data set before an image is read.
+
+    Attributes:
+      image_shape: (height, width, channels) in which all images are seen; None if they vary.
+      class_names: by label.
+      num_examples: of each split.
+      left_out: what lies beside the images and is not used, in words; "" if there is nothing.
+    """
+
+    image_shape: tuple[int, int, int] | None
+    class_names: tuple[str, ...]
+    num_examples: dict[str, int]
+    left_out: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,21 +63,79 @@ class Examples:
     class_names: tuple[str, ...]
 
 
+class EncodedImages(Protocol):
+    """A split's images as they are stored; `class_names` are the names of its labels."""
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> EncodedImage: ...
+
+
+class OneSize(InputError):
+    """The images of a data set are already as a network sees them."""
+
+
 def check(
-    name: str, splits: Iterable[str], *, data_dir: str | None, image_size: int | None
+    name: str,
+    splits_used: Iterable[str],
+    *,
+    data_dir: str | None,
+    image_size: int | None,
+    padding: int = 0,
 ) -> None:
     """Finds what is wrong with a choice of data before anything is read or downloaded.
 
+    Args:
+      name, data_dir, image_size: see `load`.
+      splits_used: in TFDS's syntax.
+      padding: pixels by which images are padded before they are cropped.
+
     Raises:
-      InputError: for what `load` would refuse, except broken files.
+      InputError: for what `load` would refuse, except broken files; for images that do not fit into
+        this machine's memory; for a padding as large as the images.
     """
     source = _open(name, data_dir, image_size)
-    for split in splits:
-        split_syntax.resolve(name, split, source.splits)
+    parts = [part for spec in splits_used for part in splits.resolve(name, spec, source.splits)]
+    if source.image_shape is None:
+        raise InputError(
+            f"{name}: image_size={image_size}; images vary in size: give dataset.image_size, the "
+            "side in pixels of the squares that they are to be fitted to, such as 32"
+            + ("" if name == "image_folder" else ", or stream them as configs/imagenet.py does")
+        )
+    _check_memory(name, source.image_shape, sum(stop - start for _, start, stop in parts))
+    side = min(source.image_shape[:2])
+    if padding >= side:
+        raise InputError(
+            f"dataset.padding={padding}: images are {source.image_shape[1]}×"
+            f"{source.image_shape[0]} pixels, and a crop would miss them; give less than {side}"
+        )
+
+
+def check_streamable(name: str, splits_used: Iterable[str], *, data_dir: str | None) -> None:
+    """Finds what is wrong with data to be streamed before anything is read or downloaded.
+
+    Raises:
+      InputError: for what `open_records` would refuse, except missing files.
+    """
+    if name in tfds_sets.NOT_TFDS:
+        raise InputError(
+            f"dataset.name={name!r}: is not streamed; `python -m experiments.prepare_data "
+            "--dataset=NAME --source=TREE` makes a set of a tree of images that is"
+        )
+    source = tfds_sets.TfdsSet(name, data_dir)
+    for spec in splits_used:
+        splits.resolve(name, spec, source.splits)
 
 
 def load(
-    name: str, split: str, *, data_dir: str | None = None, image_size: int | None = None
+    name: str,
+    split: str,
+    *,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    upright: bool = False,
 ) -> Examples:
     """Loads a split of the data set `name`.
 
@@ -61,20 +143,18 @@ def load(
       name: one of `tfds_sets.names()`, or a TFDS set, config and version as TFDS writes them.
       split: a split in TFDS's syntax.
       data_dir: the tree of an `image_folder`, else TFDS's folder of data sets (None: TFDS's own).
-      image_size: side in pixels of the squares that pictures of an `image_folder`, or of a TFDS
-        set whose images vary in size, are fitted to; for other sets None or the size they have.
+      image_size: side in pixels of the squares that images of an `image_folder`, or of a TFDS set
+        whose images vary in size, are fitted to; for other sets None or the size they have.
+      upright: whether the EXIF orientation of such images is applied; see `image_ops.decode`.
 
     Raises:
       InputError: for a name, split, size or folder that cannot be loaded, for broken files, for
         labels outside the classes and if a download fails.
     """
     check(name, [split], data_dir=data_dir, image_size=image_size)
-    if name in raw_readers.NUM_EXAMPLES:
-        from resnet_jax.data import small
-
-        small.prepare(name, data_dir)
-    source = _open(name, data_dir, image_size)
-    parts = [source.read(*part) for part in split_syntax.resolve(name, split, source.splits)]
+    _prepare(name, data_dir)
+    source = _open(name, data_dir, image_size, upright)
+    parts = [source.read(*part) for part in splits.resolve(name, split, source.splits)]
     # One part is the rule; concatenating it would copy it.
     images, labels = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
     wrong = labels[(labels < 0) | (labels >= len(source.class_names))]
@@ -86,60 +166,202 @@ def load(
     return Examples(images, labels, source.class_names)
 
 
-class Description(NamedTuple):
-    """What is known of a data set before a picture is read.
+def open_records(name: str, split: str, data_dir: str | None = None) -> tfds_sets.Records:
+    """Opens a split of a TFDS image set that is prepared as ArrayRecord; reads no image.
 
-    Attributes:
-      image_shape: (height, width, channels) in which all images are seen; None if they vary.
-      class_names: by label.
+    `imagenet2012`, `imagenette`, a folder of images that `experiments.prepare_data` converted, or
+    any other set with an `image` and a `label`, of whatever sizes. Small sets that TFDS can
+    download are prepared if need be, as by `load`.
+
+    Args:
+      name: the set, and config and version if need be, as TFDS writes them.
+      split: a split in TFDS's syntax.
+      data_dir: TFDS's folder of data sets; None is TFDS's own.
+
+    Raises:
+      InputError: there is no such set or split, a file of it is missing or broken, or it has other
+        features.
     """
+    check_streamable(name, [split], data_dir=data_dir)
+    _prepare(name, data_dir)
+    return tfds_sets.TfdsSet(name, data_dir).records(split)
 
-    image_shape: tuple[int, int, int] | None
-    class_names: tuple[str, ...]
+
+def open_images(name: str, split: str, *, data_dir: str | None) -> EncodedImages:
+    """Opens a split of an image folder, or of a TFDS set whose images vary in size.
+
+    Args:
+      name, split, data_dir: see `load`.
+
+    Raises:
+      OneSize: nothing can be cut from its images that the network has not seen whole.
+      InputError: it cannot be opened.
+    """
+    if name != "image_folder":
+        shape = describe(name, data_dir=data_dir, image_size=None).image_shape
+        if shape:
+            raise OneSize(f"{name}'s images are all {shape[1]}×{shape[0]}: there is one crop")
+        return open_records(name, split, data_dir)
+    folder = image_folder.ImageFolder(data_dir)
+    parts = [folder.files(*part) for part in splits.resolve(name, split, folder.splits)]
+    paths = [path for files, _ in parts for path in files]
+    return _Files(paths, np.concatenate([labels for _, labels in parts]), folder.class_names)
 
 
-def describe(name: str, *, data_dir: str | None, image_size: int | None) -> Description:
-    """Raises `InputError` for a name, size or folder that cannot be loaded."""
-    if name not in tfds_sets.NOT_TFDS:
-        features = tfds_sets.open_builder(name, data_dir).info.features
-        tfds_sets.check_features(name, features)
-        shape = features["image"].shape
-        names = raw_readers.CLASSES.get(name) or tuple(features["label"].names)
-        return Description(None if None in shape else shape, names)
+def describe(name: str, *, data_dir: str | None, image_size: int | None) -> DatasetInfo:
+    """What is known of a data set; raises `InputError` if it cannot be opened."""
     source = _open(name, data_dir, image_size)
-    channels = 1 if name == "digits" else 3
-    return Description((source.image_size, source.image_size, channels), source.class_names)
+    left_out = ""
+    if isinstance(source, image_folder.ImageFolder):
+        left_out = image_folder.tell(image_folder.left_out(source.listings))
+    counts = {split: info.num_examples for split, info in source.splits.items()}
+    return DatasetInfo(source.image_shape, source.class_names, counts, left_out)
+
+
+def fingerprint(
+    name: str, splits_used: Iterable[str], data_dir: str | None = None
+) -> dict[str, Any]:
+    """What tells the data of a run from other data, as JSON has it; does not depend on `data_dir`.
+
+    Of each split that is used: the examples of every class of an image folder, and its files'
+    names, sizes and contents; the files of a prepared set; the content of the digits. Large data
+    are not read whole (`image_folder.fingerprint`).
+
+    Args:
+      name, data_dir: see `load`.
+      splits_used: in TFDS's syntax.
+
+    Raises:
+      InputError: they cannot be opened.
+    """
+    _prepare(name, data_dir)
+    source = _open(name, data_dir, None)
+    used = {part[0] for spec in splits_used for part in splits.resolve(name, spec, source.splits)}
+    return {
+        "dataset": name,
+        "class_names": hashlib.blake2b(repr(source.class_names).encode(), digest_size=8).hexdigest()
+        + f" ({len(source.class_names)})",
+        "splits": {split: source.fingerprint(split) for split in sorted(used)},
+    }
+
+
+def compare_fingerprints(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """One line on what differs between two of `fingerprint`; None if nothing does.
+
+    Splits are compared that both have.
+    """
+    if old["dataset"] != new["dataset"]:
+        return f"dataset {new['dataset']!r}, was {old['dataset']!r}"
+    for split in sorted(old["splits"].keys() & new["splits"].keys()):
+        before, now = old["splits"][split], new["splits"][split]
+        if before == now:
+            continue
+        for kind, counts in (("classes", now.get("classes", {})), (None, now)):
+            earlier = before.get(kind, {}) if kind else before
+            for key in sorted(counts.keys() | earlier.keys()):
+                was, found = earlier.get(key), counts.get(key)
+                if was != found and kind:
+                    return f"{split}/{key} has {found or 0:,} images, had {was or 0:,}"
+                if was != found and key in ("examples", "files"):
+                    return f"{split} has {found or 0:,} {key}, had {was or 0:,}"
+        return f"{split} has other images (as many, of other names, sizes or contents)"
+    if old["class_names"] != new["class_names"]:
+        return "other names of classes"
+    return None
+
+
+def read_ahead(function: Callable[[int], _Y], count: int) -> Iterator[_Y]:
+    """`function(0)`, `function(1)`, … up to `count`, in turn, computed ahead by threads."""
+    starts = range(0, count, _AT_ONCE)
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = lambda start: [
+            pool.submit(function, i) for i in range(start, min(start + _AT_ONCE, count))
+        ]
+        try:
+            ahead = jobs(0) if count else []
+            for start in starts:
+                present, ahead = ahead, jobs(start + _AT_ONCE)
+                for job in present:
+                    yield job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 class _Source(Protocol):
-    image_size: int | None  # None if images are not square
+    image_shape: tuple[int, int, int] | None  # None if images vary in size
     splits: dict[str, Any]  # of tfds.core.SplitInfo
     class_names: tuple[str, ...]
 
     def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]: ...
 
+    def fingerprint(self, split: str) -> dict[str, Any]: ...
 
-def _open(name: str, data_dir: str | None, image_size: int | None) -> _Source:
+
+def _prepare(name: str, data_dir: str | None) -> None:
+    """Downloads and prepares a small set of TFDS, unless it is there."""
+    if name in raw_readers.NUM_EXAMPLES and tfds_sets.find(name, data_dir) is None:
+        from resnet_jax.data import small  # Loads TensorFlow Datasets.
+
+        small.prepare(name, data_dir)
+
+
+def _open(
+    name: str, data_dir: str | None, image_size: int | None, upright: bool = False
+) -> _Source:
+    if image_size is not None and image_size < 1:
+        raise InputError(f"{name}: image_size={image_size}; wanted pixels, such as 32")
     if name == "image_folder":
-        return image_folder.ImageFolder(data_dir, image_size)
-    digits = name == "digits"
-    source = _Digits() if digits else tfds_sets.TfdsSet(name, data_dir, image_size)
-    if image_size not in (None, source.image_size):
+        return image_folder.ImageFolder(data_dir, image_size, upright)
+    if name == "digits":
+        source = _Digits()
+    else:
+        source = tfds_sets.TfdsSet(name, data_dir, image_size, upright)
+    if image_size and source.image_shape[:2] != (image_size, image_size):
+        height, width, _ = source.image_shape
         raise InputError(
-            f"image_size={image_size}: {name} has {source.image_size}×{source.image_size} pixels; "
-            "only pictures of any size are resized"
+            f"image_size={image_size}: {name} has {width}×{height} pixels; only images of any size "
+            "are resized"
         )
     return source
+
+
+def _check_memory(name: str, shape: tuple[int, int, int], count: int) -> None:
+    """Raises `InputError` if so many images cannot be held by this machine."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    wanted = count * int(np.prod(shape, dtype=object))
+    if wanted > memory:
+        height, width, _ = shape
+        raise InputError(
+            f"{name}: {count:,} images of {width}×{height} take {wanted / 1e9:,.0f} GB, this "
+            f"machine has {memory / 1e9:,.0f} GB of memory; give a smaller dataset.image_size, "
+            "fewer images, or stream them as configs/imagenet.py does"
+        )
+
+
+class _Files:
+    """Files of an image folder."""
+
+    def __init__(self, paths: Sequence[Path], labels: np.ndarray, class_names: tuple[str, ...]):
+        self.class_names = class_names
+        self._paths, self._labels = paths, labels
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> EncodedImage:
+        return image_folder.read_file(self._paths[index], int(self._labels[index]))
 
 
 class _Digits:
     """8×8 grey digits; every fifth image is a test image. Values 0..16 become 0..255."""
 
-    image_size = _DIGITS_SIZE
+    image_shape = (_DIGITS_SIZE, _DIGITS_SIZE, 1)
     class_names = tuple("0123456789")
 
     def __init__(self):
-        self.splits = split_syntax.infos(_DIGITS_PER_SPLIT)
+        self.splits = splits.infos(_DIGITS_PER_SPLIT)
 
     def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         from sklearn import datasets
@@ -149,3 +371,9 @@ class _Digits:
         chosen = np.flatnonzero(is_test if split == "test" else ~is_test)[start:stop]
         images = np.round(digits.images[chosen] * 255 / 16).astype(np.uint8)
         return images[..., None], digits.target[chosen].astype(np.int32)
+
+    def fingerprint(self, split: str) -> dict[str, Any]:
+        images, labels = self.read(split, 0, _DIGITS_PER_SPLIT[split])
+        content = images.tobytes() + labels.tobytes()
+        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+        return {"examples": len(labels), "digest": digest}

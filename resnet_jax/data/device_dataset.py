@@ -1,7 +1,15 @@
-"""Data sets that stay on the devices, as `uint8`; a batch is a pure function of (seed, step)."""
+"""Data sets that stay on the devices, as `uint8`; a batch is a pure function of (seed, step).
+
+Augmentation runs on the devices, too: small images are padded, cropped and flipped (v1 §4.2); large
+ones, whose crops the host makes, get a noise of colours (v1 §3.4).
+"""
 
 import functools
+import io
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from resnet_jax.data.augment import Windows, crop_and_flip, whole
 from resnet_jax.errors import InputError, check_choice
 
 CONSTANTS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
@@ -32,9 +39,29 @@ class Normalization(NamedTuple):
     std: np.ndarray
 
     def uniform(self) -> "Normalization":
-        """With one colour, [channels], for the mean image: for pictures of other sizes."""
+        """With one colour, [channels], for the mean image: for images of other sizes."""
         # In float64: a sum over 50,000 equal pixels is off by 1 in 1,000 in float32.
         return Normalization(self.mean.mean((0, 1), dtype=np.float64).astype(np.float32), self.std)
+
+    def save(self, path: Path) -> None:
+        """Writes an npz file, whole or not at all; `load` reads the same bits."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, mean=self.mean, std=self.std)
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_bytes(buffer.getvalue())
+        unfinished.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Normalization":
+        """Reads what `save` wrote; raises `InputError` if it is damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found = cls(arrays["mean"], arrays["std"])
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{path}: damaged ({error})") from error
+        if found.mean.ndim != 3 or found.std.shape != found.mean.shape[-1:]:
+            raise InputError(f"{path}: damaged (mean {found.mean.shape}, std {found.std.shape})")
+        return found
 
 
 def normalization(images: np.ndarray, mean: str = "pixel", std: str = "none") -> Normalization:
@@ -92,15 +119,72 @@ def _deviation(images: np.ndarray, kind: str) -> np.ndarray:
     return np.where(deviation > 0, deviation, 1.0)
 
 
+# --- augmentation
+
+COLOR_VALUES = (0.2175, 0.0188, 0.0045)
+COLOR_VECTORS = (
+    (-0.5675, 0.7192, 0.4009),
+    (-0.5808, -0.0045, -0.8140),
+    (-0.5836, -0.6948, 0.4203),
+)
+"""Principal components of the colours of ImageNet's pixels, in [0, 1], as fb.resnet.torch has them:
+their magnitudes, and red, green and blue (rows) of each (columns)."""
+
+
+class Windows(NamedTuple):
+    """Which part of each image is seen, and how. Arrays of [batch].
+
+    Attributes:
+      top, left: int32, the window's corner; outside the image is zero, the mean colour.
+      flip: bool, whether it is mirrored left to right.
+    """
+
+    top: jax.Array
+    left: jax.Array
+    flip: jax.Array
+
+
+def whole(batch: int) -> Windows:
+    """The images as they are, for tests."""
+    zeros = jnp.zeros(batch, jnp.int32)
+    return Windows(zeros, zeros, zeros.astype(bool))
+
+
+def crop_and_flip(key: jax.Array, batch: int, *, padding: int, flip: bool) -> Windows:
+    """Windows as after padding each side by `padding` and cropping to the size before.
+
+    One draw serves the whole batch, so the windows do not depend on how it is spread over devices.
+    """
+    corner_key, flip_key = jax.random.split(key)
+    corners = jax.random.randint(corner_key, (batch, 2), -padding, padding + 1)
+    flips = jax.random.bernoulli(flip_key, 0.5, (batch,)) & flip
+    return Windows(corners[:, 0], corners[:, 1], flips)
+
+
+def pca_lighting(key: jax.Array, batch: int, deviation: float) -> jax.Array:
+    """What is added to all pixels in [0, 1] of an image: float32 [batch, 1, 1, 3].
+
+    The principal components of the colours, each in its magnitude times a normal number of that
+    standard deviation (Krizhevsky et al. 2012, §4.1: 0.1), drawn anew whenever an image is used.
+    """
+    amounts = deviation * jax.random.normal(key, (batch, 3))
+    # Multiplied out: matrix units would round to bfloat16.
+    scaled = jnp.asarray(COLOR_VECTORS) * jnp.asarray(COLOR_VALUES)
+    return (amounts[:, None, :] * scaled).sum(-1)[:, None, None, :]
+
+
+# --- the data set
+
+
 @struct.dataclass
-class Resident:
+class DeviceDataset:
     """A split on the devices.
 
     Attributes:
       images: uint8 [n, height, width, channels].
       labels: int32 [n].
       normalization: of the training split.
-      padding, flip: of the augmentation, see `augment.crop_and_flip`.
+      padding, flip: of the augmentation, see `crop_and_flip`.
     """
 
     images: jax.Array
@@ -117,7 +201,7 @@ class Resident:
         return self.images.shape[1:]
 
     @property
-    def on_devices(self) -> "Resident":
+    def on_devices(self) -> "DeviceDataset":
         return self
 
     def inputs(
@@ -154,7 +238,7 @@ class Resident:
         return take(self, indices, whole(len(indices)))
 
 
-def take(data: Resident, indices: jax.Array, windows: Windows) -> tuple[jax.Array, jax.Array]:
+def take(data: DeviceDataset, indices: jax.Array, windows: Windows) -> tuple[jax.Array, jax.Array]:
     """Examples as the network wants them.
 
     Args:

@@ -1,10 +1,11 @@
-"""A tree of pictures becomes a TFDS set in ArrayRecord, without TensorFlow.
+"""A tree of images becomes a TFDS set in ArrayRecord, without TensorFlow.
 
 The files' bytes and names are kept: nothing is decoded and encoded again. The set has the features
 of TFDS's `imagenet2012` (image, label, file_name) and is read by `tfds.data_source`.
 """
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,31 +13,34 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 
-from resnet_jax.data import image_folder, image_ops, small
+from resnet_jax.data import image_folder, image_ops, small, tfds_sets
+from resnet_jax.data.image_folder import Listing
 from resnet_jax.errors import InputError
 
 _VERSION = "1.0.0"
-_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+_SOURCE = "resnet_jax_source"  # key of TFDS's metadata
+_SPARE = 1.02  # of the files' sizes, for what ArrayRecord adds
 
 
 def find(name: str, data_dir: str | None = None) -> tfds.core.DatasetInfo | None:
     """What TFDS knows of a prepared set `name`, else None; raises `InputError` for other names."""
+    if name in tfds_sets.NOT_TFDS:
+        raise InputError(f"dataset={name!r}: is not prepared; give the set a name of its own")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise InputError(f"dataset={name!r}: wanted small letters, digits and underscores")
     folder = _data_dir(data_dir) / name / _VERSION
     if not folder.exists():
+        tfds_sets.check_data_dir(data_dir)
         return None
     if not (folder / "dataset_info.json").exists():
         raise InputError(f"{folder}: not a prepared data set; remove or rename it")
-    builder = tfds.builder_from_directory(folder)
-    small.require_array_record(builder)
-    return builder.info
+    return tfds_sets.open_builder(name, data_dir).info
 
 
 def prepare(name: str, data_dir: str | None, source: str) -> tfds.core.DatasetInfo:
-    """Writes the pictures in `<source>/{train,validation or val,test}/<class>/` as the set `name`.
+    """Writes the images in `<source>/{train,validation or val,test}/<class>/` as the set `name`.
 
-    Every picture is decoded once, so that a broken one is found now and not in mid-training.
+    Every image is decoded once, so that broken ones are found now and not in mid-training.
 
     Args:
       name: of the set, in small letters, digits and underscores.
@@ -44,40 +48,85 @@ def prepare(name: str, data_dir: str | None, source: str) -> tfds.core.DatasetIn
       source: the tree; `train` must be there.
 
     Raises:
-      InputError: for a tree without pictures, for classes outside those in `train`, and for a
-        picture that is broken. Nothing is left that looks prepared.
+      InputError: for a tree without images or with one class, for classes outside those in `train`,
+        for broken images, all of them named, for a disk too full, and for a set of that name that
+        was prepared from other images. Nothing is left that looks prepared.
     """
     info = find(name, data_dir)
-    if info is not None:
-        return info
     root = Path(source).expanduser()
     if not root.is_dir():
         raise InputError(f"source={source!r}: not a folder")
-    classes = image_folder.class_names(root / "train")
-    pictures = {
-        split: image_folder.list_pictures(root / folder, classes)
-        for folder, split in _FOLDERS.items()
-        if (root / folder).is_dir()
-    }
-    builder = _Tree(name, _data_dir(data_dir), classes, pictures)
-    try:
-        builder.download_and_prepare(file_format="array_record")
-    except Exception as error:
-        # TFDS rewords what a generator raises.
-        raise builder.mistake or error from error
+    classes, listings = image_folder.list_tree(root)
+    sizes = {split: len(part.paths) for split, part in listings.items()}
+    files = {split: image_folder.fingerprint(part.paths) for split, part in listings.items()}
+    made_from = {split: part["digest"] for split, part in files.items()}
+    if info is not None:
+        if not _is_of(info, classes, sizes, made_from):
+            raise InputError(
+                f"{info.data_dir}: was prepared from other images than source={source!r}; give the "
+                "set another name, or remove the folder and prepare it again"
+            )
+        return info
+    counts = ", ".join(f"{split} {count:,}" for split, count in sizes.items())
+    print(f"{source}: images: {counts}; {len(classes)} classes")
+    left_out = image_folder.left_out(listings)
+    if left_out:
+        print(f"left out: {image_folder.tell(left_out)}")
+    _check_space(name, _data_dir(data_dir), sum(part["bytes"] for part in files.values()))
+    for part in listings.values():
+        _check_images(part)
+    builder = _Tree(name, _data_dir(data_dir), classes, listings, {_SOURCE: made_from})
+    small.write(builder, f"from {root}")
     return find(name, data_dir)
 
 
+def _is_of(info: tfds.core.DatasetInfo, classes: tuple, sizes: dict, made_from: dict) -> bool:
+    """Whether a set was prepared from these files; of sets that do not say so, whether it seems."""
+    if info.metadata and _SOURCE in info.metadata:
+        return info.metadata[_SOURCE] == made_from
+    found = {split: part.num_examples for split, part in info.splits.items()}
+    return found == sizes and tuple(info.features["label"].names) == classes
+
+
+def _check_space(name: str, data_dir: Path, num_bytes: int) -> None:
+    place = Path(data_dir)
+    while not place.exists():
+        place = place.parent
+    free, wanted = shutil.disk_usage(place).free, int(num_bytes * _SPARE)
+    if wanted > free:
+        raise InputError(
+            f"{name}: takes {wanted / 1e9:,.3f} GB, the disk of {data_dir} has {free / 1e9:,.3f} GB"
+        )
+
+
+def _check_images(listing: Listing) -> None:
+    def check(index: int) -> None:
+        path = listing.paths[index]
+        try:
+            image_ops.decode(image_folder.read_file(path).encoded)
+        except image_ops.UnreadableImage as error:
+            raise InputError(f"{path}: unreadable image ({error})") from error
+
+    image_folder.for_each(check, len(listing.paths))
+
+
 def _data_dir(data_dir: str | None) -> epath.Path:
-    return epath.Path(small.expand(data_dir) or tfds.core.constants.DATA_DIR)
+    return epath.Path(tfds_sets.expand(data_dir) or tfds.core.constants.DATA_DIR)
 
 
 class _Tree(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version(_VERSION)
 
-    def __init__(self, name: str, data_dir: epath.Path, classes: tuple[str, ...], pictures: dict):
-        self.name, self.mistake = name, None
-        self._classes, self._pictures = classes, pictures
+    def __init__(
+        self,
+        name: str,
+        data_dir: epath.Path,
+        classes: tuple[str, ...],
+        listings: dict[str, Listing],
+        about: dict[str, Any],
+    ):
+        self.name = name
+        self._classes, self._listings, self._about = classes, listings, about
         super().__init__(data_dir=data_dir)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -86,22 +135,20 @@ class _Tree(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "label": tfds.features.ClassLabel(names=self._classes),
             "file_name": tfds.features.Text(),
         }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(self._about),
+        )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
         del dl_manager
-        return {name: self._generate_examples(*part) for name, part in self._pictures.items()}
+        return {split: self._generate_examples(part) for split, part in self._listings.items()}
 
-    def _generate_examples(self, paths: list[Path], labels: Any) -> Iterator[tuple[str, dict]]:
-        for path, label in zip(paths, labels, strict=True):
-            data = path.read_bytes()
-            try:
-                image_ops.decode(data)
-            except image_ops.UnreadablePicture as error:
-                self.mistake = InputError(f"{path}: unreadable picture ({error})")
-                raise self.mistake from error
+    def _generate_examples(self, listing: Listing) -> Iterator[tuple[str, dict]]:
+        for path, label in zip(listing.paths, listing.labels, strict=True):
             # The hash of the key decides the stored order, as in TFDS's own sets.
             yield (
                 f"{path.parent.name}/{path.name}",
-                {"image": data, "label": int(label), "file_name": path.name},
+                {"image": path.read_bytes(), "label": int(label), "file_name": path.name},
             )

@@ -1,54 +1,123 @@
-"""Pictures in folders: `<split>/<class>/*.png`, one folder a class."""
+"""Images in folders: `<split>/<class>/*.png`, one folder a class."""
 
+import hashlib
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from resnet_jax.data import image_ops, split_syntax
+from resnet_jax.data import image_ops, splits
+from resnet_jax.data.image_ops import EncodedImage
 from resnet_jax.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_SPLITS = ("train", "validation", "test")
+_OTHER_IMAGES = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif", ".jp2", ".jfif")
+_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+_READ_WHOLE, _END = 2**28, 2**16  # bytes
+_LISTED = 20  # broken files that a message names
+
+
+class Listing(NamedTuple):
+    """The images of a split, sorted by class and name.
+
+    Attributes:
+      paths: of the images.
+      labels: int32 [N].
+      left_out: what was seen beside them and is not used, and how often, by the reason.
+    """
+
+    paths: list[Path]
+    labels: np.ndarray
+    left_out: Counter[str]
 
 
 class ImageFolder:
-    """Pictures in one folder a class, converted to RGB and fitted to squares.
+    """Images in one folder a class, converted to RGB and fitted to squares.
 
-    The order within a split is a fixed permutation, because pictures listed by class would make
+    The order within a split is a fixed permutation, because images listed by class would make
     slices such as `train[:80%]` lack classes.
+
+    Attributes:
+      listings: by split.
+      splits: a `tfds.core.SplitInfo` of each.
+      class_names: by label: the folders in `train`, sorted.
+      image_shape: (height, width, channels); None without an `image_size`.
     """
 
-    def __init__(self, data_dir: str | None, image_size: int | None):
+    def __init__(self, data_dir: str | None, image_size: int | None = None, upright: bool = False):
+        """Lists the files; reads none.
+
+        Args:
+          data_dir: the folder with train/ and, if there are any, validation/ (or val/) and test/.
+          image_size: side in pixels of the squares.
+          upright: whether the EXIF orientation is applied.
+
+        Raises:
+          InputError: there is no such tree, or it is not one to learn from.
+        """
         if data_dir is None:
             raise InputError("image_folder: data_dir=None; wanted the folder with train/ and test/")
-        if image_size is None or image_size < 1:
-            raise InputError(f"image_folder: image_size={image_size}; wanted pixels, such as 32")
-        root = Path(data_dir).expanduser()
-        self.image_size = image_size
-        self.class_names = class_names(root / "train")
-        self._pictures = {
-            split: list_pictures(root / split, self.class_names)
-            for split in _SPLITS
-            if (root / split).is_dir()
-        }
-        sizes = {split: len(paths) for split, (paths, _) in self._pictures.items()}
-        self.splits = split_syntax.infos(sizes)
+        self.class_names, self.listings = list_tree(Path(data_dir).expanduser())
+        self.splits = splits.infos({name: len(part.paths) for name, part in self.listings.items()})
+        self.image_shape = (image_size, image_size, 3) if image_size else None
+        self._upright = upright
 
     def files(self, split: str, start: int, stop: int) -> tuple[list[Path], np.ndarray]:
-        """The pictures of a part of a split, in its order, and their labels, int32 [N]."""
-        paths, labels = self._pictures[split]
+        """The images of a part of a split, in its order, and their labels, int32 [N]."""
+        paths, labels, _ = self.listings[split]
         # Raw bits, not a Generator's methods: only they are the same in all versions of NumPy.
         bits = np.random.Philox(key=0).random_raw(len(paths))
         chosen = np.argsort(bits, kind="stable")[start:stop]
         return [paths[i] for i in chosen], labels[chosen]
 
     def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images, uint8 [n, size, size, 3], and labels, int32 [n], of positions in a split."""
         paths, labels = self.files(split, start, stop)
-        return read_square(paths, self.image_size), labels
+        size = self.image_shape[0]
+        images = np.empty((len(paths), size, size, 3), np.uint8)
+
+        def read_into(index: int) -> None:
+            pixels = read_file(paths[index]).decode(upright=self._upright)
+            images[index] = image_ops.centre_square(pixels, size)
+
+        for_each(read_into, len(paths))
+        return images, labels
+
+    def fingerprint(self, split: str) -> dict[str, Any]:
+        """What tells a split from another: its images, their sizes, and how many a class has."""
+        paths, labels, _ = self.listings[split]
+        counts = np.bincount(labels, minlength=len(self.class_names)).tolist()
+        return {
+            **fingerprint(paths),
+            "classes": dict(zip(self.class_names, counts, strict=True)),
+        }
+
+
+def list_tree(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
+    """The classes of a tree of images, and its splits.
+
+    Raises:
+      InputError: there are not two classes to tell apart, a split has other classes than `train` or
+        lies there twice, or a class folder is empty.
+    """
+    classes = class_names(root / "train")
+    if len(classes) == 1:
+        raise InputError(
+            f"{root / 'train'}: a single class, {classes[0]!r}; a classifier needs two at least"
+        )
+    found = {}
+    for split, names in _FOLDERS.items():
+        folders = [root / name for name in names if (root / name).is_dir()]
+        if len(folders) > 1:
+            wrong = " and ".join(f"{folder.name}/" for folder in folders)
+            raise InputError(f"{root}: has {wrong}, both for the {split} split; keep one of them")
+        if folders:
+            found[split] = list_images(folders[0], classes)
+    return classes, found
 
 
 def class_names(split_dir: Path) -> tuple[str, ...]:
@@ -57,7 +126,7 @@ def class_names(split_dir: Path) -> tuple[str, ...]:
     Raises `InputError` if there is none or if a name is not UTF-8 (results are written as UTF-8).
     """
     if not split_dir.is_dir():
-        raise InputError(f"{split_dir}: no such folder; wanted {split_dir.name}/<class>/<picture>")
+        raise InputError(f"{split_dir}: no such folder; wanted {split_dir.name}/<class>/<image>")
     names = [entry.name for entry in os.scandir(split_dir) if entry.is_dir()]
     for name in names:
         try:
@@ -66,84 +135,151 @@ def class_names(split_dir: Path) -> tuple[str, ...]:
             raise InputError(f"{split_dir}: folder {os.fsencode(name)} is not UTF-8") from error
     names = sorted(name for name in names if not name.startswith("."))
     if not names:
-        raise InputError(
-            f"{split_dir}: no class folders; wanted {split_dir.name}/<class>/<picture>"
-        )
+        raise InputError(f"{split_dir}: no class folders; wanted {split_dir.name}/<class>/<image>")
     return tuple(names)
 
 
-def list_pictures(split_dir: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
-    """The pictures of a split, sorted by class and name, and their labels, int32 [N].
+def list_images(split_dir: Path, classes: tuple[str, ...]) -> Listing:
+    """The images of a split.
 
     Raises `InputError` for a class folder that is not in `classes` and for an empty one.
     """
-    paths, labels = [], []
+    paths, labels, left_out = [], [], Counter()
     for name in class_names(split_dir):
         if name not in classes:
             raise InputError(f"{split_dir / name}: not a class; classes are {', '.join(classes)}")
-        entries = [entry.name for entry in os.scandir(split_dir / name) if entry.is_file()]
-        pictures = sorted(name for name in entries if name.lower().endswith(SUFFIXES))
-        if not pictures:
-            raise InputError(f"{split_dir / name}: no pictures ({', '.join(SUFFIXES)})")
-        paths += [split_dir / name / picture for picture in pictures]
-        labels += [classes.index(name)] * len(pictures)
-    return paths, np.array(labels, np.int32)
+        images = []
+        for entry in os.scandir(split_dir / name):
+            reason = _why_not(entry)
+            if reason is None:
+                images.append(entry.name)
+            elif reason:
+                left_out[reason] += _count(entry)
+        left_out += Counter()  # without zeros
+        if not images:
+            beside = f"; there is {tell(left_out)}" if left_out else ""
+            raise InputError(f"{split_dir / name}: no images ({', '.join(SUFFIXES)}){beside}")
+        paths += [split_dir / name / image for image in sorted(images)]
+        labels += [classes.index(name)] * len(images)
+    return Listing(paths, np.array(labels, np.int32), left_out)
 
 
-def decode(path: Path, mode: str) -> Image.Image:
-    """One picture in Pillow's `mode` ("L" or "RGB").
+def left_out(listings: dict[str, Listing]) -> Counter[str]:
+    """What lies in a tree and is not used, and how often, by the reason."""
+    return sum((part.left_out for part in listings.values()), Counter())
 
-    Raises `InputError`, naming the file, if it cannot be read or has more than 8 bits a channel.
+
+def tell(left_out: Counter[str]) -> str:
+    """In words what a listing left out: "2 images in folders within a class folder, …"."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+
+
+def _why_not(entry: os.DirEntry) -> str | None:
+    """Why an entry of a class folder is not an example: None if it is one, "" if nobody asks."""
+    name = entry.name.lower()
+    is_image = name.endswith(SUFFIXES)
+    if entry.is_dir():
+        return "" if name.startswith(".") else "in folders within a class folder"
+    if name.startswith("."):
+        return "hidden (such as macOS's ._*)" if is_image else ""
+    if is_image:
+        return None
+    if name.endswith(_OTHER_IMAGES):
+        return f"of type {Path(name).suffix} (read are {', '.join(SUFFIXES)})"
+    return ""
+
+
+def _count(entry: os.DirEntry) -> int:
+    """How many images an entry that is left out stands for."""
+    if not entry.is_dir():
+        return 1
+    endings = SUFFIXES + _OTHER_IMAGES
+    return sum(
+        name.lower().endswith(endings) and not name.startswith(".")
+        for _, _, files in os.walk(entry.path)
+        for name in files
+    )
+
+
+def fingerprint(paths: Sequence[Path]) -> dict[str, Any]:
+    """The number of some files, their bytes, and a digest of their names, sizes and contents.
+
+    Of more than a quarter of a gigabyte not all content is read, but the beginnings and ends of 256
+    files, evenly spread.
+
+    Raises `InputError` if one cannot be read.
     """
+    digest, total = hashlib.blake2b(digest_size=16), 0
     try:
-        return image_ops.decode_with_pillow(path.read_bytes(), mode)
-    except image_ops.UnreadablePicture as error:
-        raise InputError(f"{path}: unreadable picture ({error})") from error
+        sizes = [path.stat().st_size for path in paths]
+        total = sum(sizes)
+        for path, size in zip(paths, sizes, strict=True):
+            digest.update(f"{path.parent.name}/{path.name}\0{size}\0".encode())
+        is_small = total <= _READ_WHOLE
+        spread = np.linspace(0, len(paths) - 1, min(len(paths), 256)).astype(int)
+        for index in range(len(paths)) if is_small else spread:
+            with paths[index].open("rb") as file:
+                if is_small:
+                    digest.update(file.read())
+                else:
+                    digest.update(file.read(_END))
+                    file.seek(max(0, sizes[index] - _END))
+                    digest.update(file.read(_END))
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}") from error
+    return {"files": len(paths), "bytes": total, "digest": digest.hexdigest()}
+
+
+def read_file(path: Path, label: int = 0) -> EncodedImage:
+    """A file as it is; raises `InputError` if it cannot be read."""
+    try:
+        return EncodedImage(path.read_bytes(), label, str(path))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 
 
-def fit_square(picture: Image.Image, size: int) -> Image.Image:
-    """Resizes the shorter side to `size` pixels (bilinear, antialiased) and crops the centre."""
-    width, height = picture.size
-    scale = size / min(width, height)
-    scaled = (max(size, round(width * scale)), max(size, round(height * scale)))
-    if scaled != picture.size:
-        picture = picture.resize(scaled, Image.Resampling.BILINEAR)
-    left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    return picture.crop((left, top, left + size, top + size))
+def read_exact(paths: Sequence[Path], shape: tuple[int, int, int]) -> np.ndarray:
+    """Images that have the [height, width, channels] `shape` already: uint8 [N, *shape].
 
-
-def read_square(paths: Iterable[Path], size: int) -> np.ndarray:
-    """Pictures in RGB, fitted to squares: uint8 [N, size, size, 3]."""
-    paths = list(paths)
-    images = np.empty((len(paths), size, size, 3), np.uint8)
+    Raises `InputError`, naming the files, for images that are broken or of another size.
+    """
+    images = np.empty((len(paths), *shape), np.uint8)
 
     def read_into(index: int) -> None:
-        images[index] = np.asarray(fit_square(decode(paths[index], "RGB"), size))
+        pixels = read_file(paths[index]).decode(shape[-1])
+        if pixels.shape != shape:
+            found, wanted = (f"{side[1]}×{side[0]}" for side in (pixels.shape, shape))
+            raise InputError(f"{paths[index]}: {found} pixels; wanted {wanted}")
+        images[index] = pixels
+
+    for_each(read_into, len(paths))
+    return images
+
+
+def for_each(function: Callable[[int], None], count: int) -> None:
+    """Calls `function` with 0, 1, … up to `count` in threads.
+
+    Raises one `InputError` with all that it raised, so that broken files are all named at once.
+    """
+
+    def mistake(index: int) -> str | None:
+        try:
+            function(index)
+        except InputError as error:
+            return str(error)
+        return None
 
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = [pool.submit(read_into, index) for index in range(len(paths))]
         try:
-            for job in jobs:
-                job.result()
+            mistakes = [text for text in pool.map(mistake, range(count)) if text]
         finally:
             pool.shutdown(cancel_futures=True)
-    return images
+    if mistakes:
+        raise InputError(_together(mistakes))
 
 
-def read_exact(paths: Iterable[Path], shape: tuple[int, int, int]) -> np.ndarray:
-    """Pictures that have the [height, width, channels] `shape` already: uint8 [N, *shape].
-
-    Raises `InputError`, naming the file, for a picture of another size.
-    """
-    height, width, channels = shape
-    paths = list(paths)
-    images = np.empty((len(paths), *shape), np.uint8)
-    for image, path in zip(images, paths, strict=True):
-        picture = decode(path, "L" if channels == 1 else "RGB")
-        if picture.size != (width, height):
-            found = "×".join(map(str, picture.size))
-            raise InputError(f"{path}: {found} pixels; wanted {width}×{height}")
-        image[:] = np.asarray(picture).reshape(shape)
-    return images
+def _together(mistakes: Iterable[str]) -> str:
+    mistakes = list(mistakes)
+    count = f"{len(mistakes):,} broken: " if len(mistakes) > 1 else ""
+    more = f"; and {len(mistakes) - _LISTED:,} more" if len(mistakes) > _LISTED else ""
+    return count + "; ".join(mistakes[:_LISTED]) + more

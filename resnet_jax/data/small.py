@@ -6,7 +6,10 @@ original files and encodes images is replaced, by NumPy and Pillow. What they pr
 `tfds.data_source` like any other data set.
 """
 
+import contextlib
+import hashlib
 import io
+import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,49 +18,17 @@ from typing import Any
 import numpy as np
 import requests
 import tensorflow_datasets as tfds
-from absl import logging
-from etils import epath
 from PIL import Image
 from tensorflow_datasets.core import registered
 from tensorflow_datasets.core.download import download_manager
 from tensorflow_datasets.core.download import util as download_util
 
 from resnet_jax.data import image_folder, raw_readers
-from resnet_jax.errors import InputError, check_choice
+from resnet_jax.data.tfds_sets import TfdsSet, expand, find
+from resnet_jax.errors import InputError
 
 NAMES = tuple(raw_readers.NUM_EXAMPLES)
 _ID_FORMATS = {"cifar10": "{}_{:05d}", "cifar100": "{}_{:05d}", "svhn_cropped": "{}_{:06d}"}
-
-
-def find(name: str, data_dir: str | None = None) -> tfds.core.DatasetInfo | None:
-    """What TFDS knows of the set `name` if it is prepared as ArrayRecord, else None.
-
-    Raises `InputError` if something else lies where the set would.
-    """
-    check_choice("dataset", name, NAMES)
-    builder = tfds.builder(name, data_dir=expand(data_dir))
-    if not builder.data_path.exists():
-        return None
-    if not builder.is_prepared() or not builder.info.splits:
-        raise InputError(f"{builder.data_dir}: not a prepared data set; remove or rename it")
-    require_array_record(builder)
-    return builder.info
-
-
-def expand(data_dir: str | None) -> str | None:
-    """TFDS's folder with `~` resolved, which TFDS does in one place and not in another."""
-    return str(epath.Path(data_dir).expanduser()) if data_dir else None
-
-
-def require_array_record(builder: tfds.core.DatasetBuilder) -> None:
-    """Raises `InputError` if a prepared set can only be read with TensorFlow."""
-    formats = builder.info.available_file_formats()
-    if tfds.core.FileFormat.ARRAY_RECORD not in formats:
-        stored = ", ".join(sorted(stored.value for stored in formats))
-        raise InputError(
-            f"{builder.data_dir}: prepared as {stored}, wanted array_record; give another "
-            "data_dir, or remove the folder and prepare it again"
-        )
 
 
 def prepare(
@@ -68,29 +39,106 @@ def prepare(
     Args:
       name: one of `NAMES`.
       data_dir: TFDS's folder of data sets; None is TFDS's default.
-      source: a folder that holds the original files, packed or unpacked, or a tree of pictures
+      source: a folder that holds the original files, packed or unpacked, or a tree of images
         `<split>/<class>/*.png` (a slash in a class name is an underscore); None downloads.
 
     Raises:
-      InputError: for files that are missing, broken or not this set's, and if a download fails.
+      InputError: for files that are missing, broken or not this set's, if a download fails, if the
+        disk is full, and if the set is there already and holds other images than `source`.
         Nothing is left that looks prepared.
     """
     info = find(name, data_dir)
-    if info is not None:
-        logging.info("%s is already prepared in %s", name, info.data_dir)
-        return info
     folder = Path(source).expanduser() if source is not None else None
     if folder is not None and not folder.is_dir():
         raise InputError(f"source={source!r}: not a folder")
-    builder = _builder(name, data_dir, folder)
-    try:
-        builder.download_and_prepare(
-            file_format="array_record",
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+    if info is None:
+        write(_builder(name, data_dir, folder), f"from {folder}" if folder else "download")
+        return find(name, data_dir)
+    if folder is not None and not _holds(name, data_dir, _builder(name, data_dir, folder)):
+        raise InputError(
+            f"{info.data_dir}: holds other images than source={source!r}; give another data_dir, "
+            "or remove the folder and prepare it again"
         )
-    except OSError as error:
-        raise InputError(f"{name}: cannot prepare {builder.data_dir} ({error})") from error
-    return find(name, data_dir)
+    return info
+
+
+def _holds(name: str, data_dir: str | None, builder: "_ReadsWithoutTensorFlow") -> bool:
+    """Whether a prepared set has the images and labels of a source, in whatever order."""
+    stored = TfdsSet(name, data_dir)
+    for split, data in builder.read_source().items():
+        if split not in stored.splits or stored.splits[split].num_examples != len(data.images):
+            return False
+        images, labels = stored.read(split, 0, len(data.images))
+        if _content(images, labels) != _content(data.images, data.labels["label"]):
+            return False
+    return True
+
+
+def _content(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
+    """What examples are, whatever their order."""
+    digest = lambda image, label: hashlib.blake2b(
+        np.ascontiguousarray(image), digest_size=16, salt=int(label).to_bytes(4, "big")
+    ).digest()
+    return sorted(map(digest, images, labels))
+
+
+def write(builder: tfds.core.DatasetBuilder, how: str) -> None:
+    """Prepares a set as ArrayRecord. A failure leaves nothing behind but finished downloads.
+
+    Args:
+      builder: of the set.
+      how: for the user: "download", or where the images come from.
+
+    Raises:
+      InputError: the folder cannot be written, or its disk is full.
+    """
+    folder, root = Path(builder.data_dir), Path(builder.data_dir_root)
+    downloads = root / "downloads"
+    places = (downloads / "extracted", downloads, folder.parent, root, *root.parents)
+    made = [place for place in places if not place.exists()]
+    print(f"preparing {builder.name} in {folder} ({how})", file=sys.stderr, flush=True)
+    done = False
+    try:
+        with _quietly():
+            builder.download_and_prepare(
+                file_format="array_record",
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+            )
+        done = True
+    except InputError:
+        raise
+    except (OSError, RuntimeError) as error:
+        reason = _storage(error)
+        if reason is None:
+            raise
+        raise InputError(f"{builder.name}: cannot prepare {folder} ({reason})") from error
+    finally:
+        for place in made[:2] if done else made:
+            with contextlib.suppress(OSError):  # It is in use, or gone.
+                place.rmdir()
+
+
+def _storage(error: BaseException) -> str | None:
+    """What is wrong with the disk; ArrayRecord says it in the text of a RuntimeError."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    known = ("No space left on device", "Disk quota exceeded", "Read-only file system")
+    known += ("Permission denied", "Input/output error", "File too large")
+    return next((reason for reason in known if reason in str(error)), None)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """TFDS says "Downloading" whatever it does, and draws bars into files, too."""
+    bars = sys.stderr.isatty()
+    if not bars:
+        tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        if not bars:
+            tfds.enable_progress_bar()
 
 
 def _builder(name: str, data_dir: str | None, source: Path | None) -> tfds.core.DatasetBuilder:
@@ -119,7 +167,7 @@ class _ReadsWithoutTensorFlow:
         if self._source is None:
             splits = raw_readers.read(self.name, self._download(dl_manager))
         else:
-            splits = self._read_source(self._source)
+            splits = self.read_source()
         if "cifar" in self.name:
             self._name_cifar_classes()
         return {split: self._generate_examples(split, data) for split, data in splits.items()}
@@ -155,7 +203,9 @@ class _ReadsWithoutTensorFlow:
                 f"--data_dir={self.data_dir_root}`"
             ) from error
 
-    def _read_source(self, source: Path) -> dict[str, raw_readers.Original]:
+    def read_source(self) -> dict[str, raw_readers.Original]:
+        """The splits in the folder that the builder was given; raises `InputError`."""
+        source = self._source
         wanted = [info.filename for info in self.url_infos.values()]
         files = raw_readers.locate(source, wanted)
         if not files and (source / "train").is_dir():
@@ -164,7 +214,7 @@ class _ReadsWithoutTensorFlow:
         if missing:
             raise InputError(
                 f"{source}: missing {', '.join(missing)}, packed or unpacked; the other way is "
-                f"pictures in {', '.join(f'{split}/<class>/' for split in self._num_examples)}"
+                f"images in {', '.join(f'{split}/<class>/' for split in self._num_examples)}"
             )
         return raw_readers.read(self.name, files)
 
@@ -173,10 +223,10 @@ class _ReadsWithoutTensorFlow:
         missing = sorted(set(folders) - set(image_folder.class_names(source / split)))
         if missing:
             raise InputError(f"{source / split}: class folder {missing[0]} is missing")
-        paths, labels = image_folder.list_pictures(source / split, folders)
+        paths, labels, _ = image_folder.list_images(source / split, folders)
         if len(paths) != self._num_examples[split]:
             raise InputError(
-                f"{source / split}: {len(paths)} pictures, {self.name} has "
+                f"{source / split}: {len(paths)} images, {self.name} has "
                 f"{self._num_examples[split]} in this split"
             )
         images = image_folder.read_exact(paths, self.info.features["image"].shape)

@@ -1,9 +1,9 @@
 """Data sets too large for the devices: batches from records, made by worker processes.
 
-A batch is a pure function of (seed, step): `resident.batch_indices` says which records it sees, and
-the crop of each is drawn from the seed and its place in the stream. The order and every pixel are
-therefore the same with any number of workers and processes, and a run that continues at a step
-needs to know nothing but the step.
+A batch is a pure function of (seed, step): `device_dataset.batch_indices` says which records it
+sees, and the crop of each is drawn from the seed and its place in the stream. The order and every
+pixel are therefore the same with any number of workers and processes, and a run that resumes at a
+step needs to know nothing but the step.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import jax
@@ -24,14 +24,93 @@ import numpy as np
 from absl import flags
 from flax import struct
 
-from resnet_jax.data import augment, crops, device_dataset, pictures
-from resnet_jax.data.records import Records
-from resnet_jax.errors import check_choice
+from resnet_jax.data import device_dataset, image_ops
+from resnet_jax.data.image_ops import CropConfig
+from resnet_jax.data.tfds_sets import Records
+from resnet_jax.errors import InputError, check_choice
 from resnet_jax.runtime import setup
 
 _FOREVER = 2**40  # steps
 _AHEAD = 2  # batches that a worker has ready
-_FOR_STATISTICS = 1000  # pictures
+_FOR_STATISTICS = 1000  # images
+
+
+Batch = tuple[np.ndarray, np.ndarray]
+"""Images, uint8 [batch, size, size, 3], and labels, int32 [batch]."""
+
+
+class BatchIndices(NamedTuple):
+    """Which records a batch sees.
+
+    Attributes:
+      indices: int32 [batch], of records.
+      positions: int64 [batch], in the stream, or None if nothing is to be random.
+    """
+
+    indices: np.ndarray
+    positions: np.ndarray | None
+
+
+class Batches:
+    """`batches[step]` decodes and crops a step's images; worker processes have copies.
+
+    Args:
+      records: of a split.
+      order: says which records a step sees.
+      augmentation: a key of `image_ops.AUGMENTATIONS`.
+      crops: how they are cropped.
+      seed: of the crops.
+      rows: which of a batch this process needs, int [own]; no others are read.
+      length: how many steps there are.
+      upright: whether the EXIF orientation is applied.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        order: Callable[[int], BatchIndices],
+        *,
+        augmentation: str,
+        crops: CropConfig,
+        seed: int,
+        rows: np.ndarray,
+        length: int,
+        upright: bool = False,
+    ):
+        self._records, self._order, self._rows = records, order, rows
+        self._augmentation, self._crops, self._seed = augmentation, crops, seed
+        self._length, self._upright = length, upright
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, step: int) -> Batch:
+        """This process's rows alone: images, uint8 [own, size, size, 3], and labels, int32 [own].
+
+        Raises `InputError`, naming the record, for an image that cannot be decoded.
+        """
+        order, size = self._order(step), self._crops.size
+        images = np.empty((len(self._rows), size, size, 3), np.uint8)
+        labels = np.empty(len(self._rows), np.int32)
+        for i, row in enumerate(self._rows):
+            position = None if order.positions is None else int(order.positions[row])
+            images[i], labels[i] = self.example(int(order.indices[row]), position)
+        return images, labels
+
+    def example(self, index: int, position: int | None) -> tuple[np.ndarray, int]:
+        """The crop of record number `index` at that position of the stream, and its label."""
+        record = self._records[index]
+        side = image_ops.min_side(self._augmentation, self._crops)
+        try:
+            image = record.decode(min_side=side, upright=self._upright)
+        except InputError as error:
+            raise InputError(f"dataset: {error}") from error
+        crop = image_ops.AUGMENTATIONS[self._augmentation](
+            *image.shape[:2],
+            self._crops,
+            None if position is None else image_ops.crop_uniforms(self._seed, position),
+        )
+        return image_ops.render(image, crop, self._crops.size), record.label
 
 
 @struct.dataclass
@@ -40,20 +119,20 @@ class Receiver:
 
     Attributes:
       normalization: of the training split.
-      pca_lighting_std: standard deviation of `augment.pca_lighting`; 0 for none.
+      pca_lighting_std: standard deviation of `device_dataset.pca_lighting`; 0 for none.
     """
 
     normalization: device_dataset.Normalization
     pca_lighting_std: float = struct.field(pytree_node=False, default=0.0)
 
     def augmented(
-        self, batch: pictures.Batch, key: jax.Array, batch_size: int, own: Callable[[Any], Any]
+        self, batch: Batch, key: jax.Array, batch_size: int, own: Callable[[Any], Any]
     ) -> tuple[jax.Array, jax.Array]:
-        """A batch as the network is trained on it; see `resident.Resident.augmented`."""
-        noise = own(augment.pca_lighting(key, batch_size, self.pca_lighting_std))
+        """A batch as the network is trained on it; see `DeviceDataset.augmented`."""
+        noise = own(device_dataset.pca_lighting(key, batch_size, self.pca_lighting_std))
         return self._normalized(batch[0], noise), batch[1]
 
-    def plain(self, batch: pictures.Batch) -> tuple[jax.Array, jax.Array]:
+    def plain(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """A batch as the network is tested on it."""
         return self._normalized(batch[0], 0.0), batch[1]
 
@@ -76,45 +155,46 @@ class Stream:
         receiver: Receiver,
         *,
         augmentation: str,
-        framing: crops.Framing,
+        crops: CropConfig,
         rows: np.ndarray,
         num_workers: int | None = None,
+        upright: bool = False,
     ):
         """A stream of `records`; nothing is read yet.
 
         Args:
           records: of the split.
           receiver: for the devices.
-          augmentation: of training batches, a key of `crops.AUGMENTATIONS`.
-          framing: of training and test crops.
+          augmentation: of training batches, a key of `image_ops.AUGMENTATIONS`.
+          crops: of training and of tests.
           rows: those of a batch that this process's devices need, int [own].
           num_workers: processes that make batches; 0 makes them in this one, None is one a core.
+          upright: whether the EXIF orientation of images is applied.
         """
-        check_choice("augmentation", augmentation, crops.AUGMENTATIONS)
+        check_choice("augmentation", augmentation, image_ops.AUGMENTATIONS)
         self.on_devices, self.class_names = receiver, records.class_names
         self._records, self._rows = records, rows
-        self._augmentation, self._framing = augmentation, framing
+        self._augmentation, self._crops = augmentation, crops
+        self._upright = upright
         self._num_workers = setup.num_cores() if num_workers is None else num_workers
         self._next: tuple[int, int] | None = None  # seed and step that the iterator is at
-        self._iterator: Iterator[pictures.Batch] | None = None
+        self._iterator: Iterator[Batch] | None = None
 
     def __len__(self) -> int:
         return len(self._records)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return (self._framing.size, self._framing.size, 3)
+        return (self._crops.size, self._crops.size, 3)
 
-    def inputs(
-        self, seed: int, start: int, end: int, batch_size: int, after: Any
-    ) -> pictures.Batch:
+    def inputs(self, seed: int, start: int, end: int, batch_size: int, after: Any) -> Batch:
         """The batches of the steps from `start` up to `end`, [steps, batch, …]: pixels and labels.
 
         Returns once `after`, an array of the step before, is computed: while a step is under way
         the next batch is fetched, and no more than that one waits for the devices.
 
         Raises:
-          InputError: a picture cannot be decoded; the line names it.
+          InputError: an image cannot be decoded; the line names it.
         """
         if self._next != (seed, start):
             self.close()
@@ -123,18 +203,29 @@ class Stream:
         batches = [next(self._iterator) for _ in range(start, end)]
         self._next = (seed, end)
         jax.block_until_ready(after)
-        if len(batches) == 1:
-            return tuple(part[None] for part in batches[0])
-        return tuple(np.stack(parts) for parts in zip(*batches, strict=True))
+        return self._in_rows(batches, batch_size)
 
-    def evaluation_inputs(self, batch_size: int) -> Iterator[tuple[pictures.Batch, np.ndarray]]:
+    def evaluation_inputs(self, batch_size: int) -> Iterator[tuple[Batch, np.ndarray]]:
         """All records once, seen in their centre: batches as `inputs`, and masks, bool [batch]."""
         order = functools.partial(_evaluation_order, batch_size, len(self))
         steps = -(-len(self) // batch_size)
         masks = device_dataset.evaluation_batches(len(self), batch_size)
         with contextlib.closing(self._read(order, "centre", 0, 0, steps)) as batches:
             for batch, (_, mask) in zip(batches, masks, strict=True):
-                yield batch, mask
+                yield tuple(part[0] for part in self._in_rows([batch], batch_size)), mask
+
+    def _in_rows(self, batches: Sequence[Batch], batch_size: int) -> Batch:
+        """This process's rows at their places in whole batches, [steps, batch, …].
+
+        The rows of other processes are never written: they take addresses, but no memory.
+        """
+        if len(batches) == 1 and len(self._rows) == batch_size:
+            return tuple(part[None] for part in batches[0])
+        images = np.empty((len(batches), batch_size, *self.image_shape), np.uint8)
+        labels = np.zeros((len(batches), batch_size), np.int32)
+        for i, batch in enumerate(batches):
+            images[i, self._rows], labels[i, self._rows] = batch
+        return images, labels
 
     def close(self) -> None:
         """Ends the worker processes."""
@@ -144,15 +235,16 @@ class Stream:
 
     def _read(
         self, order: Callable, augmentation: str, seed: int, start: int, stop: int
-    ) -> Iterator[pictures.Batch]:
-        batches = pictures.Batches(
+    ) -> Iterator[Batch]:
+        batches = Batches(
             self._records,
             order,
             augmentation=augmentation,
-            framing=self._framing,
+            crops=self._crops,
             seed=seed,
             rows=self._rows,
             length=stop,
+            upright=self._upright,
         )
         in_worker = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         num_workers = min(self._num_workers, stop - start)
@@ -173,14 +265,15 @@ class Stream:
             gc.collect()  # It refers to itself, and to its last batches in shared memory.
 
 
-def _training_order(seed: int, batch_size: int, num_records: int, step: int) -> pictures.Order:
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    return pictures.Order(device_dataset.batch_indices(seed, step, batch_size, num_records), places)
+def _training_order(seed: int, batch_size: int, num_records: int, step: int) -> BatchIndices:
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    indices = device_dataset.batch_indices(seed, step, batch_size, num_records)
+    return BatchIndices(indices, positions)
 
 
-def _evaluation_order(batch_size: int, num_records: int, step: int) -> pictures.Order:
+def _evaluation_order(batch_size: int, num_records: int, step: int) -> BatchIndices:
     indices = np.arange(step * batch_size, (step + 1) * batch_size)
-    return pictures.Order(np.where(indices < num_records, indices, 0), None)
+    return BatchIndices(np.where(indices < num_records, indices, 0), None)
 
 
 @contextlib.contextmanager
@@ -210,25 +303,25 @@ def _begin_worker(parent: int, index: int, count: int) -> None:
 
 
 def normalization(
-    records: Records, framing: crops.Framing, mean: str, std: str
+    records: Records, crops: CropConfig, mean: str, std: str
 ) -> device_dataset.Normalization:
-    """Statistics of the training pictures' centres, as `resident.normalization`'s.
+    """Statistics of the training images' centres, as `device_dataset.normalization`'s.
 
-    They are of at most a thousand pictures, evenly spread over the split: a colour's
+    They are of at most a thousand images, evenly spread over the split: a colour's
     mean is then known to about .005. An image of means ("pixel") makes no sense for crops of
     random scale and place, in which all positions see the same; the papers' is of fixed 224² crops.
 
     Raises:
-      InputError: no such statistics for a stream, or a picture that cannot be decoded.
+      InputError: no such statistics for a stream, or an image that cannot be decoded.
     """
     check_choice("mean", mean, device_dataset.COLOR_MEANS)
     count = _FOR_STATISTICS if "channel" in (mean, std) else 1
     chosen = np.unique(np.linspace(0, len(records) - 1, count).astype(int))
-    sample = pictures.Batches(
+    sample = Batches(
         records,
-        lambda _: pictures.Order(chosen, None),
+        lambda _: BatchIndices(chosen, None),
         augmentation="centre",
-        framing=framing,
+        crops=crops,
         seed=0,
         rows=np.arange(len(chosen)),
         length=1,

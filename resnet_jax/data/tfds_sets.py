@@ -1,14 +1,15 @@
 """TFDS's image classification sets, stored as ArrayRecord; TensorFlow is never needed."""
 
 import difflib
-import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from resnet_jax.data import image_folder, image_ops, raw_readers, split_syntax
-from resnet_jax.errors import InputError
+from resnet_jax.data import image_ops, raw_readers, splits
+from resnet_jax.data.image_folder import fingerprint
+from resnet_jax.data.image_ops import EncodedImage
+from resnet_jax.errors import InputError, check_choice
 
 # TensorFlow Datasets is imported where it is needed: it takes most of a second, which neither
 # `--help` nor a wrong name should have to wait for.
@@ -16,6 +17,7 @@ from resnet_jax.errors import InputError
 NOT_TFDS = ("digits", "image_folder")
 """Sets that `resnet_jax.data.datasets` loads without TFDS."""
 
+_NAMING = ("file_name", "filename", "image_name", "id")  # features by which sets name an image
 _READ_AT_ONCE = 1000  # records; reading ArrayRecord one by one takes twice as long
 
 
@@ -29,95 +31,231 @@ class TfdsSet:
 
     Images of a set whose size varies are fitted to squares of `image_size` in RGB, as an image
     folder's.
+
+    Attributes:
+      splits: a `tfds.core.SplitInfo` of each, also if the set is not prepared yet.
+      class_names: by label.
+      image_shape: (height, width, channels); None if sizes vary and no `image_size` is given.
     """
 
-    def __init__(self, name: str, data_dir: str | None, image_size: int | None):
+    def __init__(
+        self, name: str, data_dir: str | None, image_size: int | None = None, upright: bool = False
+    ):
+        """Opens the set; reads no image.
+
+        Args:
+          name: the set, and config and version if need be, as TFDS writes them.
+          data_dir: TFDS's folder of data sets; None is TFDS's own.
+          image_size: side in pixels of the squares.
+          upright: whether the EXIF orientation of images whose size varies is applied.
+
+        Raises:
+          InputError: there is no such set, or it has other features.
+        """
+        self._name, self._upright = name, upright
         self._builder = open_builder(name, data_dir)
-        self.splits = splits_of(name, self._builder)
-        features = self._builder.info.features
-        check_features(name, features)
-        self._varies = None in features["image"].shape
-        if self._varies and image_size is None:
-            raise InputError(
-                f"{name}: images vary in size; give dataset.image_size, the side of the squares "
-                "that they are to be fitted to, or stream them as configs/imagenet.py does"
-            )
-        self._shape = (image_size, image_size, 3) if self._varies else features["image"].shape
-        height, width, _ = self._shape
-        self.image_size = height if height == width else None
-        self.class_names = tuple(features["label"].names)
+        info = self._builder.info
+        self.splits = dict(info.splits) or splits.infos(raw_readers.NUM_EXAMPLES[name])
+        check_features(name, info.features)
+        shape = info.features["image"].shape
+        self._varies = None in shape
+        squares = (image_size, image_size, 3) if image_size else None
+        self.image_shape = squares if self._varies else shape
+        self.class_names = raw_readers.CLASSES.get(name) or tuple(info.features["label"].names)
+
+    def records(self, split: str) -> "Records":
+        """Random access to a split in TFDS's syntax.
+
+        Raises `InputError` for a file of it that is missing or broken.
+        """
+        return Records(self._name, split, _raw_records(self._builder, split), self.class_names)
 
     def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Images, uint8 [n, height, width, channels], and labels [n] of positions in a split."""
         from tensorflow_datasets.proto import tf_example_pb2
 
         # Parsing records here takes half as long as TFDS's decoding: 4 s for 50,000 CIFAR images.
-        records = raw_records(self._builder, split)
-        images = np.empty((stop - start, *self._shape), np.uint8)
+        records = _raw_records(self._builder, split)
+        images = np.empty((stop - start, *self.image_shape), np.uint8)
         labels = np.empty(stop - start, np.int32)
-        mode = {1: "L", 3: "RGB", 4: "RGBA"}[self._shape[-1]]
+        mode = {1: "L", 3: "RGB", 4: "RGBA"}[self.image_shape[-1]]
+        upright = self._varies and self._upright
         for first in range(start, stop, _READ_AT_ONCE):
             indices = range(first, min(first + _READ_AT_ONCE, stop))
-            for i, record in zip(indices, records.__getitems__(indices), strict=True):
+            for i, record in zip(indices, _fetch(records, indices), strict=True):
                 feature = tf_example_pb2.Example.FromString(record).features.feature
-                encoded = feature["image"].bytes_list.value[0]
-                picture = self._square(encoded, i) if self._varies else _open(encoded, mode)
-                images[i - start] = np.asarray(picture).reshape(self._shape)
+                try:
+                    pixels = image_ops.decode(
+                        feature["image"].bytes_list.value[0], mode, upright=upright
+                    )
+                except image_ops.UnreadableImage as error:
+                    raise InputError(
+                        f"{self._name}: record {i}: unreadable image ({error})"
+                    ) from error
+                if self._varies:
+                    pixels = image_ops.centre_square(pixels, self.image_shape[0])
+                images[i - start] = pixels
                 labels[i - start] = feature["label"].int64_list.value[0]
         return images, labels
 
-    def _square(self, encoded: bytes, index: int) -> Image.Image:
-        try:
-            picture = image_ops.decode_with_pillow(encoded, "RGB")
-        except image_ops.UnreadablePicture as error:
-            record = f"{self._builder.info.name}: record {index}"
-            raise InputError(f"{record}: unreadable picture ({error})") from error
-        return image_folder.fit_square(picture, self.image_size)
+    def fingerprint(self, split: str) -> dict[str, Any]:
+        """What tells a split of a prepared set from another: its examples and its files."""
+        info = self.splits[split]
+        found = fingerprint([Path(path) for path in info.filepaths])
+        return {"examples": info.num_examples, **found}
 
 
-def _open(encoded: bytes, mode: str) -> Image.Image:
-    picture = Image.open(io.BytesIO(encoded))
-    return picture if picture.mode == mode else picture.convert(mode)
+class Records:
+    """The encoded images of a split: `len(records)`, `records[i]`; sent to worker processes.
+
+    Attributes:
+      name: the data set's.
+      class_names: the name of each label.
+    """
+
+    def __init__(self, name: str, split: str, raw: Any, class_names: tuple[str, ...]):
+        self.name, self.class_names = name, class_names
+        self._raw, self._split = raw, split
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __getitem__(self, index: int) -> EncodedImage:
+        """Raises `InputError` for a label outside the classes (ImageNet's test split has none)."""
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        (record,) = _fetch(self._raw, [index])
+        feature = tf_example_pb2.Example.FromString(record).features.feature
+        label = feature["label"].int64_list.value[0]
+        named = next((key for key in _NAMING if key in feature), None)
+        stored = feature[named].bytes_list.value if named else ()
+        name = stored[0].decode(errors="replace") if stored else f"{self._split}[{index}]"
+        if not 0 <= label < len(self.class_names):
+            raise InputError(
+                f"dataset: {name} has label {label}, classes are 0..{len(self.class_names) - 1}"
+            )
+        return EncodedImage(feature["image"].bytes_list.value[0], label, name)
 
 
-def splits_of(name: str, builder: Any) -> dict[str, Any]:
-    """The splits of a TFDS set, also of one that is not prepared yet."""
-    return dict(builder.info.splits) or split_syntax.infos(raw_readers.NUM_EXAMPLES[name])
-
-
-def raw_records(builder: Any, split: str) -> Any:
+def _raw_records(builder: Any, split: str) -> Any:
     """Random access to the serialised `tf.train.Example`s of a split of a prepared TFDS set.
 
-    It can be sent to worker processes. Raises `InputError` if a file is missing.
+    It can be sent to worker processes. Raises `InputError` if a file is missing or broken.
     """
     import tensorflow_datasets as tfds
+    from array_record.python import array_record_module
 
-    for path in builder.info.splits[split].filepaths:
-        if not path.exists():
-            raise InputError(f"{path}: missing; remove {builder.data_dir} and prepare it")
+    base = tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
+    for part in {part.splitname for part in base}:
+        info = builder.info.splits[part]
+        for path, wanted in zip(info.filepaths, info.shard_lengths, strict=True):
+            if not path.exists():
+                raise InputError(f"{path}: missing; remove {builder.data_dir} and prepare it")
+            try:
+                reader = array_record_module.ArrayRecordReader(str(path))
+                found = reader.num_records()
+                reader.close()
+            except (RuntimeError, ValueError, IndexError, OSError):
+                found = None
+            if found != wanted:
+                raise InputError(
+                    f"{path}: truncated or damaged; remove {builder.data_dir} and prepare it anew"
+                )
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     return builder.as_data_source(split, deserialize_method=raw).data_source
 
 
-def open_builder(name: str, data_dir: str | None):
-    """The builder of a set on disk; or of one that can be prepared, with empty `info.splits`."""
+def _fetch(raw: Any, indices: Any) -> list[bytes]:
+    """Records by their places; raises `InputError` if they cannot be read."""
+    try:
+        # One by one is slower for many, and many at once, by threads, for one.
+        return raw.__getitems__(list(indices)) if len(indices) > 1 else [raw[indices[0]]]
+    except (RuntimeError, ValueError) as error:  # ArrayRecord's checksums, Riegeli's blocks.
+        reason = str(error).split(";")[0]
+        raise InputError(
+            f"dataset: records {indices[0]} to {indices[-1]} are damaged ({reason}); prepare the "
+            "set anew"
+        ) from error
+
+
+def expand(data_dir: str | None) -> str | None:
+    """TFDS's folder with `~` resolved, which TFDS does in one place and not in another."""
+    return str(Path(data_dir).expanduser()) if data_dir else None
+
+
+def find(name: str, data_dir: str | None = None) -> Any | None:
+    """The `tfds.core.DatasetInfo` of a small set if it is prepared as ArrayRecord, else None.
+
+    Raises `InputError` if something else lies where the set would, or if `data_dir` is not a folder
+    of data sets.
+    """
+    import tensorflow_datasets as tfds
+
+    check_choice("dataset", name, raw_readers.NUM_EXAMPLES)
+    builder = _without_traceback(lambda: tfds.builder(name, data_dir=expand(data_dir)), name)
+    if not builder.data_path.exists():
+        check_data_dir(data_dir)
+        return None
+    if not builder.is_prepared() or not builder.info.splits:
+        raise InputError(f"{builder.data_dir}: not a prepared data set; remove or rename it")
+    require_array_record(builder)
+    return builder.info
+
+
+def check_data_dir(data_dir: str | None) -> None:
+    """Raises `InputError` for a folder that is part of a data set, or holds images, itself."""
+    folder = Path(expand(data_dir) or ".").absolute()
+    if data_dir is None or not folder.is_dir():
+        return
+    if (folder / "dataset_info.json").exists():
+        root = folder.parents[1]
+        raise InputError(f"data_dir={data_dir!r}: is one version of a data set; wanted {root}")
+    if any(folder.glob("*/dataset_info.json")):
+        raise InputError(f"data_dir={data_dir!r}: is one data set; wanted {folder.parent}")
+    endings = (".png", ".jpg", ".jpeg", ".webp")
+    holds_images = any(path.suffix.lower() in endings for path in folder.glob("*.*"))
+    if holds_images or any((folder / "train").glob("*/")):
+        raise InputError(
+            f"data_dir={data_dir!r}: holds images; to train on them: dataset.name='image_folder'; "
+            "for a set of TFDS wanted another folder, or None for TFDS's own"
+        )
+
+
+def require_array_record(builder: Any) -> None:
+    """Raises `InputError` if a prepared set can only be read with TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    formats = builder.info.available_file_formats()
+    if tfds.core.FileFormat.ARRAY_RECORD not in formats:
+        stored = ", ".join(sorted(stored.value for stored in formats))
+        raise InputError(
+            f"{builder.data_dir}: prepared as {stored or 'nothing'}, wanted array_record; give "
+            "another data_dir, or remove the folder and prepare it again"
+        )
+
+
+def open_builder(name: str, data_dir: str | None) -> Any:
+    """The builder of a set on disk; or of one that can be prepared, with empty `info.splits`.
+
+    Raises `InputError` if there is no such set, or if what describes it is damaged.
+    """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import naming, read_only_builder, registered
 
-    from resnet_jax.data import small
-
-    data_dir = small.expand(data_dir)
+    data_dir = expand(data_dir)
     if name in raw_readers.NUM_EXAMPLES:
-        # Raises if something that is not ArrayRecord is in the way.
-        small.find(name, data_dir)
+        find(name, data_dir)  # Raises if something that is not ArrayRecord is in the way.
         return tfds.builder(name, data_dir=data_dir)
     try:
         plain_name, kwargs = naming.parse_builder_name_kwargs(name, data_dir=data_dir)
     except ValueError as error:
         raise _unknown(name) from error
     try:
-        builder = read_only_builder.builder_from_files(str(plain_name), **kwargs)
+        builder = _without_traceback(
+            lambda: read_only_builder.builder_from_files(str(plain_name), **kwargs), name
+        )
     except registered.DatasetNotFoundError as error:
+        check_data_dir(data_dir)
         if plain_name.name in registered.list_imported_builders():
             raise InputError(
                 f"dataset={name!r}: not found in {data_dir or 'the folder of TFDS'}; prepare it "
@@ -125,8 +263,22 @@ def open_builder(name: str, data_dir: str | None):
                 "in their newest versions, are prepared when they are needed"
             ) from error
         raise _unknown(name) from error
-    small.require_array_record(builder)
+    require_array_record(builder)
     return builder
+
+
+def _without_traceback(open_it: Any, name: str) -> Any:
+    """A builder from files; raises `InputError` if the JSON that describes them is damaged."""
+    from google.protobuf import json_format
+
+    try:
+        return open_it()
+    except (json_format.Error, UnicodeDecodeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"{name}: dataset_info.json or features.json of the prepared set is damaged ({reason})"
+            "; remove its folder and prepare it anew"
+        ) from error
 
 
 def _unknown(name: str) -> InputError:

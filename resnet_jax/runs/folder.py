@@ -114,9 +114,16 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def write_config(
-    workdir: Path, config: dict[str, Any], *, devices: str, class_names: Sequence[str] = ()
+    workdir: Path,
+    config: dict[str, Any],
+    *,
+    devices: str,
+    class_names: Sequence[str] = (),
+    data: dict[str, Any] | None = None,
 ) -> None:
-    """Writes `config.json`: the config, what it runs on, and the names of the classes if known.
+    """Writes `config.json`: the config, what it runs on, and of the data what is known.
+
+    That is the names of the classes, and `data`, a `datasets.fingerprint`.
 
     The run's identity, `run_id`, is drawn at its first start and stays: a copy of the folder has
     the same one, another run of the same config has not.
@@ -132,6 +139,7 @@ def write_config(
         "versions": versions,
         "devices": devices,
         "class_names": list(class_names),
+        **({"data": data} if data else {}),
         "processor": _processor(),
         "command": shlex.join(["python", "-m", *_module_and_arguments()]),
         "commit": _commit(),

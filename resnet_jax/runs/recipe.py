@@ -55,6 +55,7 @@ LEGACY_DEFAULTS: dict[str, Any] = {
     "init_from": None,
     "freeze": None,
     "converted_from": None,
+    "dataset.exif_orientation": False,
     "model.initialization": None,
 }
 """What stood for a field in runs that are older than it. A new field gets its line here."""
@@ -105,6 +106,7 @@ class Dataset:
     std: str = _field("divided by: channel, none or imagenet")
     crop_padding: int = _field("pixels added to each side before a random crop")
     flip: bool = _field("whether training images are mirrored at random")
+    exif_orientation: bool = _field("whether images are turned as EXIF says")
 
 
 @dataclasses.dataclass(frozen=True)

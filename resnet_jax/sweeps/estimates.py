@@ -76,11 +76,11 @@ def finished_references(planned: Sequence[PlannedRun], workdir: Path) -> list[Re
 
 def data_shape(run: PlannedRun) -> tuple[tuple[int, int, int], int]:
     """Image shape and number of classes, without downloading anything where TFDS knows them."""
-    from resnet_jax.data import datasets, raw_readers, records
+    from resnet_jax.data import datasets, raw_readers
 
     dataset = run.config.dataset
     if run.config.streaming:
-        opened = records.open(dataset.name, dataset.train, dataset.data_dir)
+        opened = datasets.open_records(dataset.name, dataset.train, dataset.data_dir)
         return (dataset.image_size, dataset.image_size, 3), len(opened.class_names)
     if dataset.name in raw_readers.NUM_EXAMPLES:
         import tensorflow_datasets as tfds

@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from resnet_jax.data.split import Split
+from resnet_jax.data.splits import Split
 from resnet_jax.runtime import parallel
 from resnet_jax.training.step import cross_entropy
 

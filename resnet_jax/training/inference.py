@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,8 @@ import numpy as np
 from scipy.special import log_softmax
 
 from resnet_jax import runs
-from resnet_jax.data import datasets, device_dataset, photographs, records, streaming, test_crops
-from resnet_jax.data.records import Record
-from resnet_jax.data.test_crops import VIEWS, cut, scale
+from resnet_jax.data import datasets, device_dataset, image_folder, image_ops, streaming
+from resnet_jax.data.image_ops import TEST_CROPS, EncodedImage, cut, resize
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models.batch_norm_recalibration import mean_over_groups
 from resnet_jax.models.fully_convolutional import output_stride, with_output_stride
@@ -73,11 +73,11 @@ class LoadedModel:
             )
         streaming = self.recipe.streaming is not None
         side = self.recipe.streaming.shorter_side if streaming else self.size
-        return test_crops.centre_of(picture, side, self.size)
+        return image_ops.centre_square(picture, self.size, side)
 
-    def decode(self, record: Record) -> np.ndarray:
-        """An image in the network's colours; raises `InputError`, naming the record."""
-        return photographs.decode(record, self.image_shape[-1])
+    def decode(self, image: EncodedImage, *, upright: bool) -> np.ndarray:
+        """An image in the network's colours; raises `InputError`, naming the image."""
+        return image.decode(self.image_shape[-1], upright=upright)
 
     def predictor(
         self, average: str = "probabilities", count: int | None = None
@@ -129,7 +129,7 @@ def load(workdir: Path | str, step: int | None = None, data_dir: str | None = No
         step=saved.step,
         model=model,
         variables=saved.variables,
-        normalization=_normalization(recipe, shape),
+        normalization=kept_statistics(workdir) or _normalization(recipe, shape),
         image_shape=shape,
         class_names=class_names,
     )
@@ -150,11 +150,20 @@ def _describe(
         except InputError:
             if not shape:
                 raise
-            known = datasets.Description(shape, ())
+            known = datasets.DatasetInfo(shape, (), {})
         shape, names = shape or known.image_shape, names or known.class_names
     if len(names) != num_classes:
         names = tuple(f"class {label}" for label in range(num_classes))
     return shape, names
+
+
+def kept_statistics(workdir: Path) -> device_dataset.Normalization | None:
+    """Those of the run's training images as it first saw them; None for runs of earlier versions.
+
+    Raises `InputError` if their file is damaged.
+    """
+    path = workdir / trainer.STATISTICS
+    return device_dataset.Normalization.load(path) if path.exists() else None
 
 
 def _normalization(recipe: Recipe, shape: tuple[int, int, int]) -> device_dataset.Normalization:
@@ -163,10 +172,15 @@ def _normalization(recipe: Recipe, shape: tuple[int, int, int]) -> device_datase
         nothing = np.zeros((1, *shape), np.uint8)
         return device_dataset.normalization(nothing, dataset.mean, dataset.std)
     if recipe.streaming:
-        training = records.open(dataset.name, dataset.train, dataset.data_dir)
-        return streaming.normalization(training, trainer.framing(recipe), dataset.mean, dataset.std)
+        training = datasets.open_records(dataset.name, dataset.train, dataset.data_dir)
+        crops = trainer.crop_config(recipe)
+        return streaming.normalization(training, crops, dataset.mean, dataset.std)
     images = datasets.load(
-        dataset.name, dataset.train, data_dir=dataset.data_dir, image_size=dataset.image_size
+        dataset.name,
+        dataset.train,
+        data_dir=dataset.data_dir,
+        image_size=dataset.image_size,
+        upright=dataset.exif_orientation,
     ).images
     return device_dataset.normalization(images, dataset.mean, dataset.std)
 
@@ -224,7 +238,7 @@ class CamDrawer:
 
     def draw(self, file: Path, picture: np.ndarray, label: int, probability: float):
         """Draws an image, uint8 [height, width, channels]; returns the box and the drawing."""
-        scaled = scale(picture, self._net.size)
+        scaled = resize(picture, self._net.size)
         seen, stride = scaled.shape[:2], output_stride(self._model.architecture)
         grain = output_stride(self._net.model.architecture)
         full = [-(-side // grain) * grain for side in filled_shape(*seen, grain)]
@@ -261,7 +275,7 @@ def predict(
     predictor = net.predictor(count=len(files))
     for start in range(0, len(files), AT_ONCE):
         part = files[start : start + AT_ONCE]
-        pictures = list(photographs.read_ahead(lambda i, part=part: _read(net, part[i]), len(part)))
+        pictures = list(datasets.read_ahead(lambda i, part=part: _read(net, part[i]), len(part)))
         whole = [picture for picture in pictures if not isinstance(picture, InputError)]
         crops = [_crops(net, picture, view) for picture in whole]
         probabilities = iter(np.exp(predictor(crops)) if crops else ())
@@ -280,13 +294,13 @@ def predict(
 
 def _read(net: LoadedModel, file: Path) -> np.ndarray | InputError:
     try:
-        return net.decode(Record(photographs.read_file(file), 0, str(file)))
+        return net.decode(image_folder.read_file(file), upright=True)
     except InputError as error:
         return error
 
 
 def _crops(net: LoadedModel, picture: np.ndarray, view: str | None) -> list[np.ndarray]:
-    return [net.as_trained(picture)] if view is None else cut(picture, VIEWS[view], net.size)
+    return [net.as_trained(picture)] if view is None else cut(picture, TEST_CROPS[view], net.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -337,7 +351,7 @@ def evaluate(
       split: "train", "validation" or "test".
       step: of the checkpoint; None for the last one.
       data_dir: where the data set is now, if it has moved.
-      view: one of `VIEWS`; None for the images as the network was shown them.
+      view: one of `TEST_CROPS`; None for the images as the network was shown them.
       average: over the view's crops, see `multi_view`.
       recalibrate_batch_norm: whether statistics over the training split replace running averages.
 
@@ -346,7 +360,7 @@ def evaluate(
     """
     check_choice("average", average, AVERAGES)
     if view is not None:
-        check_choice("test_crops", view, VIEWS)
+        check_choice("test_crops", view, TEST_CROPS)
     recipe = load_recipe(workdir)
     # The devices are this machine's, not those of the one that trained.
     recipe = recipe.replace(num_devices=None, parallel="jit")
@@ -354,6 +368,7 @@ def evaluate(
         recipe = recipe.replace(**{"dataset.data_dir": data_dir})
     names = ("train", "validation", "test")
     check_choice("split", split, [name for name in names if getattr(recipe.dataset, name)])
+    _tell_of_other_data(recipe, workdir, split)
     if view is None:
         return _predict_images(recipe, workdir, split, step, recalibrate_batch_norm)
     return _predict_crops(view, average, recipe, workdir, split, step, recalibrate_batch_norm)
@@ -363,7 +378,9 @@ def _predict_images(
     recipe: Recipe, workdir: Path, split: str, step: int | None, recalibrate_batch_norm: bool
 ) -> Predictions:
     """The images of a split as the network is shown them in training."""
-    run = trainer.build(recipe)
+    statistics = kept_statistics(workdir)
+    needs_training = recalibrate_batch_norm or statistics is None
+    run = trainer.build(recipe, statistics, {split, *(("train",) if needs_training else ())})
     known = runs.read_run(workdir).info.get("class_names")
     _check_classes(known or run.class_names, run.class_names)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
@@ -393,18 +410,20 @@ def _predict_crops(
 ) -> Predictions:
     """The images of a split, read anew and cut as the view says."""
     dataset = recipe.dataset
-    where = {"data_dir": dataset.data_dir, "image_size": dataset.image_size}
+    upright = dataset.exif_orientation
     try:
-        pictures = photographs.open(dataset.name, getattr(dataset, split), **where)
-    except photographs.OneSize as error:
+        pictures = datasets.open_images(
+            dataset.name, getattr(dataset, split), data_dir=dataset.data_dir
+        )
+    except datasets.OneSize as error:
         raise InputError(f"test_crops={view!r}: {error}") from error
     net = load(workdir, step, dataset.data_dir)
     _check_classes(net.class_names, pictures.class_names)
     about = _about(recipe, split, net.step)
     if recalibrate_batch_norm:
-        training = photographs.open(dataset.name, dataset.train, **where)
-        squares = photographs.read_ahead(
-            lambda i: net.as_trained(net.decode(training[i])), len(training)
+        training = datasets.open_images(dataset.name, dataset.train, data_dir=dataset.data_dir)
+        squares = datasets.read_ahead(
+            lambda i: net.as_trained(net.decode(training[i], upright=upright)), len(training)
         )
         batches = _normalized_batches(squares, net.normalization, recipe.batch_size)
         found, about["groups"] = _recompute(
@@ -416,10 +435,19 @@ def _predict_crops(
     def crops(index: int) -> list[np.ndarray]:
         record = pictures[index]
         labels[index] = record.label
-        return cut(net.decode(record), VIEWS[view], net.size)
+        return cut(net.decode(record, upright=upright), TEST_CROPS[view], net.size)
 
-    logits = net.predictor(average)(photographs.read_ahead(crops, len(pictures)))
+    logits = net.predictor(average)(datasets.read_ahead(crops, len(pictures)))
     return Predictions({**about, "test_crops": view}, logits, labels, pictures.class_names)
+
+
+def _tell_of_other_data(recipe: Recipe, workdir: Path, split: str) -> None:
+    """Says on stderr if a split is not what it was when the run began."""
+    kept, dataset = runs.read_run(workdir).info.get("data"), recipe.dataset
+    if kept:
+        now = datasets.fingerprint(dataset.name, [getattr(dataset, split)], dataset.data_dir)
+        if difference := datasets.compare_fingerprints(kept, now):
+            print(f"note: other data than in training: {difference}", file=sys.stderr)
 
 
 def _check_classes(known: Sequence[str], found: Sequence[str]) -> None:

@@ -5,10 +5,11 @@ import dataclasses
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resnet_jax import runs
-from resnet_jax.data import datasets, records
+from resnet_jax.data import datasets
+from resnet_jax.data.splits import SPLITS
 from resnet_jax.errors import STOPPED, InputError, storage_failure
 from resnet_jax.models.architecture import Architecture
 from resnet_jax.runs import Recipe, load_recipe, lockfile
@@ -68,10 +69,14 @@ def check_dataset(recipe: Recipe) -> None:
     dataset = recipe.dataset
     splits = [split for split in (dataset.train, dataset.validation, dataset.test) if split]
     if recipe.streaming:
-        records.check(dataset.name, splits, data_dir=dataset.data_dir)
+        datasets.check_streamable(dataset.name, splits, data_dir=dataset.data_dir)
     else:
         datasets.check(
-            dataset.name, splits, data_dir=dataset.data_dir, image_size=dataset.image_size
+            dataset.name,
+            splits,
+            data_dir=dataset.data_dir,
+            image_size=dataset.image_size,
+            padding=dataset.crop_padding,
         )
 
 
@@ -138,8 +143,10 @@ def _refuse_folder_of_runs(workdir: Path) -> None:
 def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
     from resnet_jax.runs.progress import Display
     from resnet_jax.training.checkpoints import Checkpoints
+    from resnet_jax.training.trainer import STATISTICS
 
     recipe = experiment.recipe
+    data = _same_data(recipe, workdir)
     with contextlib.ExitStack() as stack:
         # The first weights of such a run are no function of its seed: they stay.
         checkpoints = stack.enter_context(
@@ -163,7 +170,10 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
                 recipe.to_dict(),
                 devices=experiment.devices,
                 class_names=experiment.class_names,
+                data=data,
             )
+            experiment.statistics.save(workdir / STATISTICS)
+            _tell_data(recipe)
             metrics = stack.enter_context(runs.MetricsLog(workdir, step))
             display = stack.enter_context(Display(recipe.model.name, recipe.num_steps, step))
             rows, outlets, note = metrics.rows, [metrics.append, display.show], display.say
@@ -185,6 +195,31 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
     runs.write_json(workdir / "summary.json", summary)
     print(_verdict(summary))
     return 0
+
+
+def _same_data(recipe: Recipe, workdir: Path) -> dict[str, Any]:
+    """The fingerprint of the run's data; raises `InputError` if the run began with other data."""
+    dataset, kept = recipe.dataset, runs.read_run(workdir).info.get("data")
+    used = [split for name in SPLITS if (split := getattr(dataset, name))]
+    data = datasets.fingerprint(dataset.name, used, dataset.data_dir)
+    difference = kept and datasets.compare_fingerprints(kept, data)
+    if difference:
+        raise InputError(
+            f"workdir={str(workdir)!r} holds a run on other data ({difference}); choose another "
+            "folder, or bring the images back"
+        )
+    return data
+
+
+def _tell_data(recipe: Recipe) -> None:
+    """What a run learns from, and what lies beside it and is left out."""
+    dataset = recipe.dataset
+    size = None if recipe.streaming else dataset.image_size
+    info = datasets.describe(dataset.name, data_dir=dataset.data_dir, image_size=size)
+    counts = ", ".join(f"{split} {count:,}" for split, count in info.num_examples.items())
+    print(f"{dataset.name}: images: {counts}; {len(info.class_names)} classes")
+    if info.left_out:
+        print(f"left out: {info.left_out}")
 
 
 def _summary(experiment: "Experiment", rows: list[runs.Row], status: str, diverged_at: int) -> dict:

@@ -6,7 +6,7 @@ The loop makes steps between the points where something is due, and nothing else
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from resnet_jax.data import crops, datasets, device_dataset, records, streaming
-from resnet_jax.data.split import Inputs, OnDevices, Split
+from resnet_jax.data import datasets, device_dataset, streaming
+from resnet_jax.data.image_ops import CropConfig
+from resnet_jax.data.splits import SPLITS, Inputs, OnDevices, Split
+from resnet_jax.data.tfds_sets import Records
 from resnet_jax.errors import InputError
 from resnet_jax.models import counting, scan_layers
 from resnet_jax.models.resnet import ResNet
@@ -27,6 +29,7 @@ from resnet_jax.training.checkpoints import Checkpoints, check_shapes, load_weig
 from resnet_jax.training.state import NOT_DIVERGED, MetricAccumulator, TrainState
 from resnet_jax.training.step import Batch, Metrics
 
+STATISTICS = "normalization.npz"  # in a run's folder
 STEPS_PER_CALL = 100  # on accelerators
 
 
@@ -243,7 +246,13 @@ class Experiment:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.splits["train"].image_shape
+        return next(iter(self.splits.values())).image_shape
+
+    @property
+    def statistics(self) -> device_dataset.Normalization:
+        """Those of the training images, which a run keeps in its folder."""
+        kept = next(iter(self.splits.values())).on_devices.normalization
+        return device_dataset.Normalization(*map(np.asarray, kept))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -423,14 +432,22 @@ def load_pretrained(fresh: TrainState, folder: Path) -> TrainState:
     return fresh.replace(params=taken["params"], batch_stats=taken["batch_stats"])
 
 
-def build(recipe: Recipe) -> Experiment:
+def build(
+    recipe: Recipe,
+    statistics: device_dataset.Normalization | None = None,
+    only: Collection[str] = SPLITS,
+) -> Experiment:
     """Loads the data and makes the objects.
+
+    Args:
+      recipe: of the run.
+      statistics, only: see `load_splits`.
 
     Raises:
       InputError: the data cannot be loaded, or do not suit the recipe or the devices.
     """
     mesh = make_mesh(recipe)
-    return assemble(recipe, mesh, *load_splits(recipe, mesh))
+    return assemble(recipe, mesh, *load_splits(recipe, mesh, statistics, only))
 
 
 def make_mesh(recipe: Recipe) -> jax.sharding.Mesh:
@@ -491,50 +508,66 @@ def with_random_data(
     labels = random.integers(num_classes, size=num_examples, dtype=np.int32)
     statistics = device_dataset.normalization(images, "channel")
     padding, flip = recipe.dataset.crop_padding, recipe.dataset.flip
-    noise = device_dataset.Resident(images, labels, statistics, padding, flip)
+    noise = device_dataset.DeviceDataset(images, labels, statistics, padding, flip)
     noise = parallel.place(noise, parallel.replicated(mesh))
     names = tuple(map(str, range(num_classes)))
     return assemble(recipe, mesh, {"train": noise, "test": noise}, names)
 
 
 def load_splits(
-    recipe: Recipe, mesh: jax.sharding.Mesh
+    recipe: Recipe,
+    mesh: jax.sharding.Mesh,
+    statistics: device_dataset.Normalization | None = None,
+    only: Collection[str] = SPLITS,
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
-    """The recipe's splits, normalised as the training split is, and its classes."""
-    if recipe.streaming:
-        return _open_streams(recipe, mesh)
+    """The recipe's splits, normalised as the training split is, and its classes.
+
+    Args:
+      recipe: of the run.
+      mesh: its devices.
+      statistics: of the training images as the run first saw them; None computes them.
+      only: which of "train", "validation" and "test"; "train" among them without `statistics`.
+    """
     dataset = recipe.dataset
-    named = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    named = {name: getattr(dataset, name) for name in SPLITS if name in only}
+    named = {name: split for name, split in named.items() if split}
+    if recipe.streaming:
+        return _open_streams(recipe, mesh, named, statistics)
     examples = {
         name: datasets.load(
-            dataset.name, split, data_dir=dataset.data_dir, image_size=dataset.image_size
+            dataset.name,
+            split,
+            data_dir=dataset.data_dir,
+            image_size=dataset.image_size,
+            upright=dataset.exif_orientation,
         )
         for name, split in named.items()
-        if split
     }
     multihost.same_everywhere("dataset", lambda: _bytes(examples))
-    statistics = device_dataset.normalization(examples["train"].images, dataset.mean, dataset.std)
+    if statistics is None:
+        images = examples["train"].images
+        statistics = device_dataset.normalization(images, dataset.mean, dataset.std)
     place = parallel.replicated(mesh)
     splits = {
         name: parallel.place(
-            device_dataset.Resident(
+            device_dataset.DeviceDataset(
                 part.images, part.labels, statistics, dataset.crop_padding, dataset.flip
             ),
             place,
         )
         for name, part in examples.items()
     }
-    return splits, examples["train"].class_names
+    return splits, next(iter(examples.values())).class_names
 
 
 def _bytes(splits: dict[str, datasets.Examples]) -> bytes:
     return b"".join(part.images.tobytes() + part.labels.tobytes() for part in splits.values())
 
 
-def framing(recipe: Recipe) -> crops.Framing:
+def crop_config(recipe: Recipe) -> CropConfig:
     """How images become squares."""
     section = recipe.streaming
-    return crops.Framing(
+    return CropConfig(
         size=recipe.dataset.image_size,
         scales=tuple(section.scales),
         shorter_side=section.shorter_side,
@@ -543,37 +576,39 @@ def framing(recipe: Recipe) -> crops.Framing:
 
 
 def _open_streams(
-    recipe: Recipe, mesh: jax.sharding.Mesh
+    recipe: Recipe,
+    mesh: jax.sharding.Mesh,
+    named: dict[str, str],
+    statistics: device_dataset.Normalization | None,
 ) -> tuple[dict[str, streaming.Stream], tuple[str, ...]]:
     """The recipe's splits as streams, normalised as the training split is, and its classes."""
     dataset, section = recipe.dataset, recipe.streaming
-    named = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     opened = {
-        name: records.open(dataset.name, split, dataset.data_dir)
+        name: datasets.open_records(dataset.name, split, dataset.data_dir)
         for name, split in named.items()
-        if split
     }
     multihost.same_everywhere("dataset", lambda: b"".join(map(_glance, opened.values())))
-    train, squares = opened["train"], framing(recipe)
-    receiver = streaming.Receiver(
-        streaming.normalization(train, squares, dataset.mean, dataset.std), section.pca_lighting_std
-    )
+    squares = crop_config(recipe)
+    if statistics is None:
+        statistics = streaming.normalization(opened["train"], squares, dataset.mean, dataset.std)
+    receiver = streaming.Receiver(statistics, section.pca_lighting_std)
     receiver = parallel.place(receiver, parallel.replicated(mesh))
     splits = {
         name: streaming.Stream(
             part,
             receiver,
             augmentation=section.augmentation,
-            framing=squares,
+            crops=squares,
             rows=parallel.own_rows(mesh, recipe.batch_size),
             num_workers=section.num_workers,
+            upright=dataset.exif_orientation,
         )
         for name, part in opened.items()
     }
-    return splits, train.class_names
+    return splits, next(iter(opened.values())).class_names
 
 
-def _glance(part: records.Records) -> bytes:
+def _glance(part: Records) -> bytes:
     """What differs between copies of a split that are not the same, without reading them whole."""
     seen = [part[i] for i in (0, len(part) // 2, len(part) - 1)]
     return repr((len(part), part.class_names, seen)).encode()

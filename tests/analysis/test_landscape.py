@@ -30,7 +30,7 @@ def test_origin_of_the_surface_is_the_evaluated_loss():
     variables = shaken(variables)
     images = np.random.default_rng(5).integers(0, 256, (8, 8, 8, 1)).astype(np.uint8)
     statistics = device_dataset.normalization(images)
-    data = device_dataset.Resident(images, LABELS.astype(np.int32), statistics)
+    data = device_dataset.DeviceDataset(images, LABELS.astype(np.int32), statistics)
     evaluated = make_evaluate(model, parallel.make_mesh(8, 1, 1), 8)(variables, data)
     directions = tuple(landscape.direction(variables["params"], seed) for seed in (0, 1))
     found = landscape.surface(

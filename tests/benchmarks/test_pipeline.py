@@ -8,24 +8,25 @@ from PIL import Image
 
 from benchmarks import pipeline
 from benchmarks import pipeline_speed as speed
-from resnet_jax.data import folder_to_tfds, records
+from resnet_jax.data import datasets, folder_to_tfds
+from resnet_jax.data.tfds_sets import Records
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> records.Records:
+def opened(tmp_path: Path) -> Records:
     """Six smooth pictures, of sizes of which crops of 224 pixels enlarge some and shrink others."""
-    folder = tmp_path / "tree" / "train" / "smooth"
-    folder.mkdir(parents=True)
     for i in range(6):
         rows, columns = np.mgrid[: 200 + 60 * i, : 380 - 30 * i]
         pixels = np.stack([rows / 3, columns / 2, (rows + columns) / 5], -1).astype(np.uint8)
+        folder = tmp_path / "tree" / "train" / ("even", "odd")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{i}.jpg", quality=95)
     folder_to_tfds.prepare("smooth", str(tmp_path), str(tmp_path / "tree"))
-    return records.open("smooth", "train", str(tmp_path))
+    return datasets.open_records("smooth", "train", str(tmp_path))
 
 
 @pytest.mark.torch
-def test_all_pipelines_give_the_same_pictures_in_the_same_order(opened: records.Records):
+def test_all_pipelines_give_the_same_pictures_in_the_same_order(opened: Records):
     pytest.importorskip("torch")
     made = {name: list(make(opened, 4, 0, 3)) for name, make in pipeline.PIPELINES.items()}
     for images, labels in made["ours"]:
@@ -38,7 +39,7 @@ def test_all_pipelines_give_the_same_pictures_in_the_same_order(opened: records.
             assert np.abs(difference).max() <= 4, name
 
 
-def test_every_stage_is_timed(opened: records.Records):
+def test_every_stage_is_timed(opened: Records):
     taken = speed.stages(opened, 4, rounds=2)
     assert list(taken) == ["read", "decode", "augment", "batch", "transfer"]
     assert all(len(spent) == 2 for spent in taken.values())

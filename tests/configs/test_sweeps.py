@@ -1,5 +1,6 @@
 """The given sweeps are what they say: the papers' tables, under configs that can run."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -118,9 +119,9 @@ def test_sweep_whose_config_is_missing_names_the_file(tmp_path: Path):
 
 
 def test_every_net_of_imagenets_table_can_run_where_imagenet_is_prepared(tmp_path: Path):
-    for folder in ("train", "val"):
-        (tmp_path / "tree" / folder / "n01440764").mkdir(parents=True)
-        Image.new("RGB", (300, 280)).save(tmp_path / "tree" / folder / "n01440764" / "0.JPEG")
+    for folder, name in itertools.product(("train", "val"), ("n01440764", "n01443537")):
+        (tmp_path / "tree" / folder / name).mkdir(parents=True)
+        Image.new("RGB", (300, 280)).save(tmp_path / "tree" / folder / name / "0.JPEG")
     folder_to_tfds.prepare("imagenet2012", str(tmp_path), str(tmp_path / "tree"))
     runs = planned("imagenet_table2.py")
     assert len(runs) == 4

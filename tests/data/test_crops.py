@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data import crops
+from resnet_jax.data import image_ops
 
 RNG = np.random.default_rng(0)
-FRAMING = crops.Framing(size=24, scales=(28, 50), shorter_side=28)
+CROPS = image_ops.CropConfig(size=24, scales=(28, 50), shorter_side=28)
 SHAPES = [(60, 90), (90, 60), (33, 33), (20, 70), (500, 40)]
 
 
@@ -29,25 +29,28 @@ def resize_and_crop(pixels, shorter: int, size: int, corner) -> np.ndarray:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("flip", [False, True])
 def test_scale_is_resizing_the_shorter_side_and_cropping(shape: tuple[int, int], flip: bool):
-    pixels, draws = picture(*shape), RNG.random(crops.DRAWS)
+    pixels, draws = picture(*shape), RNG.random(image_ops.NUM_UNIFORMS)
     draws[-1] = 0.1 if flip else 0.9
-    crop = crops.scale(*shape, FRAMING, draws)
+    crop = image_ops.scaled_crop(*shape, CROPS, draws)
     corner = lambda across, down: (int(draws[1] * (across + 1)), int(draws[2] * (down + 1)))
     expected = resize_and_crop(pixels, 28 + int(draws[0] * 23), 24, corner)
     expected = expected[:, ::-1] if flip else expected
-    np.testing.assert_allclose(crops.render(pixels, crop, 24), expected, atol=3)
+    np.testing.assert_allclose(image_ops.render(pixels, crop, 24), expected, atol=3)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_centre_is_in_the_middle_of_the_resized_picture(shape: tuple[int, int]):
     pixels = picture(*shape)
-    seen = crops.render(pixels, crops.centre(*shape, FRAMING), 24)
+    seen = image_ops.render(pixels, image_ops.centre_crop(*shape, CROPS), 24)
     expected = resize_and_crop(pixels, 28, 24, lambda across, down: (across // 2, down // 2))
     np.testing.assert_allclose(seen, expected, atol=3)
 
 
 def test_all_scales_and_places_are_drawn():
-    drawn = [crops.scale(100, 150, FRAMING, RNG.random(crops.DRAWS)) for _ in range(4000)]
+    drawn = [
+        image_ops.scaled_crop(100, 150, CROPS, RNG.random(image_ops.NUM_UNIFORMS))
+        for _ in range(4000)
+    ]
     sides = np.array([100 * 24 / crop.width for crop in drawn])
     scales, counts = np.unique(np.round(sides).astype(int), return_counts=True)
     assert scales.tolist() == list(range(28, 51))
@@ -61,7 +64,8 @@ def test_all_scales_and_places_are_drawn():
 
 def test_boxes_have_the_areas_and_aspects_of_inception():
     drawn = [
-        crops.random_resized_crop(300, 400, FRAMING, RNG.random(crops.DRAWS)) for _ in range(4000)
+        image_ops.random_resized_crop(300, 400, CROPS, RNG.random(image_ops.NUM_UNIFORMS))
+        for _ in range(4000)
     ]
     areas = np.array([crop.width * crop.height / 120_000 for crop in drawn])
     aspects = np.array([crop.width / crop.height for crop in drawn])
@@ -78,25 +82,27 @@ def test_boxes_have_the_areas_and_aspects_of_inception():
 
 
 def test_picture_in_which_no_box_fits_is_seen_in_its_centre():
-    crop = crops.random_resized_crop(500, 4, FRAMING, np.full(crops.DRAWS, 0.99))
+    crop = image_ops.random_resized_crop(500, 4, CROPS, np.full(image_ops.NUM_UNIFORMS, 0.99))
     assert (crop.left, crop.top, crop.width, crop.height) == (0, 247, 4, 5)
 
 
 def test_nothing_is_mirrored_where_it_must_not_be():
-    still = FRAMING._replace(flip=False)
-    for kind in crops.AUGMENTATIONS.values():
-        assert not any(kind(60, 90, still, RNG.random(crops.DRAWS)).flip for _ in range(20))
+    still = CROPS._replace(flip=False)
+    for kind in image_ops.AUGMENTATIONS.values():
+        assert not any(
+            kind(60, 90, still, RNG.random(image_ops.NUM_UNIFORMS)).flip for _ in range(20)
+        )
 
 
-@pytest.mark.parametrize("name", crops.AUGMENTATIONS)
+@pytest.mark.parametrize("name", image_ops.AUGMENTATIONS)
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 1), (1, 1000)])
 def test_every_shape_of_picture_gives_a_square(name: str, shape: tuple[int, int]):
     for _ in range(50):
-        crop = crops.AUGMENTATIONS[name](*shape, FRAMING, RNG.random(crops.DRAWS))
-        assert crops.render(np.full((*shape, 3), 77, np.uint8), crop, 24).shape == (24, 24, 3)
+        crop = image_ops.AUGMENTATIONS[name](*shape, CROPS, RNG.random(image_ops.NUM_UNIFORMS))
+        assert image_ops.render(np.full((*shape, 3), 77, np.uint8), crop, 24).shape == (24, 24, 3)
 
 
 def test_decoding_leaves_what_the_largest_scale_needs():
-    assert crops.min_side("scale", FRAMING) == 50
-    assert crops.min_side("centre", FRAMING) == 28
-    assert crops.min_side("random_resized_crop", FRAMING) is None
+    assert image_ops.min_side("scale", CROPS) == 50
+    assert image_ops.min_side("centre", CROPS) == 28
+    assert image_ops.min_side("random_resized_crop", CROPS) is None

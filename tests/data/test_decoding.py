@@ -83,7 +83,7 @@ def test_picture_that_breaks_off_is_whole_or_refused(kind: str, kept: float):
     data = ENCODED[kind]
     try:
         pixels = image_ops.decode(data[: int(kept * len(data))])
-    except image_ops.UnreadablePicture:
+    except image_ops.UnreadableImage:
         return
     assert kind in ("png", "transparent")  # Some checksums end them; the pixels come before.
     np.testing.assert_array_equal(pixels, image_ops.decode(data))
@@ -93,7 +93,7 @@ def test_picture_that_breaks_off_is_whole_or_refused(kind: str, kept: float):
 @pytest.mark.parametrize("min_side", [None, 128])
 def test_photograph_that_lacks_its_end_is_refused(missing: int, min_side: int | None):
     for photograph in sample(10):
-        with pytest.raises(image_ops.UnreadablePicture, match=r"Premature end"):
+        with pytest.raises(image_ops.UnreadableImage, match=r"Premature end"):
             image_ops.decode(photograph.read_bytes()[:-missing], min_side=min_side)
 
 
@@ -108,20 +108,20 @@ def test_photograph_that_lacks_its_end_is_refused(missing: int, min_side: int | 
 def test_damaged_photograph_is_refused(damage):
     for photograph in sample(10):
         data = photograph.read_bytes()
-        with pytest.raises(image_ops.UnreadablePicture):
+        with pytest.raises(image_ops.UnreadableImage):
             image_ops.decode(damage(data, len(data) // 2))
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\xff\xd8\xff", b"<html></html>"])
 def test_what_is_no_picture_is_refused_in_words(data: bytes):
-    with pytest.raises(image_ops.UnreadablePicture, match=r"\w") as caught:
+    with pytest.raises(image_ops.UnreadableImage, match=r"\w") as caught:
         image_ops.decode(data)
     assert "0x" not in str(caught.value)
 
 
 def test_more_than_eight_bits_are_refused():
     deep = encode("PNG", "I;16", np.full((8, 8), 60_000, np.uint16))
-    with pytest.raises(image_ops.UnreadablePicture, match="more than 8 bits"):
+    with pytest.raises(image_ops.UnreadableImage, match="more than 8 bits"):
         image_ops.decode(deep)
 
 
@@ -129,5 +129,5 @@ def test_absurd_size_is_refused_before_memory_is_taken():
     data = bytearray(ENCODED["jpeg"])
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = b"\xff\xdc\xff\xdc"  # 65500 × 65500
-    with pytest.raises(image_ops.UnreadablePicture, match="65500×65500"):
+    with pytest.raises(image_ops.UnreadableImage, match="65500×65500"):
         image_ops.decode(bytes(data))

@@ -1,4 +1,4 @@
-"""What `sources.load` promises about folders of pictures."""
+"""What `datasets.load` promises about folders of pictures."""
 
 import os
 from pathlib import Path
@@ -60,17 +60,19 @@ def test_shorter_side_is_resized_and_the_centre_cropped(tmp_path: Path):
     picture = np.zeros((40, 80, 3), np.uint8)
     picture[:, 20:60] = 200
     (tmp_path / "train" / "a").mkdir(parents=True)
+    make_picture(tmp_path / "train" / "b" / "0.png", (0, 0, 0))
     Image.fromarray(picture).save(tmp_path / "train" / "a" / "wide.png")
     train = datasets.load("image_folder", "train", data_dir=str(tmp_path), image_size=20)
-    assert (train.images[0, :, 1:-1] == 200).all()
+    assert (train.images[train.labels == 0, :, 1:-1] == 200).all()
 
 
 def test_picture_of_the_wanted_size_is_unchanged(tmp_path: Path):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     (tmp_path / "train" / "a").mkdir(parents=True)
+    make_picture(tmp_path / "train" / "b" / "0.png", (0, 0, 0))
     Image.fromarray(pixels).save(tmp_path / "train" / "a" / "noise.png")
     train = datasets.load("image_folder", "train", data_dir=str(tmp_path), image_size=32)
-    np.testing.assert_array_equal(train.images[0], pixels)
+    np.testing.assert_array_equal(train.images[train.labels == 0], [pixels])
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,7 @@ def test_picture_of_the_wanted_size_is_unchanged(tmp_path: Path):
 def test_other_modes_and_formats_become_rgb(mode: str, suffix: str, tmp_path: Path):
     folder = tmp_path / "train" / "a"
     folder.mkdir(parents=True)
+    make_picture(tmp_path / "train" / "b" / "0.png", (255, 255, 255))
     Image.new("RGB", (9, 9), (255, 255, 255)).convert(mode).save(folder / f"x{suffix}")
     train = datasets.load("image_folder", "train", data_dir=str(tmp_path), image_size=3)
     assert (train.images >= 250).all()
@@ -145,7 +148,8 @@ def test_empty_trees_are_refused(tmp_path: Path):
     (tmp_path / "train").mkdir()
     assert "no class folders" in refused(tmp_path)
     (tmp_path / "train" / "cat").mkdir()
-    assert "cat: no pictures" in refused(tmp_path)
+    (tmp_path / "train" / "dog").mkdir()
+    assert "cat: no images" in refused(tmp_path)
 
 
 def test_folder_name_that_is_not_utf8_is_refused(tree: Path):

@@ -14,19 +14,16 @@ from photographs import sample
 from PIL import Image
 
 from resnet_jax.data import (
-    augment,
-    crops,
+    datasets,
     device_dataset,
     folder_to_tfds,
     image_ops,
-    pictures,
-    records,
     streaming,
 )
 from resnet_jax.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
-FRAMING = crops.Framing(size=16, scales=(18, 30), shorter_side=18)
+CROPS = image_ops.CropConfig(size=16, scales=(18, 30), shorter_side=18)
 NUM = 22
 
 
@@ -52,13 +49,13 @@ def receiver(deviation: float = 0.0) -> streaming.Receiver:
 
 
 def stream(data_dir: str, rows=None, workers: int = 0, **options) -> streaming.Stream:
-    settings = {"augmentation": "scale", "framing": FRAMING} | options
+    settings = {"augmentation": "scale", "crops": CROPS} | options
     rows = np.arange(8) if rows is None else rows
-    opened = records.open("colours", "train", data_dir)
+    opened = datasets.open_records("colours", "train", data_dir)
     return streaming.Stream(opened, receiver(), rows=rows, num_workers=workers, **settings)
 
 
-def batches(of: streaming.Stream, steps, seed: int = 3) -> list[pictures.Batch]:
+def batches(of: streaming.Stream, steps, seed: int = 3) -> list[streaming.Batch]:
     return [of.inputs(seed, step, step + 1, 8, after=None) for step in steps]
 
 
@@ -86,7 +83,7 @@ def test_every_picture_is_seen_once_an_epoch_in_the_order_of_resident_data(data_
     seen = np.concatenate([which(images) for images, _ in batches(stream(data_dir), range(11))])
     for epoch in seen.reshape(-1, NUM):
         assert sorted(epoch) == list(range(NUM))
-    opened = records.open("colours", "train", data_dir)
+    opened = datasets.open_records("colours", "train", data_dir)
     order = [device_dataset.batch_indices(3, step, 8, NUM) for step in range(11)]
     assert seen.tolist() == [int(opened[int(i)].name[:2]) for i in np.concatenate(order)]
 
@@ -115,16 +112,16 @@ def test_processes_share_a_batch_and_fill_only_their_rows(data_dir: str):
 
 
 def test_picture_is_cropped_anew_in_each_epoch_and_for_each_seed(data_dir: str):
-    opened = records.open("colours", "train", data_dir)
+    opened = datasets.open_records("colours", "train", data_dir)
     index = next(i for i in range(NUM) if opened[i].name == "07.png")
 
     def crop(seed: int, place: int) -> bytes:
-        order = pictures.Order(np.array([index]), np.array([place]))
-        one = pictures.Batches(
+        order = streaming.BatchIndices(np.array([index]), np.array([place]))
+        one = streaming.Batches(
             opened,
             lambda step: order,
             augmentation="scale",
-            framing=FRAMING,
+            crops=CROPS,
             seed=seed,
             rows=np.arange(1),
             length=1,
@@ -138,14 +135,14 @@ def test_picture_is_cropped_anew_in_each_epoch_and_for_each_seed(data_dir: str):
 
 def test_evaluation_sees_the_centre_of_every_picture_once(data_dir: str):
     seen, found = [], stream(data_dir)
-    opened = records.open("colours", "train", data_dir)
+    opened = datasets.open_records("colours", "train", data_dir)
     for (images, labels), mask in found.evaluation_inputs(8):
         assert len(images) == len(labels) == len(mask) == 8
         for image, label in zip(images[mask], labels[mask], strict=True):
             record = opened[len(seen)]
             picture = image_ops.decode(record.encoded)
-            crop = crops.centre(*picture.shape[:2], FRAMING)
-            np.testing.assert_array_equal(image, crops.render(picture, crop, 16))
+            crop = image_ops.centre_crop(*picture.shape[:2], CROPS)
+            np.testing.assert_array_equal(image, image_ops.render(picture, crop, 16))
             assert label == record.label
             seen.append(label)
     assert len(seen) == NUM
@@ -161,23 +158,24 @@ def test_evaluation_in_the_middle_of_training_leaves_its_order_alone(data_dir: s
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_picture_is_named_also_by_a_worker(tmp_path: Path, monkeypatch, workers: int):
     for i in range(4):
-        folder = tmp_path / "tree" / "train" / "class"
+        folder = tmp_path / "tree" / "train" / f"class{i // 3}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (30, 30)).save(folder / f"{i}.jpg")
-    (folder / "2.jpg").write_bytes((folder / "2.jpg").read_bytes()[:-20])
+    broken = tmp_path / "tree" / "train" / "class0" / "2.jpg"
+    broken.write_bytes(broken.read_bytes()[:-20])
     monkeypatch.setattr(image_ops, "decode", lambda data: None)  # Else it were found already.
     folder_to_tfds.prepare("broken", str(tmp_path), str(tmp_path / "tree"))
     monkeypatch.undo()
-    opened = records.open("broken", "train", str(tmp_path))
+    opened = datasets.open_records("broken", "train", str(tmp_path))
     data = streaming.Stream(
         opened,
         receiver(),
         augmentation="scale",
-        framing=FRAMING,
+        crops=CROPS,
         rows=np.arange(4),
         num_workers=workers,
     )
-    with pytest.raises(InputError, match=r"^dataset: 2\.jpg: unreadable picture \(Premature end"):
+    with pytest.raises(InputError, match=r"^dataset: 2\.jpg: unreadable image \(Premature end"):
         data.inputs(0, 0, 1, 4, after=None)
 
 
@@ -196,9 +194,9 @@ def test_devices_see_normalised_floats_with_noise_in_training_alone(data_dir: st
 
 
 def test_noise_varies_as_the_colours_do():
-    noise = np.asarray(augment.pca_lighting(jax.random.key(0), 20_000, 0.1))[:, 0, 0]
-    vectors = np.array(augment.COLOR_VECTORS)
-    wanted = vectors @ np.diag((0.1 * np.array(augment.COLOR_VALUES)) ** 2) @ vectors.T
+    noise = np.asarray(device_dataset.pca_lighting(jax.random.key(0), 20_000, 0.1))[:, 0, 0]
+    vectors = np.array(device_dataset.COLOR_VECTORS)
+    wanted = vectors @ np.diag((0.1 * np.array(device_dataset.COLOR_VALUES)) ** 2) @ vectors.T
     np.testing.assert_allclose(np.cov(noise.T), wanted, atol=0.03 * wanted.max())
     np.testing.assert_allclose(noise.mean(0), 0, atol=1e-3)
 
@@ -206,26 +204,26 @@ def test_noise_varies_as_the_colours_do():
 def test_constants_of_the_noise_are_those_of_photographs():
     pixels = [image_ops.decode(path.read_bytes())[::8, ::8].reshape(-1, 3) for path in sample()]
     _, vectors = np.linalg.eigh(np.cov(np.concatenate(pixels).T / 255))
-    constants = np.array(augment.COLOR_VECTORS)
+    constants = np.array(device_dataset.COLOR_VECTORS)
     np.testing.assert_allclose(constants.T @ constants, np.eye(3), atol=1e-3)
     for found, constant in zip(vectors.T[::-1], constants.T, strict=True):
         assert abs(found @ constant) > 0.98
 
 
 def test_statistics_are_of_the_centres(data_dir: str):
-    opened = records.open("colours", "train", data_dir)
+    opened = datasets.open_records("colours", "train", data_dir)
     centres = np.concatenate(
         [images[mask] for (images, _), mask in stream(data_dir).evaluation_inputs(8)]
     )
-    mean, std = streaming.normalization(opened, FRAMING, "channel", "channel")
+    mean, std = streaming.normalization(opened, CROPS, "channel", "channel")
     np.testing.assert_allclose(mean[0, 0], centres.mean((0, 1, 2)) / 255, atol=1e-6)
     np.testing.assert_allclose(std, centres.std((0, 1, 2)) / 255, atol=1e-6)
     with pytest.raises(InputError, match=r"mean='pixel': allowed are channel, none, imagenet"):
-        streaming.normalization(opened, FRAMING, "pixel", "none")
+        streaming.normalization(opened, CROPS, "pixel", "none")
 
 
 def test_draws_are_the_same_on_every_machine():
-    drawn = pictures.draws(0, 12345)
+    drawn = image_ops.crop_uniforms(0, 12345)
     assert drawn.min() >= 0
     assert drawn.max() < 1
     wanted = [0.9897093100684645, 0.6432689120928675, 0.6280693462696633]

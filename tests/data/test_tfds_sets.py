@@ -1,4 +1,4 @@
-"""What `sources.load` promises about TFDS sets of any name."""
+"""What `datasets.load` promises about TFDS sets of any name."""
 
 import io
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_images_of_any_size_are_fitted_to_squares_or_refused(tmp_path: Path):
 def test_unreadable_picture_of_any_size_is_named(tmp_path: Path):
     image = tfds.features.Image(shape=(None, None, 3))
     prepare_tfds_set(tmp_path, size_in_bytes=45, image=image)
-    with pytest.raises(InputError, match="toy: record 0: unreadable picture"):
+    with pytest.raises(InputError, match="toy: record 0: unreadable image"):
         datasets.load("toy", "train", data_dir=str(tmp_path), image_size=2)
 
 

@@ -76,14 +76,14 @@ def test_views_do_not_depend_on_the_batch(run):
     whole = inference.evaluate(run, "test", view="multi-scale")
     net = inference.load(run)
     net.config.batch_size = 1
-    from resnet_jax.data import photographs
-    from resnet_jax.data.test_crops import VIEWS, cut
+    from resnet_jax.data import datasets
+    from resnet_jax.data.image_ops import TEST_CROPS, cut
 
-    pictures = photographs.open(
+    pictures = datasets.open_images(
         "image_folder", "test", data_dir=net.config.dataset.data_dir, image_size=SIZE
     )
-    decoded = [photographs.decode(pictures[i]) for i in range(len(pictures))]
-    crops = [cut(picture, VIEWS["multi-scale"], SIZE) for picture in decoded]
+    decoded = [pictures[i].decode() for i in range(len(pictures))]
+    crops = [cut(picture, TEST_CROPS["multi-scale"], SIZE) for picture in decoded]
     np.testing.assert_allclose(whole.logits, net.scorer()(crops), rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(whole.labels, [pictures[i].label for i in range(len(pictures))])
 
@@ -159,7 +159,7 @@ def test_broken_picture_is_named(run, run_command, tmp_path):
         "evaluate", f"--workdir={run}", "--test_crops=centre", f"--data_dir={tmp_path / 'pictures'}"
     )
     assert (done.code, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "test/green/25x25.png: unreadable picture" in done.stderr
+    assert "test/green/25x25.png: unreadable image" in done.stderr
 
 
 @pytest.mark.parametrize("view", [[], ["--test_crops=centre"]])

@@ -98,7 +98,7 @@ def test_broken_and_missing_files_get_a_line_each_and_the_others_are_done(
     done = run_command("predict", f"--workdir={run}", "--json", *map(str, [broken, files[0]]))
     first, second = map(json.loads, done.stdout.splitlines())
     assert (done.code, done.stderr) == (2, "")
-    assert "unreadable picture" in first["error"]
+    assert "unreadable image" in first["error"]
     assert second["classes"][0]["class"] == "green"
 
 

@@ -62,7 +62,7 @@ def test_too_small_set_is_not_prepared(prepared: Path, tmp_path: Path):
     tree, data_dir = prepared.parent / "tree", tmp_path / "other"
     done = prepare_data("--dataset=cifar10", f"--source={tree}", f"--data_dir={data_dir}")
     assert done.returncode == 2
-    assert "10 pictures, cifar10 has 50000 in this split" in done.stderr
+    assert "10 images, cifar10 has 50000 in this split" in done.stderr
     assert not (data_dir / "cifar10" / "3.0.2").exists()
 
 

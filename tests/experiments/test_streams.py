@@ -88,7 +88,10 @@ def test_stopped_stream_continues_in_mid_epoch_with_the_same_bits(
 def test_broken_picture_ends_a_run_with_its_name_in_one_line(
     run_command, data_dir: Path, tmp_path: Path, monkeypatch
 ):
-    (tmp_path / "tree" / "train" / "cat").mkdir(parents=True)
+    for name in ("cat", "dog"):
+        (tmp_path / "tree" / "train" / name).mkdir(parents=True)
+    whole = (data_dir / "tree" / "train" / "dog" / "dog0.jpg").read_bytes()
+    (tmp_path / "tree" / "train" / "dog" / "dog0.jpg").write_bytes(whole)
     broken = (data_dir / "tree" / "train" / "cat" / "cat0.jpg").read_bytes()[:-20]
     (tmp_path / "tree" / "train" / "cat" / "cut.jpg").write_bytes(broken)
     monkeypatch.setattr("resnet_jax.data.image_ops.decode", lambda data: None)
@@ -96,7 +99,7 @@ def test_broken_picture_ends_a_run_with_its_name_in_one_line(
     done = run_command("train", *flags(tmp_path, tmp_path / "run", dataset__test="train"))
     assert done.code == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert line == "error: dataset: cut.jpg: unreadable picture (Premature end of JPEG file)"
+    assert line == "error: dataset: cut.jpg: unreadable image (Premature end of JPEG file)"
     assert not (tmp_path / "run" / "error.txt").exists()
 
 

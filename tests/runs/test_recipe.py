@@ -53,7 +53,7 @@ def test_every_check_is_made_without_jax():
 
 
 def test_lists_of_what_may_be_chosen_are_those_of_the_implementations():
-    from resnet_jax.data import crops, device_dataset
+    from resnet_jax.data import device_dataset, image_ops
     from resnet_jax.models import resnet
     from resnet_jax.runtime import parallel
     from resnet_jax.training import step
@@ -64,7 +64,7 @@ def test_lists_of_what_may_be_chosen_are_those_of_the_implementations():
         (recipe.MEANS, device_dataset.MEANS),
         (recipe.COLOR_MEANS, device_dataset.COLOR_MEANS),
         (recipe.STDS, device_dataset.STDS),
-        (recipe.AUGMENTATIONS, crops.AUGMENTATIONS),
+        (recipe.AUGMENTATIONS, image_ops.AUGMENTATIONS),
     ):
         assert set(listed) == set(implemented)
     for mask in recipe.WEIGHT_DECAY_MASKS:

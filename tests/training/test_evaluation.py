@@ -21,7 +21,7 @@ def _evaluation(batch_size: int, num_devices: int):
     variables = MODEL.lazy_init(
         jax.random.key(0), jax.ShapeDtypeStruct((1, 8, 8, 3), "float32"), train=False
     )
-    data = device_dataset.Resident(
+    data = device_dataset.DeviceDataset(
         IMAGES, LABELS, device_dataset.normalization(IMAGES, "pixel", "channel")
     )
     mesh = parallel.make_mesh(batch_size, 1, num_devices)

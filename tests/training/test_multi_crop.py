@@ -11,7 +11,7 @@ from PIL import Image
 
 from resnet_jax.data import image_ops
 from resnet_jax.data.device_dataset import Normalization
-from resnet_jax.data.test_crops import VIEWS, cut
+from resnet_jax.data.image_ops import TEST_CROPS, cut
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 from resnet_jax.models.batch_norm_recalibration import with_statistics_of
@@ -82,11 +82,11 @@ def slowly(model, variables, encoded: bytes, view: str, size: int) -> np.ndarray
     return np.mean(seen, axis=0)
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", TEST_CROPS)
 def test_scores_are_those_of_a_slow_loop_on_ten_photographs(view):
     size, encoded = 32, photographs(10)
     model, variables = net("resnet-8", size)
-    crops = [cut(image_ops.decode(data), VIEWS[view], size) for data in encoded]
+    crops = [cut(image_ops.decode(data), TEST_CROPS[view], size) for data in encoded]
     scores = np.exp(scorer(model, variables, size)(crops))
     expected = [slowly(model, variables, data, view, size) for data in encoded]
     np.testing.assert_allclose(scores, expected, rtol=2e-3, atol=1e-5)
@@ -102,12 +102,12 @@ def test_unlikely_classes_keep_their_probabilities():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", TEST_CROPS)
 @pytest.mark.parametrize("name", ["resnet-18", "preact-resnet-50"])
 def test_imagenet_net_scores_as_in_a_slow_loop_on_ten_photographs(name, view):
     size, encoded = 224, photographs(10)
     model, variables = net(name, size)
-    crops = [cut(image_ops.decode(data), VIEWS[view], size) for data in encoded]
+    crops = [cut(image_ops.decode(data), TEST_CROPS[view], size) for data in encoded]
     scores = np.exp(scorer(model, variables, size)(crops))
     expected = [slowly(model, variables, data, view, size) for data in encoded]
     np.testing.assert_allclose(scores, expected, rtol=2e-3, atol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 from photographs import sample
 from PIL import Image
 
-from resnet_jax.data import folder_to_tfds, records
+from resnet_jax.data import datasets, folder_to_tfds
 from resnet_jax.errors import InputError
 
 
@@ -36,7 +36,7 @@ def tree(tmp_path: Path) -> Path:
 def test_converted_tree_keeps_every_byte_name_and_class(tree: Path, tmp_path: Path):
     folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
     for split, folder in (("train", "train"), ("validation", "val")):
-        opened = records.open("pets", split, str(tmp_path))
+        opened = datasets.open_records("pets", split, str(tmp_path))
         assert opened.class_names == ("cat", "dog")
         found = {}
         for i in range(len(opened)):
@@ -65,23 +65,23 @@ def test_converted_photographs_are_a_genuine_tfds_set(tmp_path: Path):
 
 def test_splits_are_those_of_tfds(tree: Path, tmp_path: Path):
     folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
-    whole = records.open("pets", "train", str(tmp_path))
-    part = records.open("pets", "train[3:6]", str(tmp_path))
+    whole = datasets.open_records("pets", "train", str(tmp_path))
+    part = datasets.open_records("pets", "train[3:6]", str(tmp_path))
     assert [part[i] for i in range(3)] == [whole[i] for i in range(3, 6)]
-    assert len(records.open("pets", "train+validation", str(tmp_path))) == 14
+    assert len(datasets.open_records("pets", "train+validation", str(tmp_path))) == 14
     with pytest.raises(InputError, match=r"Unknown split.*train \(10\), validation \(4\)"):
-        records.open("pets", "test", str(tmp_path))
+        datasets.open_records("pets", "test", str(tmp_path))
 
 
 def test_slices_hold_all_classes(tree: Path, tmp_path: Path):
     folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
-    part = records.open("pets", "train[:50%]", str(tmp_path))
+    part = datasets.open_records("pets", "train[:50%]", str(tmp_path))
     assert {part[i].label for i in range(len(part))} == {0, 1}
 
 
 def test_worker_process_can_have_the_records(tree: Path, tmp_path: Path):
     folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
-    opened = records.open("pets", "train", str(tmp_path))
+    opened = datasets.open_records("pets", "train", str(tmp_path))
     first = opened[0]
     sent = pickle.dumps(opened)
     assert len(sent) < 10_000
@@ -92,7 +92,7 @@ def test_record_of_a_set_without_file_names_is_named_by_its_place(tmp_path: Path
     from test_tfds_sets import prepare_tfds_set
 
     prepare_tfds_set(tmp_path)
-    opened = records.open("toy", "train", str(tmp_path))
+    opened = datasets.open_records("toy", "train", str(tmp_path))
     assert opened[4].name == "train[4]"
     assert Image.open(io.BytesIO(opened[4].encoded)).size == (5, 4)
 
@@ -108,7 +108,7 @@ def refused(tree: Path, tmp_path: Path, name: str = "pets") -> str:
 def test_broken_picture_is_found_before_training(tree: Path, tmp_path: Path):
     broken = tree / "train" / "dog" / "dog1.jpg"
     broken.write_bytes(broken.read_bytes()[:-50])
-    assert f"{broken}: unreadable picture" in refused(tree, tmp_path)
+    assert f"{broken}: unreadable image" in refused(tree, tmp_path)
 
 
 def test_class_that_is_not_trained_is_refused(tree: Path, tmp_path: Path):
@@ -127,4 +127,4 @@ def test_lost_file_is_named(tree: Path, tmp_path: Path):
     (lost,) = (tmp_path / "pets" / "1.0.0").glob("*train*record*")
     lost.unlink()
     with pytest.raises(InputError, match=f"{lost.name}: missing"):
-        records.open("pets", "train", str(tmp_path))
+        datasets.open_records("pets", "train", str(tmp_path))

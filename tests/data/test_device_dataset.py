@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from resnet_jax.data import augment, device_dataset
+from resnet_jax.data import device_dataset
 from resnet_jax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -13,16 +13,18 @@ LABELS = np.arange(11, dtype=np.int32)
 
 
 def make(mean="none", std="none"):
-    return device_dataset.Resident(IMAGES, LABELS, device_dataset.normalization(IMAGES, mean, std))
+    return device_dataset.DeviceDataset(
+        IMAGES, LABELS, device_dataset.normalization(IMAGES, mean, std)
+    )
 
 
 def take(data, indices, windows=None):
     indices = np.asarray(indices)
-    return device_dataset.take(data, indices, windows or augment.whole(len(indices)))
+    return device_dataset.take(data, indices, windows or device_dataset.whole(len(indices)))
 
 
 def windows(top, left, flip):
-    return augment.Windows(*(np.array([value]) for value in (top, left, flip)))
+    return device_dataset.Windows(*(np.array([value]) for value in (top, left, flip)))
 
 
 @pytest.mark.parametrize("batch_size", [3, 11, 25])
@@ -107,7 +109,7 @@ def test_evaluation_covers_every_example_exactly_once(batch_size):
 
 
 def test_crops_reach_every_offset_and_flips_half_of_the_images():
-    drawn = augment.crop_and_flip(jax.random.key(0), 2000, padding=2, flip=True)
+    drawn = device_dataset.crop_and_flip(jax.random.key(0), 2000, padding=2, flip=True)
     for corner in (drawn.top, drawn.left):
         offsets, counts = np.unique(corner, return_counts=True)
         assert offsets.tolist() == [-2, -1, 0, 1, 2]
@@ -116,7 +118,7 @@ def test_crops_reach_every_offset_and_flips_half_of_the_images():
 
 
 def test_images_without_augmentation_are_not_flipped_or_moved():
-    drawn = augment.crop_and_flip(jax.random.key(0), 100, padding=0, flip=False)
+    drawn = device_dataset.crop_and_flip(jax.random.key(0), 100, padding=0, flip=False)
     assert not drawn.top.any()
     assert not drawn.left.any()
     assert not drawn.flip.any()

@@ -1,4 +1,4 @@
-"""What `sources.load` and `sources.check` promise about digits, slices and names."""
+"""What `datasets.load` and `datasets.check` promise about digits, slices and names."""
 
 import subprocess
 import sys
@@ -28,9 +28,9 @@ def test_digits_are_grey_bytes_with_every_fifth_in_test():
 
 
 def test_digits_equal_sklearns_rescaled():
-    from sklearn import datasets
+    from sklearn import datasets as sklearn_datasets
 
-    expected = datasets.load_digits()
+    expected = sklearn_datasets.load_digits()
     test = datasets.load("digits", "test")
     np.testing.assert_array_equal(test.labels, expected.target[4::5])
     np.testing.assert_allclose(test.images[..., 0] * (16 / 255), expected.images[4::5], atol=0.04)
@@ -110,7 +110,7 @@ def test_all_names_are_accepted_but_a_folder_that_is_not_given(tmp_path: Path):
 
 
 def refusal(name: str, splits: list[str], asked: dict) -> str:
-    """Why `sources.check` will not have it; nothing where it will."""
+    """Why `datasets.check` will not have it; nothing where it will."""
     try:
         datasets.check(name, splits, **asked)
     except InputError as error:
@@ -121,8 +121,8 @@ def refusal(name: str, splits: list[str], asked: dict) -> str:
 def test_check_imports_neither_jax_nor_tensorflow(tmp_path: Path):
     program = (
         "import sys\n"
-        "from resnet_jax.data import sources\n"
-        f"sources.check('cifar10', ['train'], data_dir={str(tmp_path)!r}, image_size=None)\n"
+        "from resnet_jax.data import datasets\n"
+        f"datasets.check('cifar10', ['train'], data_dir={str(tmp_path)!r}, image_size=None)\n"
         "assert not {'jax', 'tensorflow', 'sklearn'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True)

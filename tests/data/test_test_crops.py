@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data.test_crops import VIEWS, centre_of, cut, scale
+from resnet_jax.data.image_ops import TEST_CROPS, cut, resize
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
 
@@ -15,12 +15,12 @@ def resized(width: int, height: int) -> np.ndarray:
 
 
 def test_centre_is_224_of_a_shorter_side_of_256():
-    (crop,) = cut(PICTURE, VIEWS["centre"], 224)
+    (crop,) = cut(PICTURE, TEST_CROPS["centre"], 224)
     np.testing.assert_array_equal(crop, resized(341, 256)[16:240, 58:282])
 
 
 def test_ten_crops_are_corners_and_centre_and_their_mirror_images():
-    crops = cut(PICTURE, VIEWS["10-crop"], 224)
+    crops = cut(PICTURE, TEST_CROPS["10-crop"], 224)
     whole = resized(341, 256)
     expected = [
         whole[16:240, 58:282], whole[:224, :224], whole[:224, -224:], whole[-224:, :224],
@@ -33,7 +33,7 @@ def test_ten_crops_are_corners_and_centre_and_their_mirror_images():
 
 
 def test_multi_scale_sees_whole_pictures_of_five_sizes_each_from_the_original():
-    crops = cut(PICTURE, VIEWS["multi-scale"], 224)
+    crops = cut(PICTURE, TEST_CROPS["multi-scale"], 224)
     assert [crop.shape[:2] for crop in crops[:5]] == [
         (224, 299), (256, 341), (384, 512), (480, 640), (640, 853),
     ]  # fmt: skip
@@ -42,13 +42,13 @@ def test_multi_scale_sees_whole_pictures_of_five_sizes_each_from_the_original():
 
 
 def test_single_320_is_the_middle_of_a_shorter_side_of_320():
-    (crop,) = cut(PICTURE, VIEWS["single-320"], 224)
+    (crop,) = cut(PICTURE, TEST_CROPS["single-320"], 224)
     np.testing.assert_array_equal(crop, resized(427, 320)[:, 53:373])
 
 
 def test_sizes_are_in_proportion_for_nets_trained_on_others():
-    assert cut(PICTURE, VIEWS["centre"], 112)[0].shape == (112, 112, 3)
-    assert [c.shape[0] for c in cut(PICTURE, VIEWS["multi-scale"], 56)[:5]] == [
+    assert cut(PICTURE, TEST_CROPS["centre"], 112)[0].shape == (112, 112, 3)
+    assert [c.shape[0] for c in cut(PICTURE, TEST_CROPS["multi-scale"], 56)[:5]] == [
         56, 64, 96, 120, 160,
     ]  # fmt: skip
 
@@ -56,16 +56,9 @@ def test_sizes_are_in_proportion_for_nets_trained_on_others():
 @pytest.mark.parametrize("shape", [(3, 500), (500, 3), (7, 7), (33, 32)])
 def test_every_shape_has_every_view(shape):
     picture = np.zeros((*shape, 3), np.uint8)
-    for view in VIEWS.values():
+    for view in TEST_CROPS.values():
         assert all(min(crop.shape[:2]) >= 32 for crop in cut(picture, view, 32))
 
 
 def test_grey_pictures_stay_grey():
-    assert scale(PICTURE[..., :1], 30).shape == (30, 40, 1)
-
-
-def test_square_is_that_of_image_folders():
-    from resnet_jax.data import image_folder
-
-    expected = np.asarray(image_folder.fit_square(Image.fromarray(PICTURE), 32))
-    np.testing.assert_array_equal(centre_of(PICTURE, 32, 32), expected)
+    assert resize(PICTURE[..., :1], 30).shape == (30, 40, 1)

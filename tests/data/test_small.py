@@ -101,7 +101,7 @@ def test_second_preparation_changes_nothing(tmp_path: Path):
     write_cifar10(tmp_path / "source")
     first = small.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "source"))
     before = {path: path.stat().st_mtime_ns for path in Path(first.data_dir).iterdir()}
-    second = small.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "gone"))
+    second = small.prepare("cifar10", str(tmp_path / "tfds"))
     assert second.data_dir == first.data_dir
     assert before == {path: path.stat().st_mtime_ns for path in Path(first.data_dir).iterdir()}
 
@@ -165,7 +165,7 @@ def test_missing_class_is_named(cifar_tree: Path, tmp_path: Path):
 
 def test_missing_picture_is_counted(cifar_tree: Path, tmp_path: Path):
     (cifar_tree / "train" / "cat" / "1.png").unlink()
-    assert "train: 19 pictures, cifar10 has 20" in refused("cifar10", cifar_tree, tmp_path)
+    assert "train: 19 images, cifar10 has 20" in refused("cifar10", cifar_tree, tmp_path)
 
 
 # --- when things go wrong
@@ -233,10 +233,10 @@ def test_preparing_and_loading_never_import_tensorflow(tmp_path: Path):
     write_idx(tmp_path / "source")
     program = (
         "import sys\n"
-        "from resnet_jax.data import builders, originals, sources\n"
-        f"originals.NUM_EXAMPLES['mnist'] = {SIZES['mnist']}\n"
-        f"builders.prepare('mnist', {str(tmp_path)!r}, {str(tmp_path / 'source')!r})\n"
-        f"sources.load('mnist', 'all', data_dir={str(tmp_path)!r})\n"
+        "from resnet_jax.data import datasets, raw_readers, small\n"
+        f"raw_readers.NUM_EXAMPLES['mnist'] = {SIZES['mnist']}\n"
+        f"small.prepare('mnist', {str(tmp_path)!r}, {str(tmp_path / 'source')!r})\n"
+        f"datasets.load('mnist', 'all', data_dir={str(tmp_path)!r})\n"
         "assert not {'tensorflow', 'jax'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True)
