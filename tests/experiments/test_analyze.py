@@ -16,6 +16,7 @@ from configs import digits
 from resnet_jax import errors, runs, studies
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import write_report
+from resnet_jax.runs import Recipe
 from resnet_jax.studies.study import STUDIES, study
 from resnet_jax.training import run
 
@@ -43,7 +44,7 @@ def sweep(tmp_path_factory):
     """A folder with two runs: plain-5 and resnet-5."""
     folder = tmp_path_factory.mktemp("sweep")
     for name in ("plain", "resnet"):
-        run.train(digits.get_config(TINY.format(name)), folder / name)
+        run.train(Recipe.from_config(digits.get_config(TINY.format(name))), folder / name)
     return folder
 
 
@@ -133,7 +134,9 @@ def test_lengths_are_compared_within_one_net_not_one_name(steps, tmp_path, monke
     for activation in ("relu", "tanh"):
         for length in steps:
             fields = f"plain-20,num_steps={length},model.activation={activation}"
-            finished(tmp_path / f"{activation}-{length}", digits.get_config(fields))
+            finished(
+                tmp_path / f"{activation}-{length}", Recipe.from_config(digits.get_config(fields))
+            )
     workdirs = [str(path) for path in tmp_path.iterdir()]
     _, finding = study("iterations", workdirs, output=str(tmp_path), settings=["times=3"])
     assert sorted(trained) == ([] if len(steps) == 2 else ["relu-10-3x", "tanh-10-3x"])

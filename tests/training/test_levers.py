@@ -20,12 +20,15 @@ from resnet_jax.runtime import cpu, setup
 TEN_STEPS = """
 import json, jax
 from configs import cifar10
-from experiments import experiment
+from resnet_jax.runs import Recipe
+from resnet_jax.runtime import setup
+from resnet_jax.training import trainer
+setup.prepare(onednn={onednn})
 config = cifar10.get_config("resnet-20,batch_size=16,model.bn_group_size=8,model.width=4")
 config.schedule.learning_rate = 0.01
 config.num_devices, config.onednn = 1, {onednn}
 config.remat, config.scan_blocks = {remat!r}, {scan_blocks}
-subject = experiment.with_random_data(config, (16, 16, 3), 10, 64)
+subject = trainer.with_random_data(Recipe.from_config(config), (16, 16, 3), 10, 64)
 state, advance, losses = subject.initial_state(), subject.make_run_steps(), []
 for step in range(10):
     before = float(state.window.loss)
