@@ -86,10 +86,10 @@ def test_run_leaves_the_files_of_the_contract(finished):
         assert run.summary[key] is not None, key
 
 
-def test_first_line_says_what_is_trained_on_what_and_where(tmp_path, capsys):
+def test_line_before_the_first_step_says_what_is_trained_on_what_and_where(tmp_path, capsys):
     train.train(tiny(num_devices=1), tmp_path)
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first == (
+    before, _ = capsys.readouterr().out.split("\nstep", 1)
+    assert before.splitlines()[-1] == (
         "resnet-8 (4,934 parameters) on digits: 200 train, 50 test images of 8×8×1, 10 classes; "
         "1 x cpu; compiling"
     )
