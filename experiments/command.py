@@ -4,26 +4,20 @@ import difflib
 import itertools
 import re
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from resnet_jax.errors import InputError, storage_failure
+from resnet_jax.errors import (
+    WRONG_INPUT,
+    InputError,
+    missing_in_file,
+    mistake_in_file,
+    storage_failure,
+)
 from resnet_jax.runs.arguments import check_field
-
-# Exit codes, beside 0 and Python's 1 for a bug.
-WRONG_INPUT = 2
-STOPPED = 75  # Asked to stop and saved: the same command goes on. (EX_TEMPFAIL of sysexits.h.)
-
-# Users' Python files, by what they define.
-_FILES = {
-    "get_config": "a run's config, for experiments.train",
-    "get_sweep": "a sweep, for experiments.sweep",
-}
 
 
 def run(
@@ -129,20 +123,6 @@ def _wrong_field(argv: list[str]) -> str | None:
     except (AttributeError, KeyError, TypeError, ValueError):
         return None  # The file itself is wrong.
     return None
-
-
-def mistake_in_file(error: Exception) -> str:
-    """Where in a user's Python file an error was raised, and what it says."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}, line {error.lineno}: {error.msg}"
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{last.filename}, line {last.lineno}: {type(error).__name__}: {error}"
-
-
-def missing_in_file(module: ModuleType, path: str, name: str) -> str:
-    """What to say of a user's Python file that does not define a name; is it of the other kind?"""
-    kinds = [kind for found, kind in _FILES.items() if name in _FILES and hasattr(module, found)]
-    return f"{path}: has no {name}" + (f"; it is {kinds[0]}" if kinds else "")
 
 
 def _names(folder: Path) -> list[str]:

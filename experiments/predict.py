@@ -19,7 +19,7 @@ from absl import flags
 
 from experiments import command
 from resnet_jax.data.test_crops import VIEWS
-from resnet_jax.errors import InputError, check_choice
+from resnet_jax.errors import WRONG_INPUT, InputError, check_choice
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
 _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if not given")
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
             print(f"error: {found.mistake}", file=sys.stderr, flush=True)
         else:
             print(found.to_json() if _JSON.value else found.to_line(), flush=True)
-        code = command.WRONG_INPUT if found.mistake else code
+        code = WRONG_INPUT if found.mistake else code
     return code
 
 

@@ -39,7 +39,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import command
-from resnet_jax.errors import InputError, check_choice
+from resnet_jax.errors import STOPPED, InputError, check_choice
 from resnet_jax.runs import arguments, lockfile
 from resnet_jax.runtime.signals import StopSignals
 from resnet_jax.sweeps import devices, dry_run, grid, manifest, plan, slurm, status
@@ -136,7 +136,7 @@ def _work(
             shown.say("killed the runs at work")
     if len(crew.finished) < len(left):
         print("stopped; the same command goes on")
-        return command.STOPPED
+        return STOPPED
     # Only now, because drawing loads Matplotlib.
     from resnet_jax.reporting import write_report
 

@@ -1,11 +1,24 @@
-"""Mistakes that a user can mend, told in one line."""
+"""User errors: what they are called, how they read in one line, and how a command then exits."""
 
 import difflib
 import errno
 import os
 import re
+import traceback
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
+
+# Exit codes of the commands, beside 0 and Python's 1 for a bug.
+WRONG_INPUT = 2
+STOPPED = 75
+"""Asked to stop and saved: the same command resumes. (EX_TEMPFAIL of sysexits.h.)"""
+
+# Users' Python files, by what they define.
+_FILES = {
+    "get_config": "a run's config, for experiments.train",
+    "get_sweep": "a sweep, for experiments.sweep",
+}
 
 
 class InputError(ValueError):
@@ -24,6 +37,20 @@ def check_choice(field: str, value: Any, allowed: Iterable[Any]) -> None:
     nearest = difflib.get_close_matches(str(value), map(str, allowed), n=1)
     hint = f"; nearest: {nearest[0]}" if nearest else ""
     raise InputError(f"{field}={value!r}: allowed are {', '.join(map(str, allowed))}{hint}")
+
+
+def mistake_in_file(error: Exception) -> str:
+    """Where in a user's Python file an error was raised, and what it says."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}, line {last.lineno}: {type(error).__name__}: {error}"
+
+
+def missing_in_file(module: ModuleType, path: str, name: str) -> str:
+    """What to say of a user's Python file that does not define a name; is it of the other kind?"""
+    kinds = [kind for found, kind in _FILES.items() if name in _FILES and hasattr(module, found)]
+    return f"{path}: has no {name}" + (f"; it is {kinds[0]}" if kinds else "")
 
 
 _STORAGE = {

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from absl import flags
 
-from experiments import command
-from resnet_jax.errors import InputError, storage_failure
+from resnet_jax.errors import WRONG_INPUT, InputError, storage_failure
 from resnet_jax.runtime import multihost
 
 _COORDINATOR = flags.DEFINE_string(
@@ -96,7 +95,7 @@ def ending_together() -> Iterator[None]:
         print(
             f"error: {failure}" if failure else traceback.format_exc(), file=sys.stderr, flush=True
         )
-        os._exit(command.WRONG_INPUT if failure else 1)
+        os._exit(WRONG_INPUT if failure else 1)
 
 
 def scheduled(environment: Mapping[str, str]) -> bool:

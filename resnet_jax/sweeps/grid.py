@@ -27,8 +27,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.command import missing_in_file, mistake_in_file
-from resnet_jax.errors import InputError, check_choice
+from resnet_jax.errors import InputError, check_choice, missing_in_file, mistake_in_file
 
 Overrides = dict[str, Any]
 """Values of config fields by their path, such as "model.name" or "seed"."""

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments import command
-from resnet_jax import runs
+from resnet_jax import errors, runs
 from resnet_jax.runs import lockfile
 from resnet_jax.sweeps.devices import Slot
 from resnet_jax.sweeps.plan import PlannedRun
@@ -141,7 +140,7 @@ class Crew:
 
     def _settle(self, job: _Job, code: int) -> None:
         run, folder = job.run, self._workdir / job.run.name
-        killed = code < 0 or code == command.STOPPED or self._out_of_time
+        killed = code < 0 or code == errors.STOPPED or self._out_of_time
         if code == 0 and (state := finished_state(folder)):
             self._end(run, state, "")
         elif killed and self._stopping:
@@ -150,7 +149,7 @@ class Crew:
             self._deaths[run.name] += 1
             self._waiting.insert(0, run)
             self._board.waits(run, f"{_describe(code)}; it goes on from its last checkpoint")
-        elif code == command.WRONG_INPUT and lockfile.is_claimed(folder):
+        elif code == errors.WRONG_INPUT and lockfile.is_claimed(folder):
             self._waiting.append(run)
             self._board.waits(run, "another process is training there; waits for it")
         else:

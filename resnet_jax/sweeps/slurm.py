@@ -11,8 +11,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
-from experiments import command
-from resnet_jax import runs
+from resnet_jax import errors, runs
 from resnet_jax.errors import InputError
 from resnet_jax.sweeps import tether
 from resnet_jax.sweeps.devices import Slot
@@ -39,7 +38,7 @@ class TrainJob:
         self._process: subprocess.Popen | None = None
 
     def __call__(self) -> int:
-        """Returns the run's exit code: 0, `command.STOPPED` or of a signal; raises for others."""
+        """Returns the run's exit code: 0, `errors.STOPPED` or of a signal; raises for others."""
         signal.signal(signal.SIGTERM, self._stop)
         self.log.parent.mkdir(exist_ok=True)
         with self.log.open("ab") as log:
@@ -50,7 +49,7 @@ class TrainJob:
                 env={**os.environ, **self.slot.environment},
             )
             code = self._process.wait()
-        if code > 0 and code != command.STOPPED:
+        if code > 0 and code != errors.STOPPED:
             raise RuntimeError(f"exit code {code}: see {self.log}")
         return code
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
-from experiments import command
 from resnet_jax import runs
-from resnet_jax.errors import InputError, storage_failure
+from resnet_jax.errors import STOPPED, InputError, storage_failure
 from resnet_jax.runs import lockfile, recipe
 from resnet_jax.runtime import multihost
 from resnet_jax.runtime.signals import StopSignals
@@ -123,10 +122,10 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
         seconds = max((row.get("seconds", 0.0) for row in rows), default=0.0)
         state, status = experiment.train(state, checkpoints, log, stop.asked, seconds)
     if not multihost.is_first():
-        return command.STOPPED if status == "stopped" else 0
+        return STOPPED if status == "stopped" else 0
     if status == "stopped":
         print(f"stopped at step {int(state.step)}, saved; the same command goes on")
-        return command.STOPPED
+        return STOPPED
     summary = _summary(experiment, rows, status, int(state.window.diverged_at))
     runs.write_json(workdir / "summary.json", summary)
     print(_verdict(summary))

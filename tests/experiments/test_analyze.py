@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from configs import digits
-from experiments import command
 from resnet_jax import runs, studies
-from resnet_jax.errors import InputError
+from resnet_jax.errors import STOPPED, InputError
 from resnet_jax.reporting import write_report
 from resnet_jax.studies.study import STUDIES, study
 from resnet_jax.training import run
@@ -198,7 +197,7 @@ def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_g
         assert process.poll() is None, "it ended before it could be stopped"
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait() == command.STOPPED
+    assert process.wait() == STOPPED
     assert not (sweep / "plain-500x" / "summary.json").exists()
     stopped_at = runs.read_run(sweep / "plain-500x").rows[-1]["step"]
     process = subprocess.Popen(command_line)
@@ -206,7 +205,7 @@ def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_g
         assert process.poll() is None, "it did not go on"
         time.sleep(0.1)
     process.terminate()
-    assert process.wait() == command.STOPPED
+    assert process.wait() == STOPPED
 
 
 def test_lesions_want_a_trained_net(tmp_path):

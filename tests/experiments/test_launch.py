@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from experiments import command
+from resnet_jax.errors import WRONG_INPUT
 from resnet_jax.runtime import launch
 
 ALLOCATION = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
@@ -49,7 +49,7 @@ def test_flags_that_make_no_cluster_end_in_one_line(flags, message, tmp_path):
     result = subprocess.run(
         [*argv, f"--workdir={tmp_path}", *flags], capture_output=True, text=True
     )
-    assert result.returncode == command.WRONG_INPUT
+    assert result.returncode == WRONG_INPUT
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
 

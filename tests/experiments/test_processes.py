@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from configs import digits
-from experiments import command, train
+from experiments import train
 from resnet_jax import runs
+from resnet_jax.errors import STOPPED, WRONG_INPUT
 from resnet_jax.runs import arguments
 from resnet_jax.runs.recipe import load_config
 from resnet_jax.training.checkpoints import Checkpoints
@@ -131,7 +132,7 @@ def test_two_processes_train_as_one_does(engine, devices, request, tmp_path):
 )
 def test_mistake_of_one_process_ends_both(wrong, line, tmp_path):
     ends = Processes([tmp_path / "run"] * 2, last=[wrong]).wait()
-    assert [code for code, *_ in ends] == [command.WRONG_INPUT] * 2
+    assert [code for code, *_ in ends] == [WRONG_INPUT] * 2
     assert all(len(errors) == 1 and line in errors[0] for *_, errors in ends)
     assert not (tmp_path / "run").exists()
 
@@ -139,7 +140,7 @@ def test_mistake_of_one_process_ends_both(wrong, line, tmp_path):
 @slow
 def test_folders_that_are_not_the_same_one_are_refused_by_both(tmp_path):
     ends = Processes([tmp_path / "a", tmp_path / "b"]).wait()
-    assert [code for code, *_ in ends] == [command.WRONG_INPUT] * 2
+    assert [code for code, *_ in ends] == [WRONG_INPUT] * 2
     line = f"process 1: workdir='{tmp_path / 'b'}': not the folder in which process 0 trains"
     assert all(len(errors) == 1 and line in errors[0] for *_, errors in ends)
     assert not (tmp_path / "a" / "config.json").exists()
@@ -154,7 +155,7 @@ def test_one_stopped_process_stops_both_and_one_goes_on_alone(asked, number, tmp
         pass
     both.processes[number].send_signal(asked)
     (code, printed, _), (other_code, *_) = both.wait()
-    assert (code, other_code) == (command.STOPPED, command.STOPPED)
+    assert (code, other_code) == (STOPPED, STOPPED)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         saved = checkpoints.steps[-1]
     assert 0 < saved < 200

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from configs import digits
-from experiments import command, train
+from experiments import train
 from resnet_jax import runs
-from resnet_jax.errors import InputError
+from resnet_jax.errors import STOPPED, WRONG_INPUT, InputError
 from resnet_jax.runs import arguments
 from resnet_jax.runs.recipe import load_config
 from resnet_jax.runtime.signals import StopSignals
@@ -115,7 +115,7 @@ def test_run_stopped_at_any_step_and_continued_equals_an_uninterrupted_one(
     chunks, finished, tmp_path
 ):
     with stopping_after(chunks - 1):
-        assert train.train(tiny(), tmp_path) == command.STOPPED
+        assert train.train(tiny(), tmp_path) == STOPPED
     assert runs.read_run(tmp_path).status == "partial"
     assert train.train(tiny(), tmp_path) == 0
     assert_same_run(tmp_path, finished)
@@ -153,7 +153,7 @@ def test_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(tmp_path):
     # From now on no file can grow, as if a quota were used up.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == command.WRONG_INPUT
+    assert process.returncode == WRONG_INPUT
     assert errors.count("\n") == 1, errors
     assert "File too large; once that is mended the same command goes on" in errors
     assert runs.read_run(tmp_path / "a").status == "partial"
@@ -275,7 +275,7 @@ def test_terminated_process_saves_exits_with_its_own_code_and_goes_on(tmp_path):
     next(process.stdout)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate()
-    assert process.returncode == command.STOPPED
+    assert process.returncode == STOPPED
     assert "saved; the same command goes on" in output
     for name in ("a", "b"):
         assert run_command(tmp_path / name, *long).wait() == 0
@@ -287,7 +287,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     next(iter(first.stdout))
     second = run_command(tmp_path, "--config.num_steps=2000", stderr=subprocess.PIPE, text=True)
     assert "another process is training there" in second.communicate()[1]
-    assert second.returncode == command.WRONG_INPUT
+    assert second.returncode == WRONG_INPUT
     first.terminate()
     first.communicate()
 
@@ -341,7 +341,7 @@ def test_evaluation_takes_any_split_and_checkpoint(finished):
 )
 def test_evaluation_of_what_is_not_there_is_one_line(finished, flags, message):
     result = evaluate(finished, *flags)
-    assert result.returncode == command.WRONG_INPUT
+    assert result.returncode == WRONG_INPUT
     assert result.stderr.count("\n") == 1
     assert all(part in result.stderr for part in message.split(".*"))
 
