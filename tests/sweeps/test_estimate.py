@@ -3,13 +3,13 @@
 import pytest
 
 from configs import imagenet
-from resnet_jax.sweeps import measure
+from resnet_jax.sweeps import estimate
 from resnet_jax.sweeps.plan import PlannedRun
 from resnet_jax.training import trainer
 
 
 @pytest.mark.parametrize(("norm", "batch_size"), [("batch", 4), ("none", 2)])
-def test_large_pictures_are_measured_in_the_smallest_batch_of_all_devices(
+def test_large_images_are_measured_in_the_smallest_batch_of_all_devices(
     norm, batch_size, monkeypatch
 ):
     config = imagenet.get_config(
@@ -23,9 +23,9 @@ def test_large_pictures_are_measured_in_the_smallest_batch_of_all_devices(
 
     real = trainer.of_noise
     monkeypatch.setattr(trainer, "of_noise", of_noise)
-    monkeypatch.setattr(measure, "data_shape", lambda run: ((32, 32, 3), 5))
+    monkeypatch.setattr(estimate, "data_shape", lambda run: ((32, 32, 3), 5))
     run = PlannedRun("resnet-18-seed0", {}, (), config)
-    found = measure.measure(run, multiply_adds=10**6)
+    found = estimate.measure(run, multiply_adds=10**6)
     assert (made[0].config.batch_size, made[0].mesh.size) == (batch_size, 2)
     assert config.batch_size == 16
     assert found.image_seconds > 0
