@@ -72,7 +72,7 @@ class Trained:
         height, width, _ = self.image_shape
         part = self.config.batch_size // self.config.accumulate
         part = part if count is None else min(part, count)
-        mesh = parallel.make_mesh(len(jax.devices()), len(jax.devices()))
+        mesh = parallel.make_mesh(len(parallel.devices()), len(parallel.devices()))
         return Scorer(
             self.model,
             self.variables,

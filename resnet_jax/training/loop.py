@@ -75,16 +75,16 @@ def make_advance(
       seed: of the order of the examples.
       batch_size: examples a step.
       loops: of the net, see `ResNet.loops`; within a dispatch the state is packed so.
-      engine: "jit" or "pmap", see `parallel.spread`.
+      engine: "jit" or "pmap", see `parallel.compile_for_mesh`.
     """
     axis = parallel.axis_name(engine)
     # An argument of the program, not a part of it: it is compiled once for all seeds.
-    bits = parallel.place(jax.random.key_data(key), parallel.replicated(mesh))
+    bits = parallel.device_put_global(jax.random.key_data(key), parallel.replicated(mesh))
 
     def one_step(state: TrainState, data: OnDevices, bits: jax.Array, inputs: Inputs) -> TrainState:
         key = jax.random.fold_in(jax.random.wrap_key_data(bits), state.step)
         augment_key, dropout_key = jax.random.split(key)
-        own = lambda arrays: parallel.own_part(arrays, axis)
+        own = lambda arrays: parallel.local_shard(arrays, axis)
         batch = data.augmented(inputs, augment_key, batch_size, own)
         step = state.step
         state, metrics = train_step(state, batch, dropout_key)
@@ -95,7 +95,7 @@ def make_advance(
         packed, _ = jax.lax.scan(body, scan_layers.pack(state, loops), inputs)
         return scan_layers.unpack(packed, loops)
 
-    run = parallel.spread(chunk, mesh, engine)
+    run = parallel.compile_for_mesh(chunk, mesh, engine)
 
     def arguments(state, data, start, end):
         inputs = data.inputs(seed, start, end, batch_size, state.step)
@@ -156,7 +156,9 @@ def fit(
             log({"step": step, "split": "train", **_means(window), **clock.read()})
             if window.diverged_at != NOT_DIVERGED:
                 return state, "diverged"
-            state = state.replace(window=parallel.place(Window.empty(), state.step.sharding))
+            state = state.replace(
+                window=parallel.device_put_global(Window.empty(), state.step.sharding)
+            )
         if calendar.is_due(calendar.evaluate_every, step):
             state = evaluate(state, step)
         if stopping or calendar.is_due(calendar.checkpoint_every, step):

@@ -42,16 +42,16 @@ def train(config: ConfigDict, workdir: Path) -> int:
 def _claimed(workdir: Path):
     """The first process claims the folder; the others make sure that theirs is the same one."""
     with contextlib.ExitStack() as stack:
-        mark = multihost.from_first(lambda: stack.enter_context(lockfile.claim(workdir)))
+        mark = multihost.broadcast_from_host0(lambda: stack.enter_context(lockfile.claim(workdir)))
         if not multihost.is_first():
             lockfile.check(workdir, mark)
-        multihost.meet()
+        multihost.barrier()
         yield
 
 
 def _is_complete(config: ConfigDict, workdir: Path) -> bool:
     """Whether the folder holds this very run, finished; the first process looks, and says so."""
-    complete = multihost.from_first(lambda: str(_holds_finished_run(config, workdir)))
+    complete = multihost.broadcast_from_host0(lambda: str(_holds_finished_run(config, workdir)))
     if complete == str(True) and multihost.is_first():
         print(f"{workdir}: complete already; nothing to do")
     return complete == str(True)

@@ -122,7 +122,7 @@ def _show_images(
         data, sharded = run.splits["train"], parallel.sharded(run.mesh)
         look = jax.jit(lambda data, inputs: data.plain(inputs)[0])
         batches = (
-            look(data.on_devices, parallel.place(inputs, sharded))[: mask.sum()]
+            look(data.on_devices, parallel.device_put_global(inputs, sharded))[: mask.sum()]
             for inputs, mask in data.evaluation_inputs(config.batch_size)
         )
         variables, about["groups"] = _recompute(config, run.model, variables, batches, len(data))

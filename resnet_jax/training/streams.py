@@ -34,14 +34,14 @@ def load_splits(
     receiver = streaming.Receiver(
         streaming.normalization(train, squares, dataset.mean, dataset.std), section.color_noise
     )
-    receiver = parallel.place(receiver, parallel.replicated(mesh))
+    receiver = parallel.device_put_global(receiver, parallel.replicated(mesh))
     splits = {
         name: streaming.Stream(
             part,
             receiver,
             augmentation=section.augmentation,
             framing=squares,
-            rows=parallel.own_rows(mesh, config.batch_size),
+            rows=parallel.local_indices(mesh, config.batch_size),
             num_workers=section.num_workers,
         )
         for name, part in opened.items()

@@ -71,7 +71,7 @@ class Experiment:
         fresh = state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
         if self.config.start:
             fresh = warm_start.take_over(fresh, Path(self.config.start))
-        return parallel.place(fresh, parallel.replicated(self.mesh))
+        return parallel.device_put_global(fresh, parallel.replicated(self.mesh))
 
     def state_template(self) -> Any:
         """Shapes, types and places of a state; nothing is computed."""
@@ -144,7 +144,7 @@ class Experiment:
                 if name == "validation":
                     seen = self.schedule.after_validation(current.schedule, figures["error"])
                     current = current.replace(
-                        schedule=parallel.place(seen, parallel.replicated(self.mesh))
+                        schedule=parallel.device_put_global(seen, parallel.replicated(self.mesh))
                     )
             return current
 
@@ -254,7 +254,7 @@ def of_noise(
     statistics = device_dataset.normalization(images, "channel")
     padding, flip = config.dataset.padding, config.dataset.flip
     noise = device_dataset.Resident(images, labels, statistics, padding, flip)
-    noise = parallel.place(noise, parallel.replicated(mesh))
+    noise = parallel.device_put_global(noise, parallel.replicated(mesh))
     names = tuple(map(str, range(num_classes)))
     return assemble(config, mesh, {"train": noise, "test": noise}, names)
 
@@ -278,7 +278,7 @@ def load_splits(
     statistics = device_dataset.normalization(examples["train"].images, dataset.mean, dataset.std)
     place = parallel.replicated(mesh)
     splits = {
-        name: parallel.place(
+        name: parallel.device_put_global(
             device_dataset.Resident(
                 part.images, part.labels, statistics, dataset.padding, dataset.flip
             ),

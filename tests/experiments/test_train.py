@@ -155,7 +155,7 @@ def test_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == WRONG_INPUT
     assert errors.count("\n") == 1, errors
-    assert "File too large; once that is mended the same command goes on" in errors
+    assert "File too large; fix that and rerun the command to resume" in errors
     assert runs.read_run(tmp_path / "a").status == "partial"
     for name in ("a", "b"):
         assert run_command(tmp_path / name, *long).wait() == 0
