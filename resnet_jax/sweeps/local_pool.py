@@ -120,10 +120,10 @@ def _probe() -> tuple[str, int, bool]:
     probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
     if probe.returncode:
         said = probe.stderr.strip().splitlines()
-        reason = said[-1] if said else _describe(probe.returncode)
+        reason = said[-1].partition(": ")[2] if said else _describe(probe.returncode)
         platforms = os.environ.get("JAX_PLATFORMS")
         asked = f" (JAX_PLATFORMS={platforms})" if platforms else ""
-        raise InputError(f"JAX finds no device{asked}: {reason}")
+        raise InputError(f"JAX finds no device{asked}: {reason or 'no such device'}")
     platform, count, is_rocm = probe.stdout.splitlines()[-1].split()
     return platform, int(count), is_rocm == str(True)
 

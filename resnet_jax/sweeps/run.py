@@ -95,11 +95,13 @@ def run(
     submitit = None
     if executor in ("slurm", "submitit-local"):
         submitit = slurm.make_executor(executor.removeprefix("submitit-"), workdir, settings)
+    states = {run.name: finished_state(workdir / run.name) for run in planned}
+    finished = {name: state for name, state in states.items() if state}
+    left = [run for run in planned if run.name not in finished]
+    here = left and executor in _WAITING_EXECUTORS
+    slots = local_pool.slots(len(planned), workers) if here else []
     with lockfile.claim(workdir):
         plan.write_manifest(workdir, sweep, planned, command_line)
-        states = {run.name: finished_state(workdir / run.name) for run in planned}
-        finished = {name: state for name, state in states.items() if state}
-        left = [run for run in planned if run.name not in finished]
         if executor == "print":
             print("".join(f"{run.shell_line(workdir)}\n" for run in left), end="")
             print(f"# when they have finished: {_report_command(workdir)}")
@@ -109,7 +111,6 @@ def run(
             return Outcome(0)
         if finished:
             print(f"{len(finished)} of {len(planned)} runs are finished already")
-        slots = local_pool.slots(len(planned), workers) if left else []
         start = local_pool.start_process
         if submitit:
             start = functools.partial(slurm.SubmititWorker, submitit)

@@ -10,6 +10,7 @@ import pytest
 from configs import digits
 from resnet_jax.errors import InputError
 from resnet_jax.runs import arguments
+from resnet_jax.runtime.parallel import bytes_sent
 from resnet_jax.training.trainer import build
 
 STEPS = 20
@@ -35,7 +36,7 @@ def trained(parallel="jit", num_devices=1, **fields):
     experiment = build(config(parallel=parallel, num_devices=num_devices, **fields))
     state, data = experiment.initial_state(), experiment.splits["train"]
     advance = experiment.make_advance()
-    sent = parallel.bytes_sent(advance.lower(state, data, 0, 1).compile().as_text())
+    sent = bytes_sent(advance.lower(state, data, 0, 1).compile().as_text())
     least = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.variables)) + 8
     losses = []
     for step in range(STEPS):

@@ -84,7 +84,12 @@ def test_each_of_amds_gpus_has_a_worker(machine, monkeypatch, given: dict, names
 
 @pytest.mark.parametrize(
     ("error", "code", "message"),
-    [("", -9, "killed by SIGKILL"), ("", 1, "exit code 1"), ("a\nno such device\n", 1, "no such")],
+    [
+        ("", -9, "killed by SIGKILL"),
+        ("", 1, "exit code 1"),
+        ("a\nAssertionError\n", 1, "no such device"),
+        ("a\nRuntimeError: no driver\n", 1, "no driver"),
+    ],
 )
 def test_probe_that_finds_no_device_is_one_line(monkeypatch, error: str, code: int, message: str):
     ended = subprocess.CompletedProcess([], code, stdout="", stderr=error)
