@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.trainers import Trainers
+from resnet_jax.errors import STOPPED, WRONG_INPUT
 
 GRACE = 5.0
 """Seconds that a scheduler leaves the other processes when one of them has ended."""
 
 PATIENCE = 240.0
 """Seconds after which a start, or an end, counts as hanging."""
-
-WRONG_INPUT, STOPPED = 2, 75  # exit codes of experiments.train
 
 
 def kill_one(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:

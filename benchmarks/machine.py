@@ -39,7 +39,7 @@ def matmul_rate(mesh: jax.sharding.Mesh, dtype: str) -> float:
     size = 1024 if jax.default_backend() == "cpu" else 8192
     random = np.random.default_rng(0).standard_normal((size, size), np.float32)
     matrices = np.broadcast_to(random.astype(dtype), (mesh.size, size, size))
-    matrices = parallel.place(matrices, parallel.sharded(mesh))
+    matrices = parallel.device_put_global(matrices, parallel.sharded(mesh))
     product = jax.jit(lambda a: jnp.einsum("dij,djk->dik", a, a))
     return 2 * mesh.size * size**3 / _median_seconds(product, matrices)
 
@@ -47,7 +47,9 @@ def matmul_rate(mesh: jax.sharding.Mesh, dtype: str) -> float:
 def copy_rate(mesh: jax.sharding.Mesh) -> float:
     """Bytes a second, read and written, of adding 1 to a large array on each device at once."""
     numbers = 2**24 if jax.default_backend() == "cpu" else 2**28
-    array = parallel.place(np.ones((mesh.size, numbers), np.float32), parallel.sharded(mesh))
+    array = parallel.device_put_global(
+        np.ones((mesh.size, numbers), np.float32), parallel.sharded(mesh)
+    )
     return 2 * array.nbytes / _median_seconds(jax.jit(lambda a: a + 1), array)
 
 

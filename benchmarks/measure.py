@@ -51,7 +51,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     program = lowered.compile()
     found["compile_seconds"] = clock.lap()
     _, whole, inputs = advance.arguments(state, data, 0, chunk)
-    inputs = parallel.place(inputs, parallel.sharded(subject.mesh, axis=1))
+    inputs = parallel.device_put_global(inputs, parallel.sharded(subject.mesh, axis=1))
     state = jax.block_until_ready(program(state, whole, inputs))
     found["first_step_seconds"] = clock.lap()
     if asked["start"]:

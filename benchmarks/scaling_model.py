@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from resnet_jax.data import device_dataset
 from resnet_jax.models import counting, zoo
-from resnet_jax.runtime import hlo_communication, parallel
+from resnet_jax.runtime import parallel
 from resnet_jax.training import schedules, state, step, trainer
 
 
@@ -75,7 +75,7 @@ def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str,
         loops={},
         engine=engine,
     )
-    return hlo_communication.sent(advance.lower(start, data, 0, 1).compile().as_text())
+    return parallel.bytes_sent(advance.lower(start, data, 0, 1).compile().as_text())
 
 
 def efficiency(compute: float, reduced: int, devices: int, machine: Machine) -> tuple[float, float]:

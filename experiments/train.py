@@ -10,20 +10,30 @@ Exit codes: 0 finished (a loss that is not finite is a result: "diverged"), 2 wr
 stopped by SIGTERM or Ctrl-C with everything saved: rerun the command to resume.
 """
 
+import contextlib
+import sys
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from experiments import command
+from resnet_jax.errors import InputError
 from resnet_jax.runs import Recipe
 from resnet_jax.runs.recipe import describe_fields
-from resnet_jax.runtime import launch
+from resnet_jax.runtime import multihost
 from resnet_jax.training.run import is_complete, train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "what to run, file.py:model-name")
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder")
 _HELP_CONFIG = flags.DEFINE_bool("help_config", False, "print the config's fields and end")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0 of several; auto: JAX finds out, as on TPU VMs"
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "how many train together; 1: this one alone, whatever the scheduler says"
+)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "this one's number, from 0")
 flags.mark_flag_as_required("config")
 
 
@@ -36,8 +46,8 @@ def main(argv: list[str]) -> int:
             print(f"{path} = {value!r}  ({kind})\n    {meaning}")
         return 0
     workdir = Path(_WORKDIR.value)
-    launch.join(deterministic=config.deterministic, onednn=config.onednn)
-    with launch.ending_together():
+    join(deterministic=config.deterministic, onednn=config.onednn)
+    with multihost.ending_together():
         recipe = Recipe.from_config(config)
         if is_complete(recipe, workdir):
             return 0
@@ -54,5 +64,27 @@ def _has_workdir(values: dict) -> bool:
     return values["workdir"] is not None or values["help_config"]
 
 
+def join(**options: bool) -> None:
+    """Joins the other processes if there are any; `options` as of `setup.prepare`."""
+    place = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if multihost.is_one_of_several(*place):
+        from resnet_jax.runtime import setup  # Only now, because it loads JAX.
+
+        setup.prepare(**options)
+        multihost.join(*place)
+
+
+def tell_others(error: str) -> None:
+    """Lets the processes that wait for this one know of an error in its flags."""
+    # Those that follow the wrong one have not been read.
+    names = tuple(f"--{flag.name}=" for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID))
+    with contextlib.suppress(flags.Error):
+        flags.FLAGS([sys.argv[0], *[word for word in sys.argv if word.startswith(names)]])
+    flags.FLAGS.mark_as_parsed()
+    with contextlib.suppress(InputError):
+        join()
+        multihost.raise_on_all_hosts(error)
+
+
 if __name__ == "__main__":
-    command.run(main, launch.tell_others)
+    command.run(main, tell_others)

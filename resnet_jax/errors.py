@@ -53,26 +53,33 @@ def missing_in_file(module: ModuleType, path: str, name: str) -> str:
     return f"{path}: has no {name}" + (f"; it is {kinds[0]}" if kinds else "")
 
 
-_STORAGE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ESTALE),
+# A disk that is full or broken stays so, whatever else fails because of it.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
+# These are about one file; code that expects and handles them may fail for another reason.
+_FILE = {
+    *(errno.EACCES, errno.EPERM, errno.EEXIST),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 }
 
 
 def storage_failure(error: BaseException | None) -> str | None:
     """One line on a disk that is full, read-only or broken, if that is behind an error; else None.
 
-    Mending that is the user's, whatever the code did just then. TensorStore, which writes the
-    checkpoints, says it in the text of errors of other types.
+    The user has to fix this, whatever the code did just then. TensorStore, which writes the
+    checkpoints, says it in the text of errors of other types. An error that was raised while
+    another one was handled, and not from it, is a bug, unless that other one was the disk's.
     """
+    failures = _DISK | _FILE
     while error is not None:
         text = str(error)
         told = re.search(r"\[(?:OS error |os_error_code=')(\d+)", text)
         number = error.errno if isinstance(error, OSError) else told and int(told[1])
-        if number in _STORAGE:
+        if number in failures:
             file = error.filename2 or error.filename if isinstance(error, OSError) else None
             named = re.search(r'local file "([^"]+?)(?:"|\.orbax)', text)
             where = os.fsdecode(file) if file else named[1] if named else "a file of the run"
             return f"{where}: {os.strerror(number)}; fix that and rerun the command to resume"
-        error = error.__cause__ or error.__context__
+        if error.__cause__ is None:
+            failures = _DISK
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None

@@ -39,9 +39,26 @@ def test_failure_of_the_disk_is_one_line_with_the_file(error, line):
     assert storage_failure(error) == f"{line}; fix that and rerun the command to resume"
 
 
+def raised_while_handling(handled: Exception) -> Exception:
+    try:
+        try:
+            raise handled
+        except type(handled):
+            {}["x"]  # a bug of the handler
+    except KeyError as error:
+        return error
+
+
+def test_full_disk_is_told_by_an_error_of_cleaning_up_after_it():
+    error = raised_while_handling(OSError(errno.ENOSPC, "", "a"))
+    assert storage_failure(error).startswith("a: No space left on device")
+
+
 @pytest.mark.parametrize(
     "error",
     [
+        raised_while_handling(FileExistsError(errno.EEXIST, "", "a")),
+        raised_while_handling(NotADirectoryError(errno.ENOTDIR, "", "a")),
         FileNotFoundError(errno.ENOENT, "", "a"),
         raised_from(ValueError("shapes differ")),
         ValueError("[OS error 9: EBADF]"),

@@ -1,24 +1,69 @@
-"""Several processes that train one run together: they meet, agree, and stop at the same step.
+"""Several processes that train one run together: they join, agree, and stop at the same step.
 
 For a process on its own every function here does nothing or the obvious, and loads no JAX.
 """
 
+import contextlib
 import hashlib
+import os
 import signal
-from collections.abc import Callable
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from resnet_jax.errors import InputError
+from resnet_jax.errors import WRONG_INPUT, InputError, storage_failure
 
-_LINE = 2048  # bytes that a process can say when they meet
-_MISTAKE = "mistake: "
+_LINE = 2048  # bytes that a process can say to all
+_ERROR = "error: "
 
 _size, _number = 1, 0
 
 
-class SharedMistake(InputError):
-    """A mistake of one process that all have heard of."""
+class SharedError(InputError):
+    """A user error of one process that all have heard of."""
+
+
+def is_one_of_several(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> bool:
+    """Whether this process is to join others; arguments as of `join`, "auto" for all that is None.
+
+    Raises:
+      InputError: the arguments contradict each other.
+    """
+    given = (coordinator, num_processes, process_id)
+    detected = coordinator == "auto" or scheduled(os.environ)
+    if num_processes == 1 or (not detected and given == (None, None, None)):
+        return False
+    if num_processes is not None and num_processes < 1:
+        raise InputError(f"num_processes={num_processes}: must be at least 1")
+    if coordinator not in (None, "auto") and ":" not in coordinator:
+        raise InputError(f"coordinator={coordinator!r}: expected host:port, or auto")
+    if not detected and None in given:
+        raise InputError(
+            f"coordinator={coordinator!r}, num_processes={num_processes}, "
+            f"process_id={process_id}: no scheduler says which processes there are, so all three "
+            "are needed"
+        )
+    if None not in (process_id, num_processes) and not 0 <= process_id < num_processes:
+        raise InputError(f"process_id={process_id}: must be from 0 to {num_processes - 1}")
+    return True
+
+
+def scheduled(environment: Mapping[str, str]) -> bool:
+    """Whether a scheduler started several processes of this command, in a way that JAX knows.
+
+    A Slurm allocation with several tasks is not enough: a batch script, an interactive shell and a
+    sweep's job run one process in it. What counts is the tasks of the `srun` that started this one.
+    """
+    slurm = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    open_mpi = int(environment.get("OMPI_COMM_WORLD_SIZE", "1"))
+    # A Cloud TPU's hosts, by the names that its JAX runtime reads.
+    tpu = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES") or ""
+    slices = int(environment.get("MEGASCALE_NUM_SLICES", "1"))
+    return max(slurm, open_mpi, slices, len(tpu.split(","))) > 1
 
 
 def join(
@@ -29,7 +74,7 @@ def join(
     What is None is found out by JAX, which knows Slurm, Open MPI and Cloud TPUs.
 
     Args:
-      coordinator: "host:port", where process 0 can be reached.
+      coordinator: "host:port", where process 0 can be reached; "auto" as None.
       num_processes: how many there are.
       process_id: this one's number, from 0.
 
@@ -39,8 +84,9 @@ def join(
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    address = None if coordinator == "auto" else coordinator
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(address, num_processes, process_id)
     except (RuntimeError, ValueError) as error:  # jaxlib's own errors are RuntimeErrors.
         raise InputError(
             f"coordinator={coordinator!r}, num_processes={num_processes}, "
@@ -50,12 +96,12 @@ def join(
     _size, _number = jax.process_count(), jax.process_index()
     counts = [sum(d.process_index == p for d in jax.devices()) for p in range(_size)]
     if len(set(counts)) > 1:
-        raise SharedMistake(f"devices of the processes: {counts}; each needs as many as the others")
+        raise SharedError(f"devices of the processes: {counts}; each needs as many as the others")
     _connect_devices()
 
 
 def _connect_devices() -> None:
-    """Makes the connections over which processes meet and train, while all are here.
+    """Makes the connections over which processes talk and train, while all are here.
 
     Gloo, which serves CPUs, waits half a minute for a first connection; later, processes that load
     data or compile may be further apart than that.
@@ -64,10 +110,10 @@ def _connect_devices() -> None:
 
     from resnet_jax.runtime import parallel
 
-    meet()
+    barrier()
     num_devices = jax.device_count()
     mesh = parallel.make_mesh(num_devices, num_devices, num_devices)
-    ones = parallel.place(np.ones(num_devices), parallel.sharded(mesh))
+    ones = parallel.device_put_global(np.ones(num_devices), parallel.sharded(mesh))
     total = jax.jit(lambda x: x.sum(), out_shardings=parallel.replicated(mesh))(ones)
     jax.block_until_ready(total)
 
@@ -82,11 +128,16 @@ def is_first() -> bool:
     return _number == 0
 
 
-def meet(word: str = "") -> list[str]:
+def barrier() -> None:
+    """Waits for all processes; raises as `all_gather`."""
+    all_gather("")
+
+
+def all_gather(word: str) -> list[str]:
     """Waits for all processes, and returns what each of them says.
 
     Raises:
-      SharedMistake: one of them came to report a mistake.
+      SharedError: one of them called `raise_on_all_hosts` instead.
     """
     if _size == 1:
         return [word]
@@ -98,29 +149,58 @@ def meet(word: str = "") -> list[str]:
     lines = multihost_utils.process_allgather(line)
     words = [bytes(line).rstrip(b"\0").decode(errors="ignore") for line in lines]
     for number, said in enumerate(words):
-        if said.startswith(_MISTAKE):
-            raise SharedMistake(f"process {number}: {said.removeprefix(_MISTAKE)}")
+        if said.startswith(_ERROR):
+            raise SharedError(f"process {number}: {said.removeprefix(_ERROR)}")
     return words
 
 
-def from_first(question: Callable[[], str]) -> str:
+def broadcast_from_host0(question: Callable[[], str]) -> str:
     """The first process's answer, on all of them; the others are not asked."""
-    return meet(question() if is_first() else "")[0]
+    return all_gather(question() if is_first() else "")[0]
 
 
 def same_everywhere(field: str, value: Callable[[], bytes]) -> None:
-    """Raises `SharedMistake` if the processes differ in a value, which is asked for if need be."""
+    """Raises `SharedError` if the processes differ in a value, which is asked for if need be."""
     if _size == 1:
         return
-    words = meet(hashlib.sha256(value()).hexdigest())
+    words = all_gather(hashlib.sha256(value()).hexdigest())
     for number, word in enumerate(words):
         if word != words[0]:
-            raise SharedMistake(f"{field}: process {number} has another one than process 0")
+            raise SharedError(f"{field}: process {number} has another one than process 0")
 
 
-def report(mistake: str) -> None:
-    """Raises `SharedMistake` in all processes when they next meet; of one alone, does nothing."""
-    meet(f"{_MISTAKE}{mistake}")
+def raise_on_all_hosts(error: str) -> None:
+    """Raises `SharedError` in all processes where they next wait; of one alone, does nothing."""
+    all_gather(f"{_ERROR}{error}")
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """All processes exit together on a user error that one of them finds within.
+
+    A bug or a full disk, of which the others know nothing, ends this process at once, and theirs
+    end when they miss it.
+
+    Raises:
+      SharedError: in every process.
+    """
+    try:
+        yield
+    except SharedError:
+        raise
+    except InputError as error:
+        raise_on_all_hosts(str(error))
+        raise
+    except Exception as error:
+        if _size == 1:
+            raise
+        # At once: Python's orderly way out waits for the others, and they for this process.
+        failure = storage_failure(error)
+        sys.stdout.flush()
+        print(
+            f"error: {failure}" if failure else traceback.format_exc(), file=sys.stderr, flush=True
+        )
+        os._exit(WRONG_INPUT if failure else 1)
 
 
 class StopTogether:

@@ -1,6 +1,9 @@
 """Over which devices a run is spread: data parallelism over one mesh axis."""
 
 import collections
+import math
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +14,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from resnet_jax.errors import InputError
 
 AXIS = "data"
+
+_KINDS = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
+_INSTRUCTION = re.compile(rf"= (?P<shape>.+?) (?P<kind>{_KINDS})(?:-start)?\(")
+_ARRAY = re.compile(r"(?P<type>[a-z]+)(?P<bits>\d*)\[(?P<sizes>[\d,]*)\]")
 
 
 def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) -> Mesh:
@@ -24,9 +31,9 @@ def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) 
         no statistics need communication.
 
     Raises:
-      InputError: there are not that many devices, or they cannot share a batch evenly.
+      InputError: there are no or not that many devices, or they cannot share a batch evenly.
     """
-    available, processes = jax.devices(), jax.process_count()
+    available, processes = devices(), jax.process_count()
     if num_devices is None:
         whole = num_groups if available[0].platform == "cpu" else batch_size
         num_devices = most_devices(whole, len(available), processes)
@@ -44,8 +51,20 @@ def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) 
     share, by_process = num_devices // processes, collections.defaultdict(list)
     for device in available:
         by_process[device.process_index].append(device)
-    devices = [device for owned in by_process.values() for device in owned[:share]]
-    return jax.make_mesh((num_devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    chosen = [device for owned in by_process.values() for device in owned[:share]]
+    return jax.make_mesh((num_devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
+
+
+def devices() -> list[jax.Device]:
+    """JAX's devices; raises `InputError` if there are none as JAX_PLATFORMS asks for them."""
+    try:
+        return jax.devices()
+    except (AssertionError, RuntimeError) as error:  # the first, bare, for "cuda" without a GPU
+        platforms = os.environ.get("JAX_PLATFORMS")
+        asked = f"JAX_PLATFORMS={platforms}: " if platforms else ""
+        said = str(error).splitlines()
+        reason = f" ({said[0]})" if said else ""
+        raise InputError(f"{asked}JAX finds no such device{reason}") from error
 
 
 def most_devices(whole: int, available: int, processes: int = 1) -> int:
@@ -64,7 +83,7 @@ def sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
 
-def place(tree: Any, sharding: NamedSharding) -> Any:
+def device_put_global(tree: Any, sharding: NamedSharding) -> Any:
     """Puts arrays of this process on a mesh's devices.
 
     Where the mesh has devices of other processes, all of them call this with the same arrays, and
@@ -80,7 +99,7 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(put, tree)
 
 
-def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+def local_indices(mesh: Mesh, batch_size: int) -> np.ndarray:
     """Which rows of a batch the devices of this process have, int [own]."""
     places = sharded(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.concatenate([np.arange(batch_size)[place] for place in places])
@@ -91,7 +110,7 @@ def axis_name(engine: str) -> str | None:
     return AXIS if engine == "pmap" else None
 
 
-def own_part(batch: Any, axis: str | None) -> Any:
+def local_shard(batch: Any, axis: str | None) -> Any:
     """A device's part of arrays [batch, …], where each device runs its own copy of a function."""
     if axis is None:
         return batch
@@ -106,9 +125,11 @@ def _jit(function: Callable, mesh: Mesh) -> Callable:
     )
 
     def run(state, data, inputs):
-        return one_at_a_time(compiled(state, data, place(inputs, shared)))
+        return block_on_cpu(compiled(state, data, device_put_global(inputs, shared)))
 
-    run.lower = lambda state, data, inputs: compiled.lower(state, data, place(inputs, shared))
+    run.lower = lambda state, data, inputs: compiled.lower(
+        state, data, device_put_global(inputs, shared)
+    )
     return run
 
 
@@ -131,7 +152,7 @@ def _pmap(function: Callable, mesh: Mesh) -> Callable:
         return jax.make_array_from_single_device_arrays(leaf.shape, place, buffers)
 
     def run(state, data, inputs):
-        state = one_at_a_time(mapped(state, data, split(inputs)))
+        state = block_on_cpu(mapped(state, data, split(inputs)))
         return state if all(own) else jax.tree.map(whole, state)
 
     run.lower = lambda state, data, inputs: mapped.lower(state, data, split(inputs))
@@ -142,7 +163,7 @@ ENGINES = {"jit": _jit, "pmap": _pmap}
 """How a step is spread over devices: the compiler divides it, or each device runs its own copy."""
 
 
-def spread(function: Callable, mesh: Mesh, engine: str) -> Callable:
+def compile_for_mesh(function: Callable, mesh: Mesh, engine: str) -> Callable:
     """Compiles `function(state, data, inputs) -> state` for a mesh.
 
     State and data are whole on every device, inputs [steps, batch, …] are shared along the batch;
@@ -166,10 +187,31 @@ def check_pmap(mesh: Mesh, *, num_groups: int, stochastic: bool) -> None:
         )
 
 
-def one_at_a_time(outputs: Any) -> Any:
+def block_on_cpu(outputs: Any) -> Any:
     """Returns a computation's outputs; on the CPU, only once it is done.
 
     XLA:CPU's devices share one pool of threads and wait in it for each other's part of a
     reduction: with a second computation under way they can wait for ever.
     """
     return jax.block_until_ready(outputs) if jax.default_backend() == "cpu" else outputs
+
+
+def bytes_sent(program: str) -> dict[str, int]:
+    """Bytes that each kind of collective operation puts out on a device, each instruction once.
+
+    An instruction within a loop counts once, however often the loop turns.
+
+    Args:
+      program: optimised HLO: `jax.jit(f).lower(…).compile().as_text()`.
+    """
+    total = collections.Counter()
+    for line in program.splitlines():
+        found = _INSTRUCTION.search(line)
+        if found:
+            total[found["kind"]] += sum(map(_num_bytes, _ARRAY.finditer(found["shape"])))
+    return dict(total)
+
+
+def _num_bytes(array: re.Match) -> int:
+    bits = 8 if array["type"] == "pred" else int(array["bits"])
+    return math.prod(int(size) for size in array["sizes"].split(",") if size) * bits // 8

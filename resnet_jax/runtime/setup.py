@@ -19,7 +19,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def prepare(*, deterministic: bool = False, onednn: bool = False) -> None:
-    """Sets JAX up for training; call it before JAX first computes.
+    """Sets JAX up; a command calls it, before JAX first computes.
 
     What the user has set already, in XLA_FLAGS or the environment, is kept. What each of these
     gives is in docs/performance.md.
@@ -66,7 +66,8 @@ def _keep_compiled_programs() -> None:
 
 def _use_cores_as_devices() -> None:
     """On a CPU, JAX sees each core as a device: on one device XLA:CPU leaves cores idle."""
-    if jax.config.jax_num_cpu_devices < 1:
+    in_flags = "xla_force_host_platform_device_count" in os.environ["XLA_FLAGS"]
+    if jax.config.jax_num_cpu_devices < 1 and not in_flags:
         jax.config.update("jax_num_cpu_devices", num_cores())
 
 

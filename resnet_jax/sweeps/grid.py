@@ -2,11 +2,11 @@
 
 A sweep is a Python file of data beside the configs:
 
-    TITLE = "Depth of plain and residual nets"   # for people
-    PAPER = "v1 Figure 6"                        # what it repeats, or None
-    RECIPE = "paper"                             # "paper", "shortened" or "other"
-    CONFIG = "configs/cifar10.py"                # the config that it varies
-    COMMON = {"schedule.warmup": "constant"}     # optional: what all runs have in common
+    TITLE = "Depth of plain and residual networks"   # for people
+    PAPER = "v1 Figure 6"                            # what it repeats, or None
+    RECIPE = "paper"                                 # "paper", "shortened" or "other"
+    CONFIG = "configs/cifar10.py"                    # the config that it varies
+    COMMON = {"schedule.warmup": "constant"}         # optional: what all runs have in common
 
     def get_sweep(seeds=5):
         for seed in range(seeds):
@@ -20,6 +20,8 @@ import dataclasses
 import difflib
 import importlib.util
 import inspect
+import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +35,9 @@ Overrides = dict[str, Any]
 """Values of config fields by their path, such as "model.name" or "seed"."""
 
 RECIPES = ("paper", "shortened", "other")
+
+MOST_RUNS = 10_000
+"""A `get_sweep` that yields more is taken for one that never ends."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +60,17 @@ class Sweep:
     overrides: tuple[Overrides, ...]
     get_config: Callable[[str], ConfigDict]
 
+    def varies(self, path: str) -> bool:
+        """Whether a field is what tells some of the runs apart, and so enters their names."""
+        return any(path in overrides for overrides in self.overrides)
+
 
 def load(path: str, seeds: int | None = None) -> Sweep:
     """Reads a sweep's file and the config that it names.
 
     Args:
       path: of the file.
-      seeds: how many seeds a net; None for as many as the file says.
+      seeds: how many seeds a network; None for as many as the file says.
 
     Raises:
       InputError: a file is missing, or is not what it should be.
@@ -69,20 +78,21 @@ def load(path: str, seeds: int | None = None) -> Sweep:
     if seeds is not None and seeds < 1:
         raise InputError(f"seeds={seeds}: must be at least 1")
     module = _load_module("config", Path(path))
-    get_sweep = _attribute(module, path, "get_sweep")
-    config = _attribute(module, path, "CONFIG")
-    recipe = _attribute(module, path, "RECIPE")
+    attribute = lambda name: _attribute(module, path, name)
+    title, paper, recipe, config = map(attribute, ("TITLE", "PAPER", "RECIPE", "CONFIG"))
+    common = getattr(module, "COMMON", {})
+    for name, value in (("TITLE", title), ("CONFIG", config)):
+        if not isinstance(value, str):
+            raise InputError(f"{path}: {name}={value!r}: expected text")
     check_choice(f"{path}: RECIPE", recipe, RECIPES)
-    if seeds is not None and "seeds" not in inspect.signature(get_sweep).parameters:
-        raise InputError(f"seeds={seeds}: get_sweep() of {path} has no argument `seeds`")
     return Sweep(
         name=Path(path).stem,
-        title=_attribute(module, path, "TITLE"),
-        paper=_attribute(module, path, "PAPER"),
+        title=title,
+        paper=paper,
         recipe=recipe,
         config=config,
-        common=dict(getattr(module, "COMMON", {})),
-        overrides=tuple(get_sweep() if seeds is None else get_sweep(seeds=seeds)),
+        common=_checked(f"{path}: COMMON", common),
+        overrides=_all_overrides(path, attribute("get_sweep"), seeds),
         get_config=load_config_file(f"{path}: CONFIG", config),
     )
 
@@ -94,6 +104,35 @@ def load_config_file(field: str, path: str) -> Callable[[str], ConfigDict]:
       InputError: the file is missing, or has no `get_config`.
     """
     return _attribute(_load_module(field, Path(path)), path, "get_config")
+
+
+def _all_overrides(path: str, get_sweep: Callable, seeds: int | None) -> tuple[Overrides, ...]:
+    if not callable(get_sweep):
+        raise InputError(f"{path}: get_sweep is no function")
+    if seeds is not None and "seeds" not in inspect.signature(get_sweep).parameters:
+        raise InputError(f"seeds={seeds}: get_sweep() of {path} has no argument `seeds`")
+    try:
+        runs = get_sweep() if seeds is None else get_sweep(seeds=seeds)
+        if runs is None:
+            raise InputError(f"{path}: get_sweep() returns nothing; it should yield each run")
+        found = tuple(itertools.islice(runs, MOST_RUNS + 1))
+    except InputError:
+        raise
+    except Exception as error:  # of the user's Python
+        raise InputError(mistake_in_file(error)) from error
+    if len(found) > MOST_RUNS:
+        raise InputError(f"{path}: get_sweep() yields over {MOST_RUNS:,} runs; does it ever end?")
+    return tuple(_checked(f"{path}: get_sweep()", overrides) for overrides in found)
+
+
+def _checked(source: str, overrides: Any) -> Overrides:
+    """A run's overrides as they came, if they are fields and values."""
+    if not isinstance(overrides, dict) or not all(isinstance(key, str) for key in overrides):
+        raise InputError(f"{source}: {overrides!r}: expected a dictionary of fields and values")
+    for key, value in overrides.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{source}: {key}={value!r}: must be finite")
+    return dict(overrides)
 
 
 def _load_module(field: str, path: Path) -> ModuleType:

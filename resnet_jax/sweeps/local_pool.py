@@ -1,30 +1,167 @@
-"""Works through the runs of a sweep: as many at once as there are slots."""
+"""Trains the runs of a sweep on this machine: as many at once as there are devices."""
 
 import collections
 import contextlib
 import dataclasses
 import math
+import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Protocol
 
-from resnet_jax import errors, runs
+from resnet_jax import errors
+from resnet_jax.errors import InputError
 from resnet_jax.runs import lockfile
-from resnet_jax.sweeps.devices import Slot
+from resnet_jax.sweeps import die_with_parent
 from resnet_jax.sweeps.plan import PlannedRun
-from resnet_jax.sweeps.progress import State
-from resnet_jax.sweeps.status import Board
-from resnet_jax.sweeps.workers import Worker
+from resnet_jax.sweeps.status import State, StatusTable, finished_state
 
 RESTARTS = 3
-"""How often a run goes on in the same sweep after its process was killed, e.g. for memory."""
+"""How often a run resumes in the same sweep after its process was killed, e.g. for memory."""
 
 GRACE_SECONDS = 60
 """What a run may take to save once the sweep's time is up."""
 
 _POLL_SECONDS = 0.2
-_FINISHED = {"completed": State.DONE, "diverged": State.DIVERGED}
+_PROBE = """
+import jax
+version = jax.devices()[0].client.platform_version
+print(jax.default_backend(), jax.local_device_count(), "rocm" in version)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """What one worker may use.
+
+    Attributes:
+      environment: variables that its process gets.
+      cores: CPU cores that its process is pinned to; none for all.
+    """
+
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cores: tuple[int, ...] = ()
+
+
+def slots(num_runs: int, workers: int | None = None) -> list[Slot]:
+    """Shares this machine among workers.
+
+    Each GPU is one worker's, or several workers' if there are more of them. CPU cores are shared
+    out evenly; what is left over goes to the first runs where each run has a slot of its own. A TPU
+    host is one worker's.
+
+    Args:
+      num_runs: of the sweep. It counts the finished ones too, so that a sweep which is started
+        again runs the others on as many cores as before, and gets the same bits.
+      workers: how many; None for one a GPU, or one a CPU core.
+
+    Raises:
+      InputError: no device can be used, or not by so many workers.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"workers={workers}: must be at least 1")
+    platform, count, is_rocm = _probe()
+    if platform == "cpu":
+        return _cpu_slots(num_runs, workers)
+    if platform == "gpu":
+        return _gpu_slots(count, workers or count, is_rocm)
+    if workers not in (None, 1):
+        raise InputError(f"workers={workers}: on a {platform} host one process has all chips")
+    return [Slot()]
+
+
+def enter_slot(num_runs: int, workers: int | None) -> int:
+    """Makes this process use what a worker would, before JAX starts; returns how many they are."""
+    shared = slots(num_runs, workers)
+    os.environ.update(shared[0].environment)
+    if shared[0].cores:
+        os.sched_setaffinity(0, shared[0].cores)
+    return len(shared)
+
+
+def _cpu_slots(num_runs: int, workers: int | None) -> list[Slot]:
+    if not hasattr(os, "sched_getaffinity"):
+        return [Slot()]
+    cores = sorted(os.sched_getaffinity(0))
+    count = workers or min(num_runs, len(cores))
+    if count > len(cores):
+        return [Slot(cores=(cores[number % len(cores)],)) for number in range(count)]
+    share, left_over = divmod(len(cores), count)
+    if count != num_runs:
+        left_over = 0  # A run that resumes in another slot must find as many cores there.
+    sizes = [share + (number < left_over) for number in range(count)]
+    first = [sum(sizes[:number]) for number in range(count)]
+    return [Slot(cores=tuple(cores[a : a + n])) for a, n in zip(first, sizes, strict=True)]
+
+
+def _gpu_slots(count: int, workers: int, is_rocm: bool) -> list[Slot]:
+    # AMD's runtime takes CUDA's variable where its own is not set.
+    variables = ["HIP_VISIBLE_DEVICES"] * is_rocm + ["CUDA_VISIBLE_DEVICES"]
+    visible = next(filter(None, map(os.environ.get, variables)), None)
+    names = visible.split(",") if visible else [str(number) for number in range(count)]
+    environment = {}
+    if workers > count:
+        together = -(-workers // count)
+        environment["XLA_CLIENT_MEM_FRACTION"] = f"{0.9 / together:.3f}"
+        # Its former name: jaxlib refuses both at once, and takes an empty one for none.
+        environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = ""
+    return [Slot({**environment, variables[0]: names[number % count]}) for number in range(workers)]
+
+
+def _probe() -> tuple[str, int, bool]:
+    """JAX's platform, number of devices, and whether they are AMD's.
+
+    Asked in another process: this one takes no device.
+    """
+    probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True)
+    if probe.returncode:
+        said = probe.stderr.strip().splitlines()
+        reason = said[-1].partition(": ")[2] if said else _describe(probe.returncode)
+        platforms = os.environ.get("JAX_PLATFORMS")
+        asked = f" (JAX_PLATFORMS={platforms})" if platforms else ""
+        raise InputError(f"JAX finds no device{asked}: {reason or 'no such device'}")
+    platform, count, is_rocm = probe.stdout.splitlines()[-1].split()
+    return platform, int(count), is_rocm == str(True)
+
+
+class Worker(Protocol):
+    """A run that has been started somewhere; as `subprocess.Popen`."""
+
+    def poll(self) -> int | None:
+        """The exit code of `experiments.train`, minus the signal that ended it, or None."""
+
+    def terminate(self) -> None:
+        """Asks the run to save and end."""
+
+    def kill(self) -> None:
+        """Ends the run at once."""
+
+
+def start_process(run: PlannedRun, workdir: Path, slot: Slot) -> subprocess.Popen:
+    """Starts a run in a child process, its output at the end of the folder's `log.txt`."""
+    folder = workdir / run.name
+    folder.mkdir(exist_ok=True)
+    with (folder / "log.txt").open("ab") as log:
+        # In a process group of its own: a terminal's Ctrl-C is for the sweep, which passes it on.
+        return start_logged(run.train_arguments(workdir), slot, log, process_group=0)
+
+
+def start_logged(
+    arguments: list[str], slot: Slot, log: IO[bytes], process_group: int | None = None
+) -> subprocess.Popen:
+    """Starts a Python in a slot that writes to `log`, and saves and ends if this process ends."""
+    return subprocess.Popen(
+        die_with_parent.command(arguments, slot.cores),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **slot.environment},
+        process_group=process_group,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,27 +171,30 @@ class _Job:
     slot: Slot
 
 
-class Crew:
+class LocalPool:
     """Runs that wait, runs at work and how runs ended.
 
     Args:
       workdir: the sweep's folder.
-      slots: one for each worker.
-      start: starts a run in its slot.
-      board: is told what happens.
+      planned: all runs of the sweep, in order.
+      slots: one for each worker; where there are as many as runs, each run has its own.
+      start: starts a run in a slot.
+      table: is told what happens.
     """
 
     def __init__(
         self,
         workdir: Path,
+        planned: Sequence[PlannedRun],
         slots: Sequence[Slot],
         start: Callable[[PlannedRun, Path, Slot], Worker],
-        board: Board,
+        table: StatusTable,
     ):
-        self._workdir = workdir
+        self._workdir, self._start, self._table = workdir, start, table
         self._free = list(slots)
-        self._start = start
-        self._board = board
+        # A run resumes in the slot in which it began: with other cores it would round otherwise.
+        names = [run.name for run in planned]
+        self._own = dict(zip(names, slots, strict=False)) if len(slots) >= len(names) else {}
         self._waiting: list[PlannedRun] = []
         self._at_work: list[_Job] = []
         self._deaths = collections.Counter()
@@ -65,7 +205,7 @@ class Crew:
 
     def work(
         self,
-        planned: Sequence[PlannedRun],
+        left: Sequence[PlannedRun],
         asked_to_stop: Callable[[], bool],
         end: float = math.inf,
     ) -> None:
@@ -74,12 +214,12 @@ class Crew:
         A second Ctrl-C, which comes as `KeyboardInterrupt`, kills the runs at work.
 
         Args:
-          planned: the runs, in order.
+          left: the runs to be trained, in order.
           asked_to_stop: asked several times a second.
           end: instant of the monotonic clock at which they are to save and stop. Those that have
             not done so `GRACE_SECONDS` later are killed: a run that compiles hears nothing.
         """
-        self._waiting = list(planned)
+        self._waiting = list(left)
         try:
             while self._at_work or (self._waiting and not self._stopping):
                 now = time.monotonic()
@@ -90,7 +230,7 @@ class Crew:
                     self._start_free()
                 if self._at_work and not self._out_of_time and now >= end + GRACE_SECONDS:
                     self._kill_late()
-                self._board.refresh()
+                self._table.refresh()
                 time.sleep(_POLL_SECONDS)
         finally:
             for job in self._at_work:
@@ -103,31 +243,31 @@ class Crew:
 
     def _stop(self) -> None:
         self._stopping = True
-        self._board.say("stopping: the runs at work are saving; Ctrl-C again kills them")
+        self._table.say("stopping: the runs at work are saving; Ctrl-C again kills them")
         for job in self._at_work:
-            job.worker.stop()
+            job.worker.terminate()
 
     def _kill_late(self) -> None:
         self._out_of_time = True
         names = ", ".join(job.run.name for job in self._at_work)
-        self._board.say(f"killed, not saved within {GRACE_SECONDS} s: {names}")
+        self._table.say(f"killed, not saved within {GRACE_SECONDS} s: {names}")
         for job in self._at_work:
             job.worker.kill()
 
     def _start_free(self) -> None:
         for run in list(self._waiting):
-            if not self._free:
+            if not (self._own or self._free):
                 return
             folder = self._workdir / run.name
             # A process that a killed sweep left behind is saving there: it will be done soon.
             if lockfile.is_claimed(folder):
                 continue
             self._waiting.remove(run)
-            slot = self._free.pop(0)
+            slot = self._own[run.name] if self._own else self._free.pop(0)
             # So that what is found there afterwards is of this start.
             (folder / "error.txt").unlink(missing_ok=True)
             worker = self._start(run, self._workdir, slot)
-            self._board.started(run)
+            self._table.started(run)
             self._at_work.append(_Job(run, worker, slot))
 
     def _collect(self) -> None:
@@ -136,10 +276,10 @@ class Crew:
             if code is not None:
                 self._at_work.remove(job)
                 self._free.insert(0, job.slot)
-                self._settle(job, code)
+                self._settle(job.run, code)
 
-    def _settle(self, job: _Job, code: int) -> None:
-        run, folder = job.run, self._workdir / job.run.name
+    def _settle(self, run: PlannedRun, code: int) -> None:
+        folder = self._workdir / run.name
         killed = code < 0 or code == errors.STOPPED or self._out_of_time
         if code == 0 and (state := finished_state(folder)):
             self._end(run, state, "")
@@ -148,27 +288,24 @@ class Crew:
         elif killed and self._deaths[run.name] < RESTARTS:
             self._deaths[run.name] += 1
             self._waiting.insert(0, run)
-            self._board.waits(run, f"{_describe(code)}; it goes on from its last checkpoint")
+            self._table.waits(run, f"{_describe(code)}; resumes from its last checkpoint")
         elif code == errors.WRONG_INPUT and lockfile.is_claimed(folder):
             self._waiting.append(run)
-            self._board.waits(run, "another process is training there; waits for it")
+            self._table.waits(run, "another process is training there; waits for it")
         else:
             reason = _describe(code) if killed else _last_line(folder, code)
             self._end(run, State.FAILED, f"{reason} ({folder / 'log.txt'})")
 
     def _end(self, run: PlannedRun, state: State, message: str) -> None:
         self.ended[run.name] = state
-        self._board.ended(run, state, message)
-
-
-def finished_state(folder: Path) -> State | None:
-    """How the run in a folder finished; None if it has not."""
-    return _FINISHED.get(runs.read_run(folder).status)
+        self._table.ended(run, state, message)
 
 
 def _describe(code: int) -> str:
-    if code >= 0:
+    if code == errors.STOPPED:
         return "stopped by someone else"
+    if code >= 0:
+        return f"exit code {code}"
     with contextlib.suppress(ValueError):
         return f"killed by {signal.Signals(-code).name}"
     return f"killed by signal {-code}"

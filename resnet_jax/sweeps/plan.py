@@ -1,9 +1,19 @@
-"""Which runs a sweep is made of: their names, overrides, configs and commands."""
+"""Which runs a sweep is made of: names, overrides, configs and commands; and its `sweep.json`.
+
+    {"format": 1, "name": …, "title": …, "paper": … or null, "recipe": …, "config": …,
+     "common": {…}, "command": …, "runs": [{"name": …, "overrides": {…}}, …]}
+
+says for the report and for the next start what a sweep's folder is about. `common` holds what the
+command line changed in all runs, `runs` all runs that any start of the sweep has planned.
+"""
 
 import dataclasses
 import functools
+import json
 import math
 import re
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +25,9 @@ from resnet_jax.errors import InputError
 from resnet_jax.runs import Recipe, arguments, recipe
 from resnet_jax.sweeps.grid import Overrides, Sweep
 from resnet_jax.training.run import check_dataset
+
+FORMAT = 1
+MANIFEST = "sweep.json"
 
 LONGEST_PERIODS = {
     "log_every": 50,
@@ -32,7 +45,7 @@ class PlannedRun:
 
     Attributes:
       name: of its folder.
-      overrides: all that differs from the config's defaults for that net.
+      overrides: all that differs from the config's defaults for that network.
       arguments: of `experiments.train`, less the workdir.
       config: with the overrides.
     """
@@ -46,6 +59,14 @@ class PlannedRun:
     def work(self) -> int:
         """Steps times layers: how long runs take, one beside the other."""
         return self.config.num_steps * self.config.architecture.depth
+
+    def train_arguments(self, workdir: Path) -> list[str]:
+        """What follows "python" in the command of this run, in a sweep's folder."""
+        return ["-m", "experiments.train", *self.arguments, f"--workdir={workdir / self.name}"]
+
+    def shell_line(self, workdir: Path) -> str:
+        """The command of this run, for a shell in this folder."""
+        return shlex.join(["python", *self.train_arguments(workdir)])
 
 
 def plan(
@@ -64,11 +85,16 @@ def plan(
       extra: further overrides of every run; they do not enter names.
 
     Raises:
-      InputError: a pattern that matches nothing, an override of a field that is none, two runs
-        of one name.
+      InputError: a pattern that matches nothing, an override of a field that is none or that
+        the sweep varies, two runs of one name.
     """
     if num_steps is not None and num_steps < 1:
         raise InputError(f"num_steps={num_steps}: must be at least 1")
+    for path in filter(sweep.varies, [*(extra or ()), *(["num_steps"] if num_steps else ())]):
+        raise InputError(
+            f"{path}: {sweep.name} varies this field, so that one value for all would train copies "
+            "of one run under several names; choose runs with --filter, or edit the sweep's file"
+        )
     named = _named(sweep)
     chosen = named if pattern is None else _matching(pattern, named)
     planned = []
@@ -81,8 +107,24 @@ def plan(
     return planned
 
 
+def parse_overrides(texts: Sequence[str]) -> Overrides:
+    """The fields and values of "field=value" texts, for all runs."""
+    overrides = {}
+    for text in texts:
+        name, fields = arguments.split(text, "")
+        if name or not fields:
+            raise InputError(f"override={text!r}: expected field=value")
+        overrides |= fields
+    return overrides
+
+
 def check(planned: Sequence[PlannedRun], workdir: Path) -> None:
-    """Raises `InputError` if a run's config cannot work, or its folder holds another config's."""
+    """Checks the runs before any starts.
+
+    Raises:
+      InputError: a run's config cannot work, its folder holds another config's, or two runs
+        would compute the same.
+    """
     for run in planned:
         found = runs.read_run(workdir / run.name)
         changed = recipe.differences(found.config, runs.as_json(run.config.to_dict()))
@@ -93,10 +135,21 @@ def check(planned: Sequence[PlannedRun], workdir: Path) -> None:
             )
     for run in one_of_each_net(planned):
         check_dataset(run.config)
+    names: dict[str, str] = {}
+    for run in planned:
+        first = names.setdefault(_content(run.config), run.name)
+        if first != run.name:
+            raise InputError(f"{first} and {run.name} are the same run: their configs are equal")
+
+
+def _content(config: Recipe) -> str:
+    """The same text for recipes that compute the same, however they name the network."""
+    fields = {key: value for key, value in config.to_dict().items() if key != "model"}
+    return repr((config.architecture, config.model.dtype, config.model.bn_group_size, fields))
 
 
 def one_of_each_net(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """One run of each config, whatever its seed."""
+    """One run of each config, no matter which seed."""
     return list({net(run): run for run in reversed(planned)}.values())[::-1]
 
 
@@ -183,3 +236,73 @@ def _split(overrides: Overrides) -> tuple[str, Overrides]:
     flags = {path: value for path, value in fields.items() if "," in str(value)}
     inside = [f"{path}={value}" for path, value in fields.items() if path not in flags]
     return ",".join([overrides["model.name"], *inside]), flags
+
+
+def write_manifest(
+    workdir: Path, sweep: Sweep, planned: Sequence[PlannedRun], command_line: Overrides
+) -> None:
+    """Writes `sweep.json`, and keeps the runs that it has already; see `check_manifest`."""
+    runs.write_json(workdir / MANIFEST, check_manifest(workdir, sweep, planned, command_line))
+
+
+def check_manifest(
+    workdir: Path, sweep: Sweep, planned: Sequence[PlannedRun], command_line: Overrides
+) -> dict[str, Any]:
+    """What `sweep.json` is to hold, if this sweep may be run in the folder.
+
+    Args:
+      workdir: the sweep's folder.
+      sweep: what is run.
+      planned: the runs of this start.
+      command_line: what the command line changed in all runs; "num_steps" among it.
+
+    Raises:
+      InputError: the folder holds another sweep; the message names what differs.
+    """
+    own = {run.name: runs.as_json(run.overrides) for run in planned}
+    earlier = _read_manifest(workdir / MANIFEST)
+    before = {run["name"]: run["overrides"] for run in earlier.get("runs", ())}
+    now = {
+        "format": FORMAT,
+        "name": sweep.name,
+        "title": sweep.title,
+        "paper": sweep.paper,
+        "recipe": kept_recipe(sweep, command_line),
+        "config": sweep.config,
+        "common": command_line,
+        "command": shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]]),
+        "runs": [{"name": name, "overrides": of_run} for name, of_run in {**before, **own}.items()],
+    }
+    if earlier:
+        identity = lambda manifest: {field: manifest.get(field) for field in ("name", "config")}
+        changed = recipe.differences(identity(earlier), identity(now))
+        changed += recipe.differences(earlier.get("common", {}), runs.as_json(command_line))
+        for name in before.keys() & own.keys():
+            differences = recipe.differences(before[name], own[name])
+            changed += [f"{name}'s {line}" for line in differences]
+        if changed:
+            raise InputError(
+                f"workdir={str(workdir)!r} holds another sweep ({'; '.join(changed[:4])}); "
+                "choose another folder, or the same sweep"
+            )
+    return now
+
+
+def kept_recipe(sweep: Sweep, command_line: Overrides) -> str:
+    """The sweep's recipe, after what the command line did to it."""
+    changed = {path for path in command_line if path not in runs.RUNTIME_FIELDS}
+    if not changed:
+        return sweep.recipe
+    return "shortened" if changed == {"num_steps"} and sweep.recipe == "paper" else "other"
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not all({"name", "overrides"} <= run.keys() for run in manifest["runs"]):
+            raise ValueError("a run has no name or no overrides")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove it") from error
+    return manifest

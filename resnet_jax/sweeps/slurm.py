@@ -8,15 +8,13 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any
 
 from resnet_jax import errors, runs
 from resnet_jax.errors import InputError
-from resnet_jax.sweeps import tether
-from resnet_jax.sweeps.devices import Slot
+from resnet_jax.sweeps.local_pool import Slot, start_logged
 from resnet_jax.sweeps.plan import PlannedRun
-from resnet_jax.sweeps.workers import train_arguments
 
 DEFAULTS = {"timeout_min": 240, "slurm_signal_delay_s": 120}
 """A job that runs out of time saves, and goes back into the queue."""
@@ -32,7 +30,7 @@ class TrainJob:
     """
 
     def __init__(self, run: PlannedRun, workdir: Path, slot: Slot):
-        self.arguments = train_arguments(run, workdir.absolute())
+        self.arguments = run.train_arguments(workdir.absolute())
         self.log = workdir.absolute() / run.name / "log.txt"
         self.slot = slot
         self._process: subprocess.Popen | None = None
@@ -42,19 +40,14 @@ class TrainJob:
         signal.signal(signal.SIGTERM, self._stop)
         self.log.parent.mkdir(exist_ok=True)
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                tether.command(self.arguments, self.slot.cores),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self.slot.environment},
-            )
+            self._process = start_logged(self.arguments, self.slot, log)
             code = self._process.wait()
         if code > 0 and code != errors.STOPPED:
             raise RuntimeError(f"exit code {code}: see {self.log}")
         return code
 
     def checkpoint(self) -> Any:
-        """Lets the run save, and asks for another job that goes on with it."""
+        """Lets the run save, and asks for another job that resumes it."""
         from submitit.helpers import DelayedSubmission
 
         self._stop()
@@ -81,7 +74,7 @@ class SubmititWorker:
             return None
         return self._job.result() if self._job.exception() is None else 1
 
-    def stop(self) -> None:
+    def terminate(self) -> None:
         # A local job's id is that of the process that controls it, which passes SIGTERM on.
         os.kill(int(self._job.job_id), signal.SIGTERM)
 
@@ -101,7 +94,12 @@ def make_executor(cluster: str, workdir: Path, settings: Sequence[str]) -> Any:
     Raises:
       InputError: submitit is not installed, Slurm is not there, or a setting is wrong.
     """
-    submitit = _import_submitit()
+    try:
+        import submitit  # Optional.
+    except ImportError as error:
+        raise InputError(
+            "executor: this one needs the package submitit; install it with: pip install submitit"
+        ) from error
     parameters = {**DEFAULTS, "name": workdir.absolute().name}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -118,25 +116,12 @@ def make_executor(cluster: str, workdir: Path, settings: Sequence[str]) -> Any:
     return executor
 
 
-def _import_submitit() -> ModuleType:
-    try:
-        import submitit
-    except ImportError as error:
-        raise InputError(
-            "executor: this one needs the package submitit; install it with: pip install submitit"
-        ) from error
-    return submitit
-
-
-def submit_to_slurm(
-    planned: Sequence[PlannedRun], workdir: Path, settings: Sequence[str]
-) -> dict[str, str]:
+def submit(executor: Any, planned: Sequence[PlannedRun], workdir: Path) -> dict[str, str]:
     """Submits runs to Slurm as one job array, less those that are in the queue already.
 
     Returns:
       The job's id of each run that was submitted now, by the run's name.
     """
-    executor = make_executor("slurm", workdir, settings)
     record = workdir / "submitit" / "jobs.json"
     known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     queued = _queued() & set(known.values())

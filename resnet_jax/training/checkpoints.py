@@ -129,7 +129,7 @@ class Checkpoints:
         for candidate in self.steps[::-1] if step is None else [step]:
             state, damage = self._read(candidate, template)
             # Of several processes all go on from the same step, or none.
-            damage = max(multihost.meet(damage))
+            damage = max(multihost.all_gather(damage))
             if not damage:
                 break
             damaged[candidate] = damage
@@ -171,7 +171,7 @@ class Checkpoints:
                 to = "" if self._read_only else f", now {_rename(folder).name},"
                 logging.warning("%s%s is damaged (%s): using step %d", folder, to, damage, instead)
         if damaged:
-            multihost.meet()
+            multihost.barrier()
             self._manager.reload()
 
     def close(self) -> None:

@@ -40,11 +40,11 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
     def evaluate(variables, data):
         """Goes through the whole split, a batch at a time."""
         # Counts are exact to 2²⁴. Placed as the sums are that follow, or it would compile twice.
-        sums = parallel.place(np.zeros(2, np.float32), replicated)
+        sums = parallel.device_put_global(np.zeros(2, np.float32), replicated)
         for batch in data.evaluation_inputs(batch_size):
-            inputs, mask = parallel.place(batch, sharded)
+            inputs, mask = parallel.device_put_global(batch, sharded)
             before = sums
-            sums = parallel.one_at_a_time(
+            sums = parallel.block_on_cpu(
                 evaluate_batch(before, variables, data.on_devices, inputs, mask)
             )
             jax.block_until_ready(before)  # At most two batches wait for the devices.
@@ -73,8 +73,8 @@ def make_predict_logits(model: nn.Module, mesh: Mesh, batch_size: int) -> Predic
     def predict_logits(variables, data):
         parts = []
         for inputs, mask in data.evaluation_inputs(batch_size):
-            placed = parallel.place(inputs, sharded)
-            scored = parallel.one_at_a_time(score_batch(variables, data.on_devices, placed))
+            placed = parallel.device_put_global(inputs, sharded)
+            scored = parallel.block_on_cpu(score_batch(variables, data.on_devices, placed))
             parts.append([np.asarray(array)[mask] for array in scored])
         logits, labels = map(np.concatenate, zip(*parts, strict=True))
         return logits, labels

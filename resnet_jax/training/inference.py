@@ -86,7 +86,7 @@ class LoadedModel:
         height, width, _ = self.image_shape
         part = self.recipe.part_size
         part = part if count is None else min(part, count)
-        mesh = parallel.make_mesh(len(jax.devices()), len(jax.devices()))
+        mesh = parallel.make_mesh(len(parallel.devices()), len(parallel.devices()))
         return MultiCropPredictor(
             self.model,
             self.variables,
@@ -390,7 +390,7 @@ def _predict_images(
         data, sharded = run.splits["train"], parallel.sharded(run.mesh)
         look = jax.jit(lambda data, inputs: data.plain(inputs)[0])
         batches = (
-            look(data.on_devices, parallel.place(inputs, sharded))[: mask.sum()]
+            look(data.on_devices, parallel.device_put_global(inputs, sharded))[: mask.sum()]
             for inputs, mask in data.evaluation_inputs(recipe.batch_size)
         )
         variables, about["groups"] = _recompute(recipe, run.model, variables, batches, len(data))

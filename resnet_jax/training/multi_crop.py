@@ -73,7 +73,7 @@ class MultiCropPredictor:
         self._grain = output_stride(model.architecture)
         self._mesh, self._pixels, self._average = mesh, pixels, average
         self._normalization = normalization
-        self._variables = parallel.place(variables, parallel.replicated(mesh))
+        self._variables = parallel.device_put_global(variables, parallel.replicated(mesh))
         whole, shared = parallel.replicated(mesh), parallel.sharded(mesh)
 
         def score(variables, mean, std, crops, sizes):
@@ -137,4 +137,4 @@ class MultiCropPredictor:
         filled = any(crop.shape[:2] != shape for crop in crops)
         own = sizes if filled or shape[0] != shape[1] else None
         scores = self._score(self._variables, *normalization, batch, own)
-        return np.asarray(parallel.one_at_a_time(scores))[: len(crops)]
+        return np.asarray(parallel.block_on_cpu(scores))[: len(crops)]

@@ -58,7 +58,7 @@ def is_complete(recipe: Recipe, workdir: Path) -> bool:
     """
     multihost.same_everywhere("config", repr(recipe).encode)
     check_dataset(recipe)
-    complete = multihost.from_first(lambda: str(_holds_finished_run(recipe, workdir)))
+    complete = multihost.broadcast_from_host0(lambda: str(_holds_finished_run(recipe, workdir)))
     if complete == str(True) and multihost.is_first():
         print(f"{workdir}: complete already; nothing to do")
     return complete == str(True)
@@ -84,10 +84,10 @@ def check_dataset(recipe: Recipe) -> None:
 def _claimed(workdir: Path):
     """The first process claims the folder; the others make sure that theirs is the same one."""
     with contextlib.ExitStack() as stack:
-        mark = multihost.from_first(lambda: stack.enter_context(lockfile.claim(workdir)))
+        mark = multihost.broadcast_from_host0(lambda: stack.enter_context(lockfile.claim(workdir)))
         if not multihost.is_first():
             lockfile.check(workdir, mark)
-        multihost.meet()
+        multihost.barrier()
         yield
 
 

@@ -92,16 +92,16 @@ def make_run_steps(
       seed: of the order of the examples.
       batch_size: examples a step.
       loops: of the network, see `ResNet.loops`; within a call the state is packed so.
-      engine: "jit" or "pmap", see `parallel.spread`.
+      engine: "jit" or "pmap", see `parallel.compile_for_mesh`.
     """
     axis = parallel.axis_name(engine)
     # An argument of the program, not a part of it: it is compiled once for all seeds.
-    bits = parallel.place(jax.random.key_data(key), parallel.replicated(mesh))
+    bits = parallel.device_put_global(jax.random.key_data(key), parallel.replicated(mesh))
 
     def one_step(state: TrainState, data: OnDevices, bits: jax.Array, inputs: Inputs) -> TrainState:
         key = jax.random.fold_in(jax.random.wrap_key_data(bits), state.step)
         augment_key, dropout_key = jax.random.split(key)
-        own = lambda arrays: parallel.own_part(arrays, axis)
+        own = lambda arrays: parallel.local_shard(arrays, axis)
         batch = data.augmented(inputs, augment_key, batch_size, own)
         step = state.step
         state, metrics = train_step(state, batch, dropout_key)
@@ -112,7 +112,7 @@ def make_run_steps(
         packed, _ = jax.lax.scan(body, scan_layers.pack(state, loops), inputs)
         return scan_layers.unpack(packed, loops)
 
-    run = parallel.spread(call, mesh, engine)
+    run = parallel.compile_for_mesh(call, mesh, engine)
 
     def arguments(state, data, start, end):
         inputs = data.inputs(seed, start, end, batch_size, state.step)
@@ -174,7 +174,7 @@ def fit(
             if window.diverged_at != NOT_DIVERGED:
                 return state, "diverged"
             state = state.replace(
-                window=parallel.place(MetricAccumulator.empty(), state.step.sharding)
+                window=parallel.device_put_global(MetricAccumulator.empty(), state.step.sharding)
             )
         if intervals.is_due(intervals.evaluate_every, step):
             state = evaluate(state, step)
@@ -288,7 +288,7 @@ class Experiment:
         fresh = state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
         if self.recipe.init_from:
             fresh = load_pretrained(fresh, Path(self.recipe.init_from))
-        return parallel.place(fresh, parallel.replicated(self.mesh))
+        return parallel.device_put_global(fresh, parallel.replicated(self.mesh))
 
     def state_template(self) -> Any:
         """Shapes, types and places of a state; nothing is computed."""
@@ -372,7 +372,7 @@ class Experiment:
                 if name == "validation":
                     seen = self.schedule.after_validation(current.schedule, figures["error"])
                     current = current.replace(
-                        schedule=parallel.place(seen, parallel.replicated(self.mesh))
+                        schedule=parallel.device_put_global(seen, parallel.replicated(self.mesh))
                     )
             return current
 
@@ -509,7 +509,7 @@ def with_random_data(
     statistics = device_dataset.normalization(images, "channel")
     padding, flip = recipe.dataset.crop_padding, recipe.dataset.flip
     noise = device_dataset.DeviceDataset(images, labels, statistics, padding, flip)
-    noise = parallel.place(noise, parallel.replicated(mesh))
+    noise = parallel.device_put_global(noise, parallel.replicated(mesh))
     names = tuple(map(str, range(num_classes)))
     return assemble(recipe, mesh, {"train": noise, "test": noise}, names)
 
@@ -549,7 +549,7 @@ def load_splits(
         statistics = device_dataset.normalization(images, dataset.mean, dataset.std)
     place = parallel.replicated(mesh)
     splits = {
-        name: parallel.place(
+        name: parallel.device_put_global(
             device_dataset.DeviceDataset(
                 part.images, part.labels, statistics, dataset.crop_padding, dataset.flip
             ),
@@ -592,14 +592,14 @@ def _open_streams(
     if statistics is None:
         statistics = streaming.normalization(opened["train"], squares, dataset.mean, dataset.std)
     receiver = streaming.Receiver(statistics, section.pca_lighting_std)
-    receiver = parallel.place(receiver, parallel.replicated(mesh))
+    receiver = parallel.device_put_global(receiver, parallel.replicated(mesh))
     splits = {
         name: streaming.Stream(
             part,
             receiver,
             augmentation=section.augmentation,
             crops=squares,
-            rows=parallel.own_rows(mesh, recipe.batch_size),
+            rows=parallel.local_indices(mesh, recipe.batch_size),
             num_workers=section.num_workers,
             upright=dataset.exif_orientation,
         )

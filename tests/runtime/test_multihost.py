@@ -14,7 +14,8 @@ from configs import digits
 from experiments import train
 from resnet_jax import runs
 from resnet_jax.errors import STOPPED, WRONG_INPUT
-from resnet_jax.runs import Recipe, arguments, load_recipe
+from resnet_jax.runs import arguments
+from resnet_jax.runs.recipe import load_config
 from resnet_jax.training.checkpoints import Checkpoints
 from resnet_jax.training.trainer import build
 
@@ -72,16 +73,13 @@ class Processes:
 
 
 def trained_here(workdir, **fields):
-    assert (
-        train.train(Recipe.from_config(arguments.update(digits.get_config(TINY), fields)), workdir)
-        == 0
-    )
+    assert train.train(arguments.update(digits.get_config(TINY), fields), workdir) == 0
     return workdir
 
 
 def final_state(workdir):
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.restore(build(load_recipe(workdir)).state_template())
+        return checkpoints.restore(build(load_config(workdir)).state_template())
 
 
 def assert_same_training(a, b, **tolerances):
@@ -161,7 +159,7 @@ def test_one_stopped_process_stops_both_and_one_goes_on_alone(asked, number, tmp
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         saved = checkpoints.steps[-1]
     assert 0 < saved < 200
-    assert printed[-1] == f"stopped at step {saved}, saved; rerun the command to resume"
+    assert printed[-1] == f"stopped at step {saved}, saved; the same command goes on"
     trained_here(tmp_path, num_steps=200, num_devices=2)
     whole = trained_here(tmp_path / "whole", num_steps=200, num_devices=4)
     rows = [runs.read_run(path).rows for path in (tmp_path, whole)]

@@ -9,8 +9,8 @@ import pytest
 
 from configs import digits
 from resnet_jax.errors import InputError
-from resnet_jax.runs import Recipe, arguments
-from resnet_jax.runtime import hlo_communication
+from resnet_jax.runs import arguments
+from resnet_jax.runtime.parallel import bytes_sent
 from resnet_jax.training.trainer import build
 
 STEPS = 20
@@ -28,15 +28,15 @@ class Trained(NamedTuple):
 
 
 def config(**fields):
-    return Recipe.from_config(arguments.update(digits.get_config(CONFIG), fields))
+    return arguments.update(digits.get_config(CONFIG), fields)
 
 
 @functools.cache
 def trained(parallel="jit", num_devices=1, **fields):
     experiment = build(config(parallel=parallel, num_devices=num_devices, **fields))
     state, data = experiment.initial_state(), experiment.splits["train"]
-    advance = experiment.make_run_steps()
-    sent = hlo_communication.sent(advance.lower(state, data, 0, 1).compile().as_text())
+    advance = experiment.make_advance()
+    sent = bytes_sent(advance.lower(state, data, 0, 1).compile().as_text())
     least = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.variables)) + 8
     losses = []
     for step in range(STEPS):

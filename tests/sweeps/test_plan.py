@@ -7,11 +7,11 @@ import pytest
 
 from configs import digits
 from resnet_jax.errors import InputError
-from resnet_jax.runs import Recipe, arguments
-from resnet_jax.sweeps import manifest, plan
+from resnet_jax.runs import arguments
+from resnet_jax.sweeps import plan
 from resnet_jax.sweeps.grid import Overrides, Sweep
 
-NETS = ({"model.name": "plain-20", "seed": 0}, {"model.name": "resnet-20", "seed": 0})
+NETWORKS = ({"model.name": "plain-20", "seed": 0}, {"model.name": "resnet-20", "seed": 0})
 
 
 def sweep(*overrides: Overrides, **fields) -> Sweep:
@@ -22,7 +22,7 @@ def sweep(*overrides: Overrides, **fields) -> Sweep:
         "recipe": "other",
         "config": "configs/digits.py",
         "common": {},
-        "overrides": overrides or NETS,
+        "overrides": overrides or NETWORKS,
         "get_config": digits.get_config,
     }
     return Sweep(**{**given, **fields})
@@ -62,7 +62,7 @@ def test_arguments_of_a_run_give_its_overrides_back():
     assert path == "--config=configs/digits.py"
     name, fields = arguments.split(given, "none")
     assert {"model.name": name, **fields} == overrides
-    assert run.config == Recipe.from_config(digits.get_config(given))
+    assert run.config == digits.get_config(given)
 
 
 def test_value_with_a_comma_has_a_flag_of_its_own():
@@ -101,10 +101,10 @@ def test_longer_runs_keep_their_periods():
 @pytest.mark.parametrize(
     ("overrides", "options", "message"),
     [
-        (NETS, {"pattern": "vgg"}, "matches no run; they are plain-20-seed0, resnet-20-seed0"),
-        (NETS, {"pattern": "("}, "not a regular expression"),
-        (NETS, {"num_steps": 0}, "num_steps=0: must be at least 1"),
-        ((NETS[0], NETS[0]), {}, "two runs are called plain-20-seed0"),
+        (NETWORKS, {"pattern": "vgg"}, "matches no run; they are plain-20-seed0, resnet-20-seed0"),
+        (NETWORKS, {"pattern": "("}, "not a regular expression"),
+        (NETWORKS, {"num_steps": 0}, "num_steps=0: must be at least 1"),
+        ((NETWORKS[0], NETWORKS[0]), {}, "two runs are called plain-20-seed0"),
         (({"seed": 0},), {}, "without model.name"),
         (({"model.name": "plain-20", "model.optoin": "B"},), {}, "nearest: model.option"),
     ],
@@ -114,9 +114,10 @@ def test_mistake_in_a_sweep_is_named(overrides: tuple, options: dict, message: s
         plan.plan(sweep(*overrides), **options)
 
 
-def test_net_that_does_not_exist_is_found_before_anything_runs():
+def test_network_that_does_not_exist_is_found_before_anything_runs(tmp_path: Path):
+    planned = plan.plan(sweep({"model.name": "plain-21"}))
     with pytest.raises(InputError, match="nearest: plain-20"):
-        plan.plan(sweep({"model.name": "plain-21"}))
+        plan.check(planned, tmp_path)
 
 
 def test_folder_with_a_run_of_another_config_is_refused(tmp_path: Path):
@@ -134,8 +135,8 @@ def written(workdir: Path) -> dict:
 
 def test_more_seeds_and_other_filters_of_one_sweep_add_up(tmp_path: Path):
     both = plan.plan(sweep())
-    manifest.write(tmp_path, sweep(), both[:1], {})
-    manifest.write(tmp_path, sweep(), both[1:], {"dataset.data_dir": "/elsewhere"})
+    plan.write_manifest(tmp_path, sweep(), both[:1], {})
+    plan.write_manifest(tmp_path, sweep(), both[1:], {"dataset.data_dir": "/elsewhere"})
     assert [run["name"] for run in written(tmp_path)["runs"]] == names(both)
     assert written(tmp_path)["runs"][0]["overrides"] == {"model.name": "plain-20", "seed": 0}
 
@@ -151,10 +152,10 @@ def test_more_seeds_and_other_filters_of_one_sweep_add_up(tmp_path: Path):
 def test_folder_of_another_sweep_is_refused(
     tmp_path: Path, other: dict, command_line: Overrides, message: str
 ):
-    manifest.write(tmp_path, sweep(), plan.plan(sweep()), {})
+    plan.write_manifest(tmp_path, sweep(), plan.plan(sweep()), {})
     before = written(tmp_path)
     with pytest.raises(InputError, match=message):
-        manifest.write(tmp_path, sweep(**other), plan.plan(sweep(**other)), command_line)
+        plan.write_manifest(tmp_path, sweep(**other), plan.plan(sweep(**other)), command_line)
     assert written(tmp_path) == before
 
 
@@ -170,4 +171,36 @@ def test_folder_of_another_sweep_is_refused(
 def test_recipe_is_the_papers_only_if_the_command_line_left_it_so(
     command_line: Overrides, recipe: str
 ):
-    assert manifest.kept_recipe(sweep(recipe="paper"), command_line) == recipe
+    assert plan.kept_recipe(sweep(recipe="paper"), command_line) == recipe
+
+
+@pytest.mark.parametrize("path", ["seed", "model.name"])
+def test_override_of_what_the_sweep_varies_is_refused(path: str):
+    with pytest.raises(InputError, match=f"^{path}: tiny varies this field"):
+        plan.plan(sweep(), extra={path: 3})
+
+
+def test_length_that_the_sweep_varies_is_not_overridden():
+    lengths = ({"model.name": "plain-20", "num_steps": steps} for steps in (10, 20))
+    with pytest.raises(InputError, match=r"^num_steps: tiny varies this field"):
+        plan.plan(sweep(*lengths), num_steps=5)
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        {"model.name": "resnet-20", "model.option": "A"},  # what the name stands for
+        {"model.name": "resnet-20", "batch_size": digits.get_config().batch_size},
+    ],
+)
+def test_one_run_under_two_names_is_refused(tmp_path: Path, twin: Overrides):
+    planned = plan.plan(sweep({"model.name": "resnet-20"}, twin))
+    with pytest.raises(InputError, match=f"^resnet-20 and {planned[1].name} are the same run"):
+        plan.check(planned, tmp_path)
+
+
+def test_periods_that_shorter_runs_level_out_make_no_second_seed(tmp_path: Path):
+    lengths = ({"model.name": "plain-20", "schedule.warmup_steps": steps} for steps in (100, 400))
+    planned = plan.plan(sweep(*lengths), num_steps=50)
+    with pytest.raises(InputError, match="are the same run"):
+        plan.check(planned, tmp_path)

@@ -14,7 +14,7 @@ SETTINGS = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
 def in_a_fresh_process(code: str, **environment: str) -> str:
     kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     result = subprocess.run(
-        [sys.executable, "-c", f"import os, jax; from resnet_jax import backends; {code}"],
+        [sys.executable, "-c", f"import os, jax; from resnet_jax.runtime import setup; {code}"],
         capture_output=True,
         text=True,
         check=True,
@@ -25,19 +25,25 @@ def in_a_fresh_process(code: str, **environment: str) -> str:
 
 def test_without_a_place_for_the_cache_there_is_none(tmp_path):
     (tmp_path / "file").touch()
-    code = "backends.prepare(); print(jax.config.jax_compilation_cache_dir)"
+    code = "setup.prepare(); print(jax.config.jax_compilation_cache_dir)"
     assert in_a_fresh_process(code, XDG_CACHE_HOME=str(tmp_path / "file")) == "None"
 
 
 @pytest.mark.parametrize("number", ["", "3"])
 def test_every_core_is_a_device_unless_a_number_is_set(number):
     environment = {"JAX_NUM_CPU_DEVICES": number} if number else {}
-    seen = in_a_fresh_process("backends.prepare(); print(len(jax.devices()))", **environment)
+    seen = in_a_fresh_process("setup.prepare(); print(len(jax.devices()))", **environment)
     assert seen == (number or str(len(os.sched_getaffinity(0))))
 
 
+def test_number_of_devices_in_the_users_flags_is_kept():
+    code = "setup.prepare(); print(len(jax.devices()))"
+    flag = "--xla_force_host_platform_device_count=5"
+    assert in_a_fresh_process(code, XLA_FLAGS=flag) == "5"
+
+
 def test_flags_of_the_user_are_kept():
-    code = "backends.prepare(onednn=True); print(os.environ['XLA_FLAGS'])"
+    code = "setup.prepare(onednn=True); print(os.environ['XLA_FLAGS'])"
     flags = in_a_fresh_process(code, XLA_FLAGS="--xla_cpu_use_onednn=false").split()
     assert "--xla_cpu_use_onednn=false" in flags
     assert sum("xla_cpu_use_onednn=" in flag for flag in flags) == 1
@@ -75,7 +81,7 @@ def test_onednn_is_asked_for_on_cpus_alone(gpu, tpu, platforms, is_set, monkeypa
 
 def test_second_process_finds_what_the_first_compiled(tmp_path):
     code = (
-        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); backends.prepare();"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); setup.prepare();"
         "jax.jit(lambda x: x * 2 + 1)(3.0); print(jax.config.jax_compilation_cache_dir)"
     )
     folder = in_a_fresh_process(code, XDG_CACHE_HOME=str(tmp_path))

@@ -1,13 +1,18 @@
-"""One command trains a whole sweep, and goes on after whatever befell it."""
+"""One command trains a whole sweep, and resumes whatever interrupts it."""
 
+import contextlib
 import csv
+import fcntl
 import json
 import os
+import pty
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +20,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from resnet_jax.training.weights import load_weights
 
-from resnet_jax.sweeps.progress import last_checkpoint
-from resnet_jax.training.checkpoints import load_weights
+from resnet_jax.sweeps.status import last_checkpoint
 
 REPOSITORY = Path(__file__).parents[2]
 MODULE = "experiments.sweep"
 TIMES = ("images_per_second", "wall_seconds")
 
 SWEEP = """
-TITLE = "Tiny nets"
+TITLE = "Tiny networks"
 PAPER = None
 RECIPE = "other"
 CONFIG = "configs/digits.py"
@@ -159,7 +164,7 @@ def test_killed_sweep_and_killed_worker_change_no_result(sweep_file: Path, tmp_p
     wait_until(lambda: training_process(disturbed, NAMES[1]) not in (None, killed))
     process.send_signal(signal.SIGKILL)
     _, output, _ = finish(process)
-    assert f"{NAMES[1]}: killed by SIGKILL; it goes on from its last checkpoint" in output
+    assert f"{NAMES[1]}: killed by SIGKILL; resumes from its last checkpoint" in output
     # At once: workers that the sweep left behind may still be saving.
     code, _, errors = sweep(sweep_file, disturbed)
     assert code == 0, errors
@@ -167,14 +172,14 @@ def test_killed_sweep_and_killed_worker_change_no_result(sweep_file: Path, tmp_p
 
 
 @linux
-def test_ctrl_c_saves_the_runs_and_the_same_command_goes_on(sweep_file: Path, tmp_path: Path):
+def test_ctrl_c_saves_the_runs_for_the_command_to_resume(sweep_file: Path, tmp_path: Path):
     workdir = tmp_path / "runs"
     process = start(sweep_file, workdir, "--filter=plain", "--override=num_steps=20000")
     wait_until(lambda: last_step(workdir, NAMES[0]) >= 20)
     process.send_signal(signal.SIGINT)
     code, output, _ = finish(process)
     assert code == 75
-    assert output.splitlines()[-1] == "stopped; the same command goes on"
+    assert output.splitlines()[-1] == "stopped; rerun the command to resume"
     saved = [int(path.name) for path in (workdir / NAMES[0] / "checkpoints").iterdir()]
     assert max(saved) >= last_step(workdir, NAMES[0])
 
@@ -191,7 +196,7 @@ def test_slices_of_a_sweep_in_copied_folders_end_with_the_same_bits(
 
     code, output, errors = sweep(sweep_file, first, *same, "--max_minutes=0.2")
     assert code == 75, errors
-    assert output.splitlines()[-1] == "stopped; the same command goes on"
+    assert output.splitlines()[-1] == "stopped; rerun the command to resume"
     assert not (first / NAMES[1] / "summary.json").exists()
     shutil.copytree(first, second)
     shutil.rmtree(first)
@@ -207,11 +212,11 @@ def test_slices_of_a_sweep_in_copied_folders_end_with_the_same_bits(
 
 @linux
 @pytest.mark.slow
-def test_run_that_does_not_hear_the_end_is_killed_and_goes_on(sweep_file: Path, tmp_path: Path):
+def test_run_that_does_not_hear_the_end_is_killed_and_resumes(sweep_file: Path, tmp_path: Path):
     workdir = tmp_path / "runs"
     same = ("--filter=plain", "--override=num_steps=3000")
     # As `python -m experiments.sweep`, with less grace.
-    code = "import runpy; from experiments.sweeps import crew; crew.GRACE_SECONDS = 2; "
+    code = "import runpy; from resnet_jax.sweeps import local_pool; local_pool.GRACE_SECONDS = 2; "
     code += f"runpy.run_module('{MODULE}', run_name='__main__', alter_sys=True)"
     process = start(sweep_file, workdir, *same, "--max_minutes=1.5", program=("-c", code))
     wait_until(lambda: last_checkpoint(workdir / NAMES[0]) > 0)
@@ -222,11 +227,11 @@ def test_run_that_does_not_hear_the_end_is_killed_and_goes_on(sweep_file: Path, 
     *_, killed, ended, last = output.splitlines()
     assert killed == f"killed, not saved within 2 s: {NAMES[0]}"
     assert ended.startswith(f"{NAMES[0]}: stopped at step {stopped_at}")
-    assert last == "stopped; the same command goes on"
+    assert last == "stopped; rerun the command to resume"
 
     code, output, errors = sweep(sweep_file, workdir, *same, "--max_minutes=5")
     assert code == 0, errors
-    assert f"{NAMES[0]}: goes on from step {saved}" in output
+    assert f"{NAMES[0]}: resumes from step {saved}" in output
     assert [row["status"] for row in results(workdir)] == ["completed"]
 
 
@@ -272,6 +277,22 @@ def test_dry_run_tells_sizes_and_time_and_leaves_no_trace(sweep_file: Path, tmp_
     assert not workdir.exists()
 
 
+def test_dry_run_tells_whole_names_on_a_narrow_terminal(sweep_file: Path, tmp_path: Path):
+    terminal, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 20, 0, 0))
+    command = [sys.executable, "-m", MODULE, "--dry_run", f"--config={sweep_file}"]
+    done = subprocess.Popen(
+        [*command, f"--workdir={tmp_path / 'runs'}"], cwd=REPOSITORY, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    text = ""
+    with contextlib.suppress(OSError):  # at its end
+        while part := os.read(terminal, 1024):
+            text += part.decode()
+    assert done.wait() == 0
+    assert all(any(line.startswith(f"{name} ") for line in text.splitlines()) for name in NAMES)
+
+
 def test_dry_run_is_refused_where_the_sweep_would_be(sweep_file: Path, tmp_path: Path):
     code, _, errors = sweep(sweep_file, tmp_path, "--executor=print", "--filter=plain")
     assert code == 0, errors
@@ -297,6 +318,8 @@ def test_dry_run_is_refused_where_the_sweep_would_be(sweep_file: Path, tmp_path:
         (("--max_minutes=5", "--executor=print"), "does not wait for the runs"),
         (("--override=model.optoin=B",), "nearest: model.option"),
         (("--override=nothing",), "expected field=value"),
+        (("--override=seed=3",), "seed: tiny varies this field"),
+        (("--override=schedule.learning_rate=nan",), "learning_rate"),
         (("--workdir=/dev/null/runs",), "cannot be written"),
     ],
 )
@@ -308,3 +331,4 @@ def test_mistake_is_one_line_and_exit_code_2(
     (line,) = errors.splitlines()
     assert line.startswith("error: ")
     assert message in line
+    assert not (tmp_path / "runs").exists()

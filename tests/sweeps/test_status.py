@@ -1,4 +1,4 @@
-"""The board tells how far runs are from the ends of their files."""
+"""How far runs are is told from the ends of their files."""
 
 import io
 import json
@@ -9,11 +9,15 @@ from rich.console import Console
 
 from configs import digits
 from resnet_jax import runs
-from resnet_jax.sweeps import progress
-from resnet_jax.sweeps.live import LiveBoard
 from resnet_jax.sweeps.plan import PlannedRun
-from resnet_jax.sweeps.progress import Progress, State
-from resnet_jax.sweeps.status import Board, clock
+from resnet_jax.sweeps.status import (
+    Progress,
+    State,
+    StatusTable,
+    clock,
+    last_checkpoint,
+    read_progress,
+)
 
 
 def planned(*names: str) -> list[PlannedRun]:
@@ -34,72 +38,71 @@ def test_progress_is_the_last_rows_and_leaves_out_one_being_written(tmp_path: Pa
     test = {"step": 10, "split": "test", "loss": 1.0, "error": 0.25}
     rows = [train_row(10), test, train_row(20, error=0.4, images_per_second=100.0)]
     write_rows(tmp_path, *rows, rest='{"step": 30, "spl')
-    assert progress.read(tmp_path) == Progress(20, 1.5, 0.4, 0.25, 100.0)
+    assert read_progress(tmp_path) == Progress(20, 1.5, 0.4, 0.25, 100.0)
 
 
 def test_progress_of_a_long_run_reads_only_the_end(tmp_path: Path):
     write_rows(tmp_path, *(train_row(step) for step in range(5000)))
-    assert progress.read(tmp_path).step == 4999
+    assert read_progress(tmp_path).step == 4999
 
 
 def test_run_that_has_not_begun_has_no_progress(tmp_path: Path):
-    assert progress.read(tmp_path / "absent") == Progress()
-    assert progress.last_checkpoint(tmp_path / "absent") == 0
+    assert read_progress(tmp_path / "absent") == Progress()
+    assert last_checkpoint(tmp_path / "absent") == 0
 
 
 def test_lines_tell_start_resumption_and_result(tmp_path: Path, capsys: pytest.CaptureFixture):
     fresh, resumed = planned("plain-20", "resnet-20")
-    board = Board(tmp_path, [fresh, resumed], {})
+    table = StatusTable(tmp_path, [fresh, resumed], {})
     (tmp_path / "resnet-20" / "checkpoints" / "100").mkdir(parents=True)
-    board.started(fresh)
-    board.started(resumed)
+    table.started(fresh)
+    table.started(resumed)
     write_rows(tmp_path / "plain-20", train_row(300), {"step": 300, "split": "test", "error": 0.1})
     summary = {"format": 1, "status": "completed", "train_error": 0.25, "test_error": 0.1}
     runs.write_json(tmp_path / "plain-20" / "summary.json", summary)
-    board.ended(fresh, State.DONE, "")
+    table.ended(fresh, State.DONE, "")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["plain-20: started", "resnet-20: goes on from step 100"]
+    assert lines[:2] == ["plain-20: started", "resnet-20: resumes from step 100"]
     assert lines[2].startswith("plain-20: done, training error 25.00%, test error 10.00%  [1 of 2")
 
 
-def test_time_left_counts_a_resumed_run_from_where_it_went_on(
+def test_time_left_counts_a_resumed_run_from_where_it_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     (run,) = planned("plain-20")
-    board = Board(tmp_path, [run], {})
+    table = StatusTable(tmp_path, [run], {})
     (tmp_path / "plain-20" / "checkpoints" / "100").mkdir(parents=True)
     write_rows(tmp_path / "plain-20", train_row(190))  # of which 90 steps will be made again
-    board.started(run)
+    table.started(run)
     write_rows(tmp_path / "plain-20", train_row(150))
     now = 10.0
-    assert board.seconds_left() == pytest.approx(10.0 * 150 / 50)
+    assert table.seconds_left() == pytest.approx(10.0 * 150 / 50)
 
 
-def test_deep_net_counts_for_more_than_a_shallow_one(
+def test_deep_network_counts_for_more_than_a_shallow_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     shallow, deep = planned("plain-20", "plain-110")
-    board = Board(tmp_path, [shallow, deep], {})
-    board.started(shallow)
+    table = StatusTable(tmp_path, [shallow, deep], {})
+    table.started(shallow)
     write_rows(tmp_path / "plain-20", train_row(300))
-    board.ended(shallow, State.DONE, "")
+    table.ended(shallow, State.DONE, "")
     now = 10.0
-    assert board.seconds_left() == pytest.approx(55.0)
+    assert table.seconds_left() == pytest.approx(55.0)
 
 
 def test_table_shows_runs_at_work_even_if_not_all_fit(tmp_path: Path):
     runs = planned(*(f"plain-{depth}" for depth in range(8, 8 + 6 * 40, 6)))
-    board = LiveBoard(tmp_path, runs, {run.name: State.DONE for run in runs[:30]})
     screen = Console(file=io.StringIO(), force_terminal=True, width=110, height=15)
-    board._live.console = screen
-    with board:
-        board.started(runs[30])
+    table = StatusTable(tmp_path, runs, {run.name: State.DONE for run in runs[:30]}, screen)
+    with table:
+        table.started(runs[30])
         write_rows(tmp_path / runs[30].name, train_row(20, images_per_second=128.0))
-        board.refresh()
+        table.refresh()
     text = screen.file.getvalue()
     row = next(line for line in text.splitlines() if runs[30].name in line and "20/300" in line)
     assert "running" in row

@@ -1,6 +1,6 @@
 """Starts a command that is asked to stop (SIGTERM) when the process that started it is gone.
 
-    python -m resnet_jax.sweeps.tether PARENT CORES -m experiments.train --config=…
+    python -m resnet_jax.sweeps.die_with_parent PARENT CORES -m experiments.train --config=…
 
 PARENT is the process id of the starter, CORES the CPU cores to be pinned to ("0,1"; "" for all).
 The command's Python takes this process's place, so that whoever started it sees only the command.
@@ -16,9 +16,9 @@ _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
 def command(arguments: list[str], cores: tuple[int, ...] = ()) -> list[str]:
-    """The command line by which this process starts a tethered Python with these arguments."""
-    tether = [sys.executable, "-m", "resnet_jax.sweeps.tether", str(os.getpid())]
-    return [*tether, ",".join(map(str, cores)), *arguments]
+    """The command line by which this process starts such a Python with these arguments."""
+    starter = [sys.executable, "-m", "resnet_jax.sweeps.die_with_parent", str(os.getpid())]
+    return [*starter, ",".join(map(str, cores)), *arguments]
 
 
 def main(parent: str, cores: str, *arguments: str) -> None:

@@ -1,10 +1,11 @@
-"""The crew finishes what can be finished, whatever befalls a worker."""
+"""The pool finishes what can be finished, whatever happens to a worker."""
 
 import contextlib
 import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -12,11 +13,9 @@ from configs import digits
 from resnet_jax import runs
 from resnet_jax.runs import lockfile
 from resnet_jax.sweeps import local_pool
-from resnet_jax.sweeps.devices import Slot
-from resnet_jax.sweeps.local_pool import RESTARTS, Crew
+from resnet_jax.sweeps.local_pool import RESTARTS, LocalPool, Slot
 from resnet_jax.sweeps.plan import PlannedRun
-from resnet_jax.sweeps.progress import State
-from resnet_jax.sweeps.status import Board
+from resnet_jax.sweeps.status import State, StatusTable
 
 KILLED, BUG, WRONG_INPUT, STOPPED = -9, 1, 2, 75
 
@@ -37,7 +36,7 @@ class FakeWorker:
             return STOPPED
         return self._code if self._questions > 1 else None
 
-    def stop(self) -> None:
+    def terminate(self) -> None:
         self._stopped = True
 
     def kill(self) -> None:
@@ -54,23 +53,25 @@ def planned(*names: str) -> list[PlannedRun]:
 
 
 class Scene:
-    """A crew of one worker whose runs end with the given codes, one a start."""
+    """A pool of one worker whose runs end with the given codes, one a start."""
+
+    slots = (Slot(),)
 
     def __init__(self, workdir: Path, codes: dict[str, list[int]]):
         self.workdir = workdir
         self.started: list[str] = []
         self.runs = planned(*codes)
         self._codes: dict[str, Iterator[int]] = {name: iter(codes[name]) for name in codes}
-        self.board = Board(workdir, self.runs, {})
-        self.crew = Crew(workdir, [Slot()], self._start, self.board)
+        self.table = StatusTable(workdir, self.runs, {})
+        self.pool = LocalPool(workdir, self.runs, self.slots, self._start, self.table)
 
     def _start(self, run: PlannedRun, workdir: Path, slot: Slot) -> FakeWorker:
         self.started.append(run.name)
         return FakeWorker(workdir / run.name, next(self._codes[run.name]))
 
     def work(self, asked=lambda: False, end: float = math.inf) -> dict[str, State]:
-        self.crew.work(self.runs, asked, end)
-        return self.crew.ended
+        self.pool.work(self.runs, asked, end)
+        return self.pool.ended
 
 
 def test_killed_worker_is_replaced_before_other_runs_start(tmp_path: Path):
@@ -87,7 +88,7 @@ def test_worker_that_is_always_killed_is_given_up(tmp_path: Path, capsys):
 
 
 @pytest.mark.parametrize("code", [BUG, WRONG_INPUT])
-def test_failed_run_is_not_repeated_and_others_go_on(tmp_path: Path, capsys, code: int):
+def test_failed_run_is_not_repeated_and_others_are_trained(tmp_path: Path, capsys, code: int):
     scene = Scene(tmp_path, {"a": [code], "b": [0]})
     assert scene.work() == {"a": State.FAILED, "b": State.DONE}
     assert f"a: failed, last line ({tmp_path / 'a' / 'log.txt'})" in capsys.readouterr().out
@@ -110,7 +111,7 @@ def test_claimed_folder_is_waited_for_while_others_run(tmp_path: Path):
         claimed.enter_context(lockfile.claim(tmp_path / "a"))
 
         def asked() -> bool:
-            if "b" in scene.crew.ended:
+            if "b" in scene.pool.ended:
                 claimed.close()
             return False
 
@@ -123,7 +124,7 @@ def test_stop_is_passed_on_and_no_run_starts_after_it(tmp_path: Path):
     answers = iter([False, True])
     assert scene.work(lambda: next(answers, True)) == {"a": State.STOPPED}
     assert scene.started == ["a"]
-    assert scene.crew.finished == []
+    assert scene.pool.finished == []
 
 
 class Deaf(FakeWorker):
@@ -136,7 +137,7 @@ class Deaf(FakeWorker):
     def poll(self) -> int | None:
         return self._code if self._killed else None
 
-    def stop(self) -> None:
+    def terminate(self) -> None:
         pass
 
     def kill(self) -> None:
@@ -158,3 +159,17 @@ def test_run_that_has_not_saved_some_time_after_the_end_is_killed(
     assert time.monotonic() - began >= 0.3
     assert scene.started == ["a"]
     assert capsys.readouterr().out.count("killed, not saved within 0.2 s: a\n") == 1
+
+
+def test_run_that_has_a_slot_of_its_own_resumes_there(tmp_path: Path):
+    class Uneven(Scene):
+        slots = (Slot(cores=(0, 1)), Slot(cores=(2,)))
+        seen: ClassVar = []
+
+        def _start(self, run, workdir, slot):
+            self.seen.append((run.name, slot.cores))
+            return super()._start(run, workdir, slot)
+
+    scene = Uneven(tmp_path, {"a": [0], "b": [KILLED, 0]})
+    scene.pool.work(scene.runs[1:], lambda: False)
+    assert scene.seen == [("b", (2,)), ("b", (2,))]

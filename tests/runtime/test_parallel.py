@@ -1,5 +1,9 @@
 """Devices share batches evenly, or the reason why not is one line."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from resnet_jax.errors import InputError
@@ -14,6 +18,20 @@ def test_cpu_cores_share_whole_statistics_groups(num_groups, devices):
 def test_devices_that_are_not_there_are_refused():
     with pytest.raises(InputError, match="num_devices=9: JAX sees 8"):
         parallel.make_mesh(9, 9, 9)
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "nonsense"])
+def test_platform_that_is_not_here_is_one_line(platforms):
+    code = "from resnet_jax.runtime import parallel\nparallel.make_mesh(8, 8)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": platforms, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    last = done.stderr.splitlines()[-1]
+    start = f"resnet_jax.errors.InputError: JAX_PLATFORMS={platforms}: JAX finds no such device"
+    assert last.startswith(start)
 
 
 def test_batch_that_devices_cannot_share_is_refused():

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from resnet_jax import errors
-from resnet_jax.runtime import launch
+from resnet_jax.errors import WRONG_INPUT
+from resnet_jax.runtime import multihost
 
 ALLOCATION = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 
@@ -26,7 +26,7 @@ ALLOCATION = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SL
     ],
 )
 def test_what_counts_is_the_processes_of_this_very_start(environment, several):
-    assert launch.scheduled(environment) == several
+    assert multihost.scheduled(environment) == several
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def test_flags_that_make_no_cluster_end_in_one_line(flags, message, tmp_path):
     result = subprocess.run(
         [*argv, f"--workdir={tmp_path}", *flags], capture_output=True, text=True
     )
-    assert result.returncode == errors.WRONG_INPUT
+    assert result.returncode == WRONG_INPUT
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
 
 
 def test_process_on_its_own_loads_no_jax_to_find_that_out():
     code = (
-        "import sys; from absl import flags; from experiments import launch, train;"
-        "flags.FLAGS(['x', '--config=configs/digits.py', '--workdir=x']); launch.join();"
+        "import sys; from absl import flags; from experiments import train;"
+        "flags.FLAGS(['x', '--config=configs/digits.py', '--workdir=x']); train.join();"
         "print('jax' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

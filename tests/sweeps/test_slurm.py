@@ -1,10 +1,12 @@
 """Runs as jobs of submitit: its local executor, and Slurm where there is one."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from resnet_jax.sweeps import slurm  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 SWEEP = """
-TITLE = "Tiny nets"
+TITLE = "Tiny networks"
 PAPER = None
 RECIPE = "other"
 CONFIG = "configs/digits.py"
@@ -33,7 +35,9 @@ def get_sweep(seeds=1):
 """
 
 
-def sweep(tmp_path: Path, *flags: str, steps: int = 4) -> subprocess.CompletedProcess:
+def sweep(
+    tmp_path: Path, *flags: str, steps: int = 4, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess:
     path = tmp_path / "tiny.py"
     path.write_text(SWEEP.replace("STEPS", str(steps)))
     command = [sys.executable, "-m", "experiments.sweep", f"--config={path}"]
@@ -43,6 +47,7 @@ def sweep(tmp_path: Path, *flags: str, steps: int = 4) -> subprocess.CompletedPr
         capture_output=True,
         text=True,
         timeout=300,
+        env={**os.environ, **(environment or {})},
     )
 
 
@@ -92,6 +97,18 @@ def test_wrong_setting_is_named(tmp_path: Path, setting: str, message: str):
         slurm.make_executor("local", tmp_path, [setting])
 
 
+def test_cluster_that_is_not_there_leaves_no_folder(tmp_path: Path):
+    (tmp_path / "submitit.py").write_text("raise ImportError")  # instead of the package
+    path = {"PYTHONPATH": str(tmp_path)}
+    done = sweep(tmp_path, "--executor=slurm", environment=path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: executor: this one needs the package submitit; install it with: "
+        "pip install submitit\n"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
 @needs_slurm
 def test_slurm_trains_a_sweep_and_queues_no_run_twice(tmp_path: Path):
     first = sweep(tmp_path, "--executor=slurm", "--seeds=2", steps=30)
@@ -106,7 +123,7 @@ def test_slurm_trains_a_sweep_and_queues_no_run_twice(tmp_path: Path):
 
 @needs_slurm
 @pytest.mark.slow
-def test_preempted_slurm_job_saves_and_goes_on(tmp_path: Path):
+def test_preempted_slurm_job_saves_and_resumes(tmp_path: Path):
     assert sweep(tmp_path, "--executor=slurm", steps=3000).returncode == 0
     folder = tmp_path / "runs" / "plain-8-seed0"
     wait_for_slurm(tmp_path, (folder / "metrics.jsonl").exists)
