@@ -180,7 +180,7 @@ def _verdict(own: pd.DataFrame, shared: set[int]) -> str:
     lost = own.index[own["mean"] <= NOISE * own["error"]]
     if len(kept) >= 3:
         geometric = _slope(kept.index.to_numpy(float), kept)
-        power = _slope(np.log(kept.index), kept)
+        power = _slope(np.log(kept.index.to_numpy(float)), kept)
         times = tables.Interval(*np.exp(geometric))
         text += (
             f" (from {kept.index[0]} to {kept.index[-1]} layers ×{times.text('{:.3f}'.format)} a "

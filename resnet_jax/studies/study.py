@@ -52,15 +52,20 @@ STUDIES: dict[str, Study] = {}
 """By name; each module of this package that is a study adds its own."""
 
 
+def names() -> list[str]:
+    """Of all studies: each module of this package is imported, and those that are one add it."""
+    for module in pkgutil.iter_modules(resnet_jax.studies.__path__):
+        importlib.import_module(f"{resnet_jax.studies.__name__}.{module.name}")
+    return sorted(STUDIES)
+
+
 def find(name: str) -> Study:
     """A study by its name.
 
     Raises:
       InputError: there is none of that name.
     """
-    for module in pkgutil.iter_modules(resnet_jax.studies.__path__):
-        importlib.import_module(f"{resnet_jax.studies.__name__}.{module.name}")
-    check_choice("study", name, sorted(STUDIES))
+    check_choice("study", name, names())
     return STUDIES[name]
 
 

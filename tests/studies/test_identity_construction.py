@@ -31,7 +31,12 @@ def build(family, **axes):
     model, variables = make(f"{family}-{depth}", stage_sizes=(1, 1), **axes)
     variables = shaken(variables)
     deep = model.clone(architecture=dataclasses.replace(model.architecture, stage_sizes=(2, 1)))
-    return model, variables, deep, identity_construction.insert_identity_blocks(model, variables, deep, IMAGES)
+    return (
+        model,
+        variables,
+        deep,
+        identity_construction.insert_identity_blocks(model, variables, deep, IMAGES),
+    )
 
 
 @pytest.mark.parametrize(("family", "axes"), AXES, ids=str)
@@ -52,7 +57,7 @@ def test_constructed_network_computes_the_same_in_training_too(family):
     train = lambda model, weights: jax.jit(
         lambda v: model.apply(v, IMAGES, train=True, mutable=["batch_stats"])[0]
     )(weights)
-    # With the batch's own statistics in the shallow network, those of its outputs are the batch's too.
+    # With the batch's own statistics in the shallow network, its outputs' are the batch's too.
     variables = with_statistics_of(shallow, variables, IMAGES)
     built = identity_construction.insert_identity_blocks(shallow, variables, deep, IMAGES)
     expected = np.asarray(train(shallow, variables))

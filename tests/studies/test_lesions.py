@@ -19,7 +19,7 @@ def logits_of(model, variables, images=IMAGES):
 
 
 def without_block(name, **axes):
-    """A network of (1, 2, 1) blocks whose second stage has lost its second, and that of (1, 1, 1)."""
+    """A network of (1, 2, 1) blocks that has lost its third, and one of (1, 1, 1)."""
     model, variables = make(name, stage_sizes=(1, 2, 1), **axes)
     variables = with_statistics_of(model, variables, IMAGES)
     short = zoo.create(name, width=4, stage_sizes=(1, 1, 1), **axes)

@@ -1,4 +1,4 @@
-"""Gradients of a linear network never shatter; those of a deep plain net do more than a residual's."""
+"""Gradients of a linear network never shatter; a deep plain network's more than a residual's."""
 
 import numpy as np
 import pytest
