@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from configs import digits
-from experiments import command
+from experiments import analyze, command
 from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import write_report
 from resnet_jax.studies import iterations, networks, study
-from resnet_jax.sweeps import grid
 from resnet_jax.training import run
 
 TINY = (
@@ -112,7 +111,7 @@ def test_run_without_its_checkpoints_is_refused_unless_untrained_weights_are_ask
     shutil.copytree(sweep / "plain", tmp_path / "plain")
     shutil.rmtree(tmp_path / "plain/checkpoints")
     for name in ("responses", "gradients", "shattering"):
-        with pytest.raises(InputError, match="no checkpoint of this run is there.*--untrained"):
+        with pytest.raises(InputError, match=r"no checkpoint of this run is there.*--untrained"):
             study.run(name, [str(tmp_path / "plain")], settings=[FEW])
     _, finding = study.run("responses", [str(tmp_path / "plain")], settings=[FEW], untrained=True)
     assert "plain-5" in finding
@@ -189,7 +188,6 @@ def test_command_studies_untrained_nets(tmp_path):
         ({"name": "responses"}, "output: untrained networks have no folder"),
         ({"name": "responses", "output": "x"}, "give networks: --workdir=RUN"),
         ({"name": "responses", "workdirs": ["nowhere"]}, "no run in this folder"),
-        ({"name": "responses", "configs": ["configs/digit.py"], "output": "x"}, "digits.py"),
         ({"name": "responses", "settings": ["example=3"]}, "nearest: examples"),
         ({"name": "responses", "settings": ["examples=a"]}, "examples is a int"),
         ({"name": "responses", "settings": ["examples"]}, "expected option=value"),
@@ -204,8 +202,6 @@ def test_wrong_input_is_one_line(sweep, tmp_path, monkeypatch, arguments, messag
     if "settings" in arguments:
         arguments = {**arguments, "workdirs": [str(sweep / "plain")]}
     with pytest.raises(InputError, match=message) as raised:
-        if "configs" in arguments:
-            arguments["configs"] = [grid.load_config_file("config", arguments["configs"][0])]
         study.run(**arguments)
     assert "\n" not in str(raised.value)
 
@@ -229,6 +225,11 @@ def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_g
         time.sleep(0.1)
     process.terminate()
     assert process.wait() == command.STOPPED
+
+
+def test_config_file_that_is_not_there_is_one_line_with_the_nearest():
+    with pytest.raises(InputError, match=r"digits\.py"):
+        analyze._load_config("configs/digit.py")
 
 
 def test_lesions_want_a_trained_network(tmp_path):
