@@ -37,7 +37,7 @@ AS_WELL = 0.01
 _CURVE_POINTS = 40
 _COLOURS = {"constructed": style.LIGHT["series-4"], "scratch": style.LIGHT["series-1"]}
 
-_ENDS = {"single": "1", "basic": "2", "bottleneck": "3"}  # number of a branch's last layer
+_ENDS = {"one_layer": "1", "basic": "2", "bottleneck": "3"}  # number of a branch's last layer
 
 
 def insert_identity_blocks(
@@ -94,8 +94,8 @@ def _check(shallow: Architecture, deep: Architecture) -> None:
         )
     if deep.shortcut == "none":
         allowed = {"order": "original", "activation": "relu"}
-        if deep.branch == "bottleneck":
-            raise InputError("branch='bottleneck': a plain bottleneck is not the identity")
+        if deep.block == "bottleneck":
+            raise InputError("block='bottleneck': a plain bottleneck is not the identity")
     else:
         allowed = {"shortcut": "identity"}
         if deep.option == "C":
@@ -145,7 +145,7 @@ def _pass_through(block: dict[str, Any], mean: np.ndarray, var: np.ndarray) -> N
 
 def _end_with_zeros(block: dict[str, Any], architecture: Architecture) -> None:
     """Makes a branch add nothing, in place."""
-    params, end = block["params"], _ENDS[architecture.branch]
+    params, end = block["params"], _ENDS[architecture.block]
     last = params.get(f"norm{end}", params[f"conv{end}"])
     for name in last:
         last[name] = np.zeros_like(last[name])

@@ -53,7 +53,7 @@ class Network:
             dtype=self.config.model.dtype,
             **recipe.model_overrides(self.config),
         )
-        return model.clone(architecture=dataclasses.replace(model.architecture, group_size=None))
+        return model.clone(architecture=dataclasses.replace(model.architecture, bn_group_size=None))
 
     @property
     def is_plain(self) -> bool:
@@ -95,10 +95,10 @@ class Network:
           InputError: there are none.
         """
         if step == 0 and 0 not in self.steps:
-            if self.config.start:
+            if self.config.init_from:
                 raise InputError(
                     f"workdir={str(self.path)!r}: its first weights were those of "
-                    f"{self.config.start!r} and are no longer kept"
+                    f"{self.config.init_from!r} and are no longer kept"
                 )
             return self.initial()
         return _anew(load_weights(self.path / "checkpoints", step).variables)
@@ -303,7 +303,7 @@ def settings(config: ConfigDict) -> str:
     fields = {
         f"model.{name}": value
         for name, value in recipe.model_overrides(config).items()
-        if name != "group_size"
+        if name != "bn_group_size"
     }
     return naming.describe_settings(fields, sorted(fields))
 

@@ -103,7 +103,7 @@ def not_counted(model: ResNet) -> str:
 
 def _keeps_shape(model: ResNet, block: str) -> bool:
     first = block.endswith("_unit1")
-    return not first or (block == "stage1_unit1" and model.architecture.branch != "bottleneck")
+    return not first or (block == "stage1_unit1" and model.architecture.block != "bottleneck")
 
 
 @partial(jax.jit, static_argnums=(0, 4))

@@ -21,8 +21,8 @@ from resnet_jax.studies import iterations, networks, study
 from resnet_jax.training import run
 
 TINY = (
-    "{}-5,model.branch=single,batch_size=16,num_steps=8,log_every=4,evaluate_every=8,checkpoint_every=4,"
-    "keep_checkpoints=9,model.width=4,model.group_size=8,dataset.train=train[:200],"
+    "{}-5,model.block=one_layer,batch_size=16,num_steps=8,log_every=4,evaluate_every=8,checkpoint_every=4,"
+    "max_to_keep=9,model.width=4,model.bn_group_size=8,dataset.train=train[:200],"
     "dataset.test=test[:64]"
 )
 FEW = "examples=8"
@@ -119,7 +119,7 @@ def test_run_without_its_checkpoints_is_refused_unless_untrained_weights_are_ask
 
 def test_first_weights_that_another_run_gave_are_never_replaced_by_random_ones(sweep):
     [network] = networks.collect([str(sweep / "plain")])
-    network.config.start = "elsewhere"
+    network.config.init_from = "elsewhere"
     network.steps.remove(0) if 0 in network.steps else None
     with pytest.raises(InputError, match="were those of 'elsewhere' and are no longer kept"):
         network.at(0)

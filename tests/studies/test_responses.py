@@ -46,7 +46,7 @@ def test_small_deviation_beside_a_large_mean_is_kept():
 
 
 def test_bottlenecks_and_preactivation_networks_have_one_response_for_each_3x3_layer():
-    model, variables = make("preact-resnet-20", branch="bottleneck")
+    model, variables = make("preact-resnet-20", block="bottleneck")
     found = responses.responses(model, variables, IMAGES)
     assert len(found.layers) == 1 + model.architecture.num_units
     assert all(name.endswith("conv2") for name in found.layers[1:])
