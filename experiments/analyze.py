@@ -1,4 +1,4 @@
-"""Asks trained or untrained nets why depth hurts, and writes what was found.
+"""Asks trained or untrained networks why depth hurts, and writes what was found.
 
     python -m experiments.analyze --study=responses --workdir=runs/degradation/plain-20-seed0 \\
         --workdir=runs/degradation/resnet-20-seed0
@@ -7,37 +7,48 @@
 
 Writes FOLDER/analysis/STUDY/ with data.csv, figure.svg, figure.png and finding.md, which the report
 of FOLDER shows. FOLDER is --output; else the run's folder or, of several runs, their common parent.
-A config, file.py:net[,field=value…], is an untrained net with the weights that its seed gives.
+A config, file.py:network[,field=value…], is an untrained network with the weights that its seed
+gives. Runs that differ in the seed alone are seeds of one network; sentences that compare networks
+need five of each.
 
-    gradients    do they vanish or explode, and the activations? At the start and at the run's
-                 checkpoints. variants=True: ReLU, tanh and sigmoid, with and without batch norm
-    responses    how strongly the 3×3 layers respond (v1 Figure 7)
-    constructed  a deeper net built from a trained one by identity layers: is it as good, and where
-                 does it end when trained on, or trained from scratch as long in all? depth=56
-                 steps=100
-    iterations   does three times the training cure it? Reads runs of one net; trains the longer
-                 one if it is not there
-    lesions      the error without some of the units, or with some swapped; paths' gradients
-    shattering   how alike the gradients of nearby images are, against depth. depths=(8,20,56)
-    landscape    the loss around the weights. points=15 reach=1.0
-    jacobian     singular values of the input–output Jacobian, against depth
-    shortcuts    what passes through shortcuts alone. variants=True: those of v2 Table 1
+    gradients              do they vanish or explode, and the activations? At the start and at the
+                           run's checkpoints. variants=True: ReLU, tanh and sigmoid, with and
+                           without batch norm. image_size=32
+    responses              how strongly the 3×3 layers respond (v1 Figure 7)
+    identity_construction  a deeper network built from a trained one by identity layers: is it as
+                           good, and does training stay there? depth=56 steps=100
+    iterations             does three times the training cure it? Reads runs of two lengths; trains
+                           the longer ones if they are not there
+    lesions                the error without some of the blocks, or with some swapped; which paths
+                           carry the gradient
+    shattering             how alike the gradients of nearby images are, against depth.
+                           depths=(8,20,56) seeds=5
+    landscape              the loss around the weights. points=15 reach=1.0
+    jacobian               singular values of the input–output Jacobian, against depth
+    shortcuts              what passes through shortcuts alone. variants=True: those of v2 Table 1
 
 Options of a study are set with --set=name=value, and finding.md says all their values. Common ones
-are `examples` (how many images) and `split` (train or test).
+are `examples` (how many images), `split` (train or test) and `seeds` (how many initial weights an
+untrained network gets).
 """
 
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from experiments import command
-from resnet_jax.studies.study import STUDIES, study
+from resnet_jax.runs import recipe
+from resnet_jax.runtime import setup
+from resnet_jax.studies import study
+from resnet_jax.sweeps import grid
 
-_STUDY = flags.DEFINE_string("study", None, ", ".join(STUDIES), required=True)
+_STUDY = flags.DEFINE_string("study", None, "name of the study; see above", required=True)
 _WORKDIR = flags.DEFINE_multi_string("workdir", [], "folder of a trained run; may be repeated")
-_CONFIG = flags.DEFINE_multi_string("config", [], "file.py:net, untrained; may be repeated")
+_CONFIG = flags.DEFINE_multi_string("config", [], "file.py:network, untrained; may be repeated")
+_UNTRAINED = flags.DEFINE_bool("untrained", False, "ask the runs' networks as before training")
 _OUTPUT = flags.DEFINE_string("output", None, "folder that gets analysis/STUDY/")
 _SET = flags.DEFINE_multi_string("set", [], "option=value of the study; may be repeated")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is now, if it has moved")
@@ -47,17 +58,36 @@ def main(argv: list[str]) -> None:
     """Measures, writes the study's folder and prints the finding."""
     del argv
     began = time.monotonic()
-    folder, finding = study(
+    configs = [_load_config(text) for text in _CONFIG.value]
+    _set_up(configs)
+    folder, finding = study.run(
         _STUDY.value,
         _WORKDIR.value,
-        _CONFIG.value,
+        configs,
         _OUTPUT.value,
         _SET.value,
         _DATA_DIR.value,
+        _UNTRAINED.value,
         sys.argv[1:],
     )
     print(finding)
     print(f"{folder} ({time.monotonic() - began:.0f} s)")
+
+
+def _load_config(text: str) -> Any:
+    path, _, argument = text.partition(":")
+    return grid.load_config_file("config", path)(argument or None)
+
+
+def _set_up(configs: list[Any]) -> None:
+    """Sets JAX up; for a study that trains, as the configs have it."""
+    if not study.find(_STUDY.value).trains:
+        return setup.prepare()
+    configs = [*configs, *(recipe.load_config(Path(workdir)) for workdir in _WORKDIR.value)]
+    setup.prepare(
+        deterministic=any(config.deterministic for config in configs),
+        onednn=any(config.onednn for config in configs),
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from absl import flags
 from rich.console import Console
 from rich.table import Table
@@ -31,8 +32,8 @@ from experiments import command
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 from resnet_jax.reporting import cost
-from resnet_jax.reporting.studies.write import write_study
 from resnet_jax.runs import arguments, write_json
+from resnet_jax.studies import tables
 
 DEPTHS = (20, 32, 56, 110, 218, 434, 1202)
 
@@ -72,7 +73,9 @@ def main(argv: list[str]) -> None:
     _show(found)
     if _SWEEP.value:
         about = [f"Command: python -m experiments.benchmark {' '.join(sys.argv[1:])}"]
-        print(write_study(Path(_OUTPUT.value), cost, cost.rows(found), about))
+        rows = cost.rows(found)
+        table, panels, sentences = pd.DataFrame(rows), cost.panels(rows), cost.find(rows)
+        print(tables.write(Path(_OUTPUT.value), table, panels, sentences, about))
 
 
 def _show_pipeline() -> None:

@@ -7,10 +7,9 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from resnet_jax.reporting import style
-from resnet_jax.reporting.plots import Panel
-from resnet_jax.reporting.studies.rows import Row, use_log_scale
+from resnet_jax.reporting.plots import Panel, use_log_scale
 
-TITLE = "Cost against depth"
+Row = dict[str, Any]
 
 _COLUMNS = (
     ("step_seconds", "Seconds a step"),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from resnet_jax.reporting import naming, style
 from resnet_jax.reporting.curves import (
@@ -167,3 +168,18 @@ def to_png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
     return file.getvalue()
+
+
+def use_log_scale(axes: Axes) -> None:
+    """A logarithmic vertical axis with few, plain numbers."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(numticks=7))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(lambda value, _: number(value))
+
+
+def number(value: float) -> str:
+    """Three figures, for sentences and axes: "0.0312", "1.2e-08", "4.5e+06"."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:.2g}"

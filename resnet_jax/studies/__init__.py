@@ -1,28 +1,22 @@
-"""What is asked of a network: one study a file, from a model, variables and plain arrays.
+"""What is asked of a network: one study a file.
 
-Nothing here reads or writes files or knows a config. Each jitted function takes the model as a
-static argument and everything that varies between calls (masks, weights, directions) as arrays, so
-that a net is compiled once however often it is asked.
+Each module has functions of a linen module, its variables and plain arrays, for notebooks, and at
+its end a `Study`: `measure` (networks to a table), `plot` (its figure) and `summarize` (its
+sentences). `study.run` takes one from its name to its folder.
 """
 
-from resnet_jax.studies import (
-    constructed,
-    gradients,
-    jacobian,
-    landscape,
-    lesions,
-    responses,
-    shattering,
-    shortcuts,
-)
-
 __all__ = [
-    "constructed",
     "gradients",
+    "hooks",
+    "identity_construction",
+    "iterations",
     "jacobian",
     "landscape",
     "lesions",
+    "networks",
     "responses",
     "shattering",
     "shortcuts",
+    "study",
+    "tables",
 ]

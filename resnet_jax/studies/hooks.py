@@ -1,13 +1,24 @@
-"""Looks into a network, and changes what passes between its layers, without touching the model."""
+"""Looks into a network and changes what passes between its layers, without touching the model.
+
+Also: means over many examples, a few at a time, and a network in double precision.
+"""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
+from resnet_jax.models.residual import Layers, ResidualUnit
+from resnet_jax.models.resnet import ResNet
+
 Change = Callable[[nn.Module, jax.Array, jax.Array], jax.Array]
+
+AT_ONCE = 250  # examples
 
 
 @contextlib.contextmanager
@@ -24,14 +35,37 @@ def changed(kind: type[nn.Module], method: str, change: Change) -> Iterator[None
         yield
 
 
+def block_output(change: Change) -> contextlib.AbstractContextManager[None]:
+    """Changes what a block returns."""
+    return changed(ResidualUnit, "__call__", change)
+
+
+def branch_output(change: Change) -> contextlib.AbstractContextManager[None]:
+    """Changes what a block's residual branch returns."""
+    return changed(ResidualUnit, "branch", change)
+
+
+def shortcut_output(change: Change) -> contextlib.AbstractContextManager[None]:
+    """Changes what a block's shortcut returns, in the shape of the branch's output."""
+    return changed(ResidualUnit, "matched", change)
+
+
+def gate_output(change: Change) -> contextlib.AbstractContextManager[None]:
+    """Changes what a gated shortcut's gate returns."""
+    return changed(ResidualUnit, "gate", change)
+
+
+def activation_output(change: Change) -> contextlib.AbstractContextManager[None]:
+    """Changes what every activation function returns."""
+    return changed(Layers, "activate", change)
+
+
 @contextlib.contextmanager
-def changed_input(
-    kind: type[nn.Module], method: str, change: Callable[[nn.Module, jax.Array], jax.Array]
-) -> Iterator[None]:
-    """Within, `method` of modules of that kind gets `change(module, x)` for its argument `x`."""
+def block_input(change: Callable[[nn.Module, jax.Array], jax.Array]) -> Iterator[None]:
+    """Within, each block gets `change(block, x)` for its input `x`."""
 
     def interceptor(call, args, kwargs, context):
-        if context.method_name == method and isinstance(context.module, kind):
+        if context.method_name == "__call__" and isinstance(context.module, ResidualUnit):
             args = (change(context.module, args[0]), *args[1:])
         return call(*args, **kwargs)
 
@@ -40,25 +74,50 @@ def changed_input(
 
 
 @jax.custom_vjp
-def tap(x: jax.Array, meter: jax.Array) -> jax.Array:
-    """Returns `x`; the gradient with respect to the scalar `meter` is ‖gradient of x‖.
+def grad_norm_probe(x: jax.Array, probe: jax.Array) -> jax.Array:
+    """Returns `x`; the gradient with respect to the scalar `probe` is ‖gradient of x‖.
 
-    So the size of a gradient deep inside a net comes out of one backward pass, and no gradient of
-    an activation need be kept.
+    So the size of a gradient deep inside a network comes out of one backward pass, and no gradient
+    of an activation need be kept.
     """
     return x
 
 
-def _tap_backward(_, gradient):
+def _probe_backward(_, gradient):
     values = gradient.astype("float32")
     # Scaled, because the squares of a vanishing gradient are 0 long before it is.
     largest = jnp.maximum(jnp.abs(values).max(), jnp.finfo("float32").tiny)
     return gradient, largest * jnp.sqrt(((values / largest) ** 2).sum())
 
 
-tap.defvjp(lambda x, meter: (x, None), _tap_backward)
+grad_norm_probe.defvjp(lambda x, probe: (x, None), _probe_backward)
 
 
 def scale_gradient(x: jax.Array, factor: jax.Array) -> jax.Array:
     """Returns `x`; its gradient is multiplied by `factor`."""
     return jax.lax.stop_gradient(x) + factor * (x - jax.lax.stop_gradient(x))
+
+
+@contextlib.contextmanager
+def double_precision(model: ResNet, variables: Any) -> Iterator[tuple[ResNet, Any]]:
+    """Within, JAX computes in float64; gives the network and its variables so."""
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
+        yield model.clone(dtype=jnp.float64), jax.device_put(wide)
+
+
+def batches(*arrays: np.ndarray, at_once: int = AT_ONCE) -> Iterator[tuple[np.ndarray, ...]]:
+    """Parts of nearly equal size, of at most `at_once` examples: no more than two sizes."""
+    parts = math.ceil(len(arrays[0]) / at_once)
+    yield from zip(*(np.array_split(array, parts) for array in arrays), strict=True)
+
+
+def mean_over(
+    function: Callable[..., Any], *arrays: np.ndarray, at_once: int = AT_ONCE
+) -> np.ndarray:
+    """The mean over all examples of `function(*part)`, itself a mean over the part's examples."""
+    total: Any = 0.0
+    for part in batches(*arrays, at_once=at_once):
+        value = jax.device_get(function(*part))
+        total = total + len(part[0]) * np.asarray(value, np.float64)
+    return total / len(arrays[0])

@@ -1,7 +1,8 @@
-"""The loss around a net's weights (Li et al. 2018, "Visualizing the Loss Landscape of Neural
+"""The loss around a network's weights (Li et al. 2018, "Visualizing the Loss Landscape of Neural
 Nets").
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,11 +11,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
+from matplotlib.axes import Axes
 
+from resnet_jax.errors import InputError
 from resnet_jax.models.resnet import ResNet
-from resnet_jax.studies.batches import mean_over
+from resnet_jax.studies import tables
+from resnet_jax.studies.hooks import mean_over
+from resnet_jax.studies.networks import Network
+from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.tables import Panel, by, number, percent, style
 
 Track = Callable[[Iterable], Iterable]
+
+FITTED = 0.1
+"""Training error at the weights: above it there is no minimum whose valley could be compared."""
+
+_LEVELS = 12
+_HIGHEST = 10.0  # above the lowest loss, in nats: what a contour shows at most
 
 
 class Surface(NamedTuple):
@@ -41,7 +55,7 @@ class Trajectory(NamedTuple):
 def direction(params: Any, seed: int) -> Any:
     """A random direction, filter-normalised (Li et al. §4), shaped as `params`.
 
-    Each filter (the weights of one output channel) is normal with the norm of the net's own
+    Each filter (the weights of one output channel) is normal with the norm of the network's own
     filter. Biases and batch norm's parameters do not move.
     """
     draws = np.random.default_rng(seed)
@@ -68,9 +82,9 @@ def surface(
     ys: Sequence[float],
     track: Track = iter,
 ) -> Surface:
-    """Evaluates the net, with its running statistics, at each point of a grid.
+    """Evaluates the network, with its running statistics, at each point of a grid.
 
-    The net is compiled once: the coordinates are arguments.
+    The network is compiled once: the coordinates are arguments.
     """
     variables, directions = jax.device_put((variables, directions))  # Once, not at every point.
     values = []
@@ -123,3 +137,203 @@ def _at(model, variables, directions, at, images, labels) -> jax.Array:
     logits = model.apply({**variables, "params": params}, images, train=False)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return jnp.stack([losses.mean(), (logits.argmax(-1) != labels).mean()])
+
+
+def measure(
+    networks: Sequence[Network],
+    tracker: Tracker,
+    *,
+    examples: int = 256,
+    split: str = "train",
+    points: int = 15,
+    reach: float = 1.0,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A row a point of the `points` × `points` grid, and one a checkpoint, by `kind`.
+
+    `seed` is of the random directions.
+    """
+    if points < 3 or points % 2 == 0:
+        raise InputError(f"points={points}: must be odd, so that the weights themselves are one")
+    grid = np.linspace(-reach, reach, points)
+    rows = []
+    for network in networks:
+        images, labels = network.images(split, examples)
+        about, variables = network.about(), network.ready(images)
+        directions = tuple(direction(variables["params"], 2 * seed + axis) for axis in (0, 1))
+        found = surface(
+            network.model, variables, images, labels, directions, grid, grid,
+            track=tracker(network.label),
+        )  # fmt: skip
+        rows += [
+            {**about, "kind": "surface", "x": float(x), "y": float(y),
+             "loss": float(found.loss[row, column]), "error": float(found.error[row, column])}
+            for row, y in enumerate(grid) for column, x in enumerate(grid)
+        ]  # fmt: skip
+        steps = sorted({0, *network.steps})
+        if len(steps) >= 3:
+            path = trajectory([network.at(step)["params"] for step in steps])
+            rows += [
+                {**about, "kind": "trajectory", "at_step": step, "x": float(x), "y": float(y),
+                 "explained_x": float(path.explained[0]), "explained_y": float(path.explained[1])}
+                for step, (x, y) in zip(steps, path.coordinates, strict=True)
+            ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def plot(table: pd.DataFrame) -> list[list[Panel]]:
+    """A contour of each network's first seed beside the next, then slices and trajectories."""
+    surfaces, ways = (table[table["kind"] == kind] for kind in ("surface", "trajectory"))
+    levels, names = _levels(surfaces), tables.names(surfaces)
+    found = [
+        Panel(f"{name}", f"Contours of the loss around the weights of {name}",
+              lambda axes, own=own: _contour(axes, own[own["seed"] == own["seed"].iloc[0]], levels))
+        for name, own in by(surfaces, "network")
+    ]  # fmt: skip
+    middle = surfaces[surfaces["y"] == 0]
+    found.append(
+        Panel("Slice along the first direction", f"Loss along one direction: {names}",
+              lambda axes: tables.draw_lines(axes, middle, "x", "loss", xlabel="distance",
+                                             ylabel="loss", log=True))
+    )  # fmt: skip
+    if len(ways):
+        found.append(
+            Panel("Way of training", f"Checkpoints in their own plane: {tables.names(ways)}",
+                  lambda axes: _trajectories(axes, ways, table))
+        )  # fmt: skip
+    return [found[start : start + 2] for start in range(0, len(found), 2)]
+
+
+def summarize(table: pd.DataFrame) -> list[str]:
+    """Loss at the weights, how soon it rises, and where it bends downwards; twins compared."""
+    surfaces, ways = (table[table["kind"] == kind] for kind in ("surface", "trajectory"))
+    sentences, valleys = [], {}
+    for name, own in by(surfaces, "network"):
+        grids = [_grid(part) for _, part in by(own, "seed")]
+        xs = grids[0][0]
+        step, centres = xs[1] - xs[0], [loss[len(loss) // 2, len(xs) // 2] for _, _, loss in grids]
+        shares = [
+            _area(loss, centre + 1.0) for (_, _, loss), centre in zip(grids, centres, strict=True)
+        ]
+        bends = np.mean([_nonconvex(loss) for _, _, loss in grids])
+        error = own[(own["x"] == 0) & (own["y"] == 0)]["error"].mean()
+        valleys[name] = error, [share * (xs[-1] - xs[0]) ** 2 for share in shares]
+        sentences.append(
+            f"{name} (step {own['step'].max():,}, {tables.num_seeds(own)}): the loss is "
+            f"{tables.mean(centres).text(number)} at the weights, and less than one nat above that "
+            f"in {tables.mean(shares).text(percent)} of the square that reaches {number(xs[-1])} "
+            f"filter-normalised lengths; along a direction it curves downwards at {percent(bends)} "
+            f"of the points {number(step)} apart."
+        )
+        whole = np.mean([np.isfinite(loss).mean() for _, _, loss in grids])
+        if whole < 1:
+            sentences.append(f"{percent(1 - whole)} of its points overflow.")
+    for plain, twin in tables.twins(surfaces):
+        sentences.append(_compare(twin, plain, valleys))
+    for name, own in by(ways, "network"):
+        count = own["at_step"].nunique()
+        if count <= 3:
+            continue  # Three points are always in one plane.
+        held = own.drop_duplicates("seed")
+        sentences.append(
+            f"Of the squared distances of {name}'s {count - 1} earlier weights from the last, "
+            f"two directions hold {percent((held['explained_x'] + held['explained_y']).mean())}; "
+            f"of a random walk of as many equal steps, {percent(held_of_random_walk(count))}."
+        )
+    return sentences
+
+
+def held_of_random_walk(points: int) -> float:
+    """What two directions hold, by the same measure, of a walk of equal random steps, expected.
+
+    In many dimensions the inner products of its offsets from its end are, up to a factor,
+    min(i, j), where i and j count the steps from there to the end.
+    """
+    to_end = np.arange(1, points)
+    values = np.linalg.eigvalsh(np.minimum.outer(to_end, to_end))
+    return float(values[-2:].sum() / values.sum())
+
+
+def _compare(name: str, other: str, valleys: dict[str, tuple[float, list[float]]]) -> str:
+    for one, rival in ((name, other), (other, name)):
+        error = valleys[one][0]
+        if error > FITTED:
+            return (
+                f"{one} has not fitted the images (error {percent(error)}): it has no valley that "
+                f"{rival}'s could be compared with."
+            )
+    found = tables.ratio(valleys[name][1], valleys[other][1])
+    if found is None:
+        return (
+            f"Whether {name}'s valley is wider than {other}'s is told from {tables.ENOUGH} seeds "
+            "of each, and stays open."
+        )
+    times = f"(its area is ×{found.text('{:.2f}'.format)}, 95% interval)"
+    if found.low > 1:
+        return f"{name}'s valley is wider than {other}'s {times}."
+    if found.high < 1:
+        return f"{name}'s valley is narrower than {other}'s {times}."
+    return f"Whether {name}'s valley is wider than {other}'s is undecided {times}."
+
+
+def _grid(own: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    loss = own.pivot(index="y", columns="x", values="loss")
+    return loss.columns.to_numpy(), loss.index.to_numpy(), loss.to_numpy(float)
+
+
+def _area(loss: np.ndarray, below: float) -> float:
+    """The share of points with a loss below; one that overflowed is not."""
+    return float((np.nan_to_num(loss, nan=math.inf) < below).mean())
+
+
+def _nonconvex(loss: np.ndarray) -> float:
+    """The share of inner points, along both axes, where the second difference is negative."""
+    with np.errstate(invalid="ignore"):
+        bends = [np.diff(loss, 2, axis=axis).ravel() for axis in (0, 1)]
+    bends = np.concatenate(bends)
+    return float((bends[np.isfinite(bends)] < 0).mean()) if np.isfinite(bends).any() else 0.0
+
+
+def _levels(surfaces: pd.DataFrame) -> np.ndarray:
+    """The same levels for all networks, evenly spaced in the logarithm."""
+    losses = surfaces["loss"].to_numpy(float)
+    losses = losses[np.isfinite(losses)]
+    low = max(losses.min(), 1e-3)
+    high = max(min(losses.max(), low + _HIGHEST), 1.2 * low)
+    return np.geomspace(low, high, _LEVELS + 2)[1:-1]
+
+
+def _contour(axes: Axes, own: pd.DataFrame, levels: np.ndarray) -> None:
+    xs, ys, loss = _grid(own)
+    shades = style.SERIES[1:6]
+    drawn = axes.contour(
+        xs, ys, np.nan_to_num(loss, nan=1e30, posinf=1e30), levels=levels,
+        colors=[shades[i * len(shades) // len(levels)] for i in range(len(levels))], linewidths=1.1,
+    )  # fmt: skip
+    axes.clabel(drawn, levels[::3], fmt=number, fontsize=7)
+    axes.plot(0, 0, "+", color=style.LIGHT["ink"], markersize=8)
+    axes.set_aspect("equal")
+    axes.grid(visible=False)
+    axes.set_xlabel("first direction")
+    axes.set_ylabel("second direction")
+
+
+def _trajectories(axes: Axes, ways: pd.DataFrame, table: pd.DataFrame) -> None:
+    look, named = tables.looks(table), set()
+    for (name, _), own in by(ways, "network", "seed"):
+        # Each by the length of its own way: a network that was thrown far would hide the others.
+        length = np.hypot(own["x"], own["y"]).max() or 1.0
+        xs, ys = own["x"] / length, own["y"] / length
+        axes.plot(xs, ys, ".-", color=look[name].colour, linewidth=1.2)
+        if name not in named:
+            axes.annotate(
+                name, (xs.iloc[0], ys.iloc[0]), xytext=(4, 4), textcoords="offset points",
+                fontsize=8, color=look[name].colour,
+            )  # fmt: skip
+        named.add(name)
+    axes.plot(0, 0, "+", color=style.LIGHT["ink"], markersize=8)
+    axes.set_xlabel("first principal direction, relative")
+    axes.set_ylabel("second, relative")
+
+
+STUDIES["landscape"] = Study(measure, plot, summarize)

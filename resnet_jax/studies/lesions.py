@@ -1,7 +1,9 @@
-"""What a trained net loses with its units (Veit et al. 2016, "Residual Networks Behave Like
-Ensembles of Relatively Shallow Networks").
+"""What a trained network loses with its blocks, and which paths carry its gradient.
+
+Veit et al. 2016, "Residual Networks Behave Like Ensembles of Relatively Shallow Networks".
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -12,37 +14,54 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
+from matplotlib.axes import Axes
 
 from resnet_jax.errors import InputError
-from resnet_jax.models.residual import ResidualUnit, pad_shortcut
+from resnet_jax.models.residual import pad_shortcut
 from resnet_jax.models.resnet import ResNet
-from resnet_jax.studies.batches import mean_over
-from resnet_jax.studies.hooks import changed, changed_input, scale_gradient, tap
+from resnet_jax.studies import hooks, tables
+from resnet_jax.studies.hooks import batches, double_precision, mean_over
+from resnet_jax.studies.networks import Network
+from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.tables import Panel, by, number, percent
 
 Track = Callable[[Iterable], Iterable]
 
+LEFT_OUT = 0.05
+"""Of the gradient's norm: paths up to a length stand for all of it if the others sum to less."""
+
+_PIXELS = 2**14  # of all copies that go through the network at once, in float64
+
 
 class PathGradients(NamedTuple):
-    """Of paths that go through `lengths` units and around all others.
+    """Of the loss gradient at the first block's input: the part that paths of each length bring.
+
+    A path of length k goes through k blocks' branches and along the other blocks' shortcuts. The
+    parts g_k sum to the whole gradient g. All are [lengths], over all examples together.
 
     Attributes:
-      lengths: [lengths].
-      share_of_paths: how many of the 2^units paths are that long, a fraction [lengths].
-      gradient: mean norm of the loss gradient that one such path brings to the first unit's input.
+      lengths: from 0 to the number of blocks.
+      share_of_paths: how many of the 2^blocks paths are that long, a fraction.
+      share: ⟨g_k, g⟩ / ‖g‖², signed; they sum to 1.
+      norm: ‖g_k‖ / ‖g‖; where parts cancel, they sum to more than 1.
+      rest: ‖Σ g_j over j > k‖ / ‖g‖, what is missing without longer paths.
     """
 
     lengths: np.ndarray
     share_of_paths: np.ndarray
-    gradient: np.ndarray
+    share: np.ndarray
+    norm: np.ndarray
+    rest: np.ndarray
 
 
 def error_with(
     model: ResNet, variables: Any, keep: np.ndarray, images: np.ndarray, labels: np.ndarray
 ) -> float:
-    """The error, a fraction, when only the units that `keep`, bool [units], says are there.
+    """The error, a fraction, when only the blocks that `keep`, bool [blocks], says are there.
 
-    A deleted unit's input passes on. In a residual net its branch is taken away; in a plain net,
-    and where that changes shapes, option A's stride and zero channels stand for the unit.
+    A deleted block's input passes on. In a residual network its branch is taken away; in a plain
+    one, and where that changes shapes, option A's stride and zero channels stand for the block.
     """
     keep = np.asarray(keep, bool)
     return float(mean_over(lambda *part: _error(model, variables, keep, *part), images, labels))
@@ -53,16 +72,16 @@ def delete_each(
     variables: Any,
     images: np.ndarray,
     labels: np.ndarray,
-    units: Sequence[int] | None = None,
+    blocks: Sequence[int] | None = None,
     track: Track = iter,
 ) -> np.ndarray:
-    """The error without each one of `units` (default all), [units]."""
+    """The error without each one of `blocks` (default all), [blocks]."""
     count = len(model.unit_names)
-    units = range(count) if units is None else units
+    blocks = range(count) if blocks is None else blocks
     return np.array(
         [
-            error_with(model, variables, np.arange(count) != unit, images, labels)
-            for unit in track(units)
+            error_with(model, variables, np.arange(count) != block, images, labels)
+            for block in track(blocks)
         ]
     )
 
@@ -77,13 +96,13 @@ def delete_random(
     seed: int = 0,
     track: Track = iter,
 ) -> np.ndarray:
-    """Errors without so many units chosen at random, [counts, repeats]."""
+    """Errors without so many blocks chosen at random, [counts, repeats]."""
     draws = np.random.default_rng(seed)
-    units = len(model.unit_names)
+    blocks = len(model.unit_names)
 
     def error_without(count: int) -> float:
-        keep = np.ones(units, bool)
-        keep[draws.choice(units, count, replace=False)] = False
+        keep = np.ones(blocks, bool)
+        keep[draws.choice(blocks, count, replace=False)] = False
         return error_with(model, variables, keep, images, labels)
 
     return _repeated(error_without, counts, repeats, track)
@@ -99,7 +118,7 @@ def swap_random(
     seed: int = 0,
     track: Track = iter,
 ) -> np.ndarray:
-    """Errors after so many random swaps of two units of equal shape, [counts, repeats]."""
+    """Errors after so many random swaps of two blocks of equal shape, [counts, repeats]."""
     draws = np.random.default_rng(seed)
     keep = np.ones(len(model.unit_names), bool)
 
@@ -110,15 +129,18 @@ def swap_random(
 
 
 def swap(model: ResNet, variables: Any, count: int, draws: np.random.Generator) -> dict[str, Any]:
-    """`variables` after `count` swaps of two units of a stage, all of them of different pairs.
+    """`variables` after `count` swaps of two blocks of a stage, all of them of different pairs.
 
-    At most `num_pairs(model)` swaps. The first unit of a stage stays: it changes the shape, or,
-    in pre-activation nets, is another kind of unit.
+    At most `num_pairs(model)` swaps. The first block of a stage stays: it changes the shape, or,
+    in pre-activation networks, is another kind of block.
+
+    Raises:
+      InputError: there are fewer pairs.
     """
     if count > num_pairs(model):
-        raise InputError(f"count={count}: {num_pairs(model)} pairs of units have the same shape")
+        raise InputError(f"count={count}: {num_pairs(model)} pairs of blocks have the same shape")
     stages = [
-        [f"stage{stage}_unit{unit}" for unit in range(2, size + 1)]
+        [f"stage{stage}_unit{number}" for number in range(2, size + 1)]
         for stage, size in enumerate(model.architecture.stage_sizes, start=1)
     ]
     order = {name: name for name in model.unit_names}
@@ -134,45 +156,49 @@ def swap(model: ResNet, variables: Any, count: int, draws: np.random.Generator) 
 
 
 def num_pairs(model: ResNet) -> int:
-    """Pairs of units that can stand in each other's place."""
+    """Pairs of blocks that can stand in each other's place."""
     return sum(math.comb(size - 1, 2) for size in model.architecture.stage_sizes)
 
 
 def path_gradients(
-    model: ResNet,
-    variables: Any,
-    images: np.ndarray,
-    labels: np.ndarray,
-    lengths: Sequence[int],
-    repeats: int = 4,
-    seed: int = 0,
-    track: Track = iter,
+    model: ResNet, variables: Any, images: np.ndarray, labels: np.ndarray, track: Track = iter
 ) -> PathGradients:
-    """The gradient that paths of each length carry (Veit et al. §5, Figure 6).
+    """The gradient that all paths of each length carry (Veit et al. §5), exactly, in float64.
 
-    The forward pass is the whole net's. Backward, the gradient goes only through the branches of
-    as many units as the path is long, chosen at random, and only through the shortcuts of the
-    others.
+    With every branch's gradient multiplied by t, the gradient is a polynomial Σ tᵏ g_k. Its
+    coefficients are not solved for but sent back: as many copies of an example as there are
+    lengths go through the network, the loss is the first one's, and at every branch the gradient
+    moves on by one copy. So copy k gets g_k, and nothing is subtracted. Gates are held constant:
+    a factor of paths, not a path.
+
+    Args:
+      model: runs with its running statistics.
+      variables: its parameters and statistics.
+      images: [examples, height, width, channels].
+      labels: int [examples].
+      track: tells of the loop.
 
     Raises:
-      InputError: a plain net, which has one path only.
+      InputError: a plain network, which has one path only.
     """
     if model.architecture.shortcut == "none":
-        raise InputError("shortcut='none': a plain net has one path only")
-    draws = np.random.default_rng(seed)
-    units = len(model.unit_names)
-
-    def gradient(length: int) -> float:
-        through = np.zeros(units, np.float32)
-        through[draws.choice(units, length, replace=False)] = 1.0
-        return float(_path_gradient(model, variables, through, images, labels))
-
-    norms = _repeated(gradient, lengths, repeats, track)
-    log_share = [
-        math.lgamma(units + 1) - math.lgamma(k + 1) - math.lgamma(units - k + 1) for k in lengths
-    ]
-    share = np.exp(np.array(log_share) - units * math.log(2))
-    return PathGradients(np.array(lengths), share, norms.mean(1))
+        raise InputError("shortcut='none': a plain network has one path only")
+    blocks = model.architecture.num_units
+    lengths = np.arange(blocks + 1)
+    at_once = max(_PIXELS // (len(lengths) * images.shape[1] * images.shape[2]), 1)
+    sums = np.zeros((3, len(lengths)))
+    total = 0.0
+    with double_precision(model, variables) as (model, variables):
+        for part in track(list(batches(images.astype(np.float64), labels, at_once=at_once))):
+            by_length = np.asarray(_path_parts(model, variables, *part)).reshape(len(lengths), -1)
+            whole = by_length.sum(0)
+            rest = whole - np.cumsum(by_length, axis=0)
+            sums += [by_length @ whole, (by_length**2).sum(1), (rest**2).sum(1)]
+            total += whole @ whole
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share, norm, rest = sums[0] / total, np.sqrt(sums[1] / total), np.sqrt(sums[2] / total)
+    paths = np.array([math.comb(blocks, k) / 2**blocks for k in range(blocks + 1)])
+    return PathGradients(lengths, paths, share, norm, rest)
 
 
 def _repeated(
@@ -187,33 +213,236 @@ def _repeated(
 def _error(model, variables, keep, images, labels) -> jax.Array:
     plain = model.architecture.shortcut == "none"
 
-    def without(unit, x, y):
-        kept = keep[model.unit_names.index(unit.name)]
-        instead = pad_shortcut(x, unit.stride, unit.channels) if plain else jnp.zeros_like(y)
+    def without(block, x, y):
+        kept = keep[model.unit_names.index(block.name)]
+        instead = pad_shortcut(x, block.stride, block.channels) if plain else jnp.zeros_like(y)
         return jnp.where(kept, y, instead)
 
-    with changed(ResidualUnit, "__call__" if plain else "branch", without):
+    with hooks.block_output(without) if plain else hooks.branch_output(without):
         logits = model.apply(variables, images, train=False)
     return (logits.argmax(-1) != labels).mean()
 
 
 @partial(jax.jit, static_argnums=0)
-def _path_gradient(model, variables, through, images, labels) -> jax.Array:
-    share = lambda unit: through[model.unit_names.index(unit.name)]
-    branch = lambda unit, _, y: scale_gradient(y, share(unit))
-    shortcut = lambda unit, _, y: scale_gradient(y, 1 - share(unit))
-    gate = lambda unit, _, y: jax.lax.stop_gradient(y)  # A factor of paths, not a path.
+def _path_parts(model, variables, images, labels) -> jax.Array:
+    """g_k of each example's loss at the first block's input: [lengths, batch, …]."""
+    copies = model.architecture.num_units + 1
+    tiled = jnp.tile(images, (copies, 1, 1, 1))
+    longer = lambda block, _, y: _one_longer(y, copies)
+    constant = lambda block, _, y: jax.lax.stop_gradient(y)
 
-    def loss(meter):
-        """The mean loss; the gradient of `meter` is the norm of what arrives at the first unit."""
-        metered = lambda unit, x: tap(x, meter) if unit.name == model.unit_names[0] else x
+    def loss(probe):
+        """The first copies' losses; the gradient of `probe` is what arrives at the first block."""
+        probed = lambda block, x: x + probe if block.name == model.unit_names[0] else x
         with (
-            changed_input(ResidualUnit, "__call__", metered),
-            changed(ResidualUnit, "branch", branch),
-            changed(ResidualUnit, "matched", shortcut),
-            changed(ResidualUnit, "gate", gate),
+            hooks.block_input(probed),
+            hooks.branch_output(longer),
+            hooks.gate_output(constant),
         ):
-            logits = model.apply(variables, images, train=False)
+            logits = model.apply(variables, tiled, train=False)[: len(images)]
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
 
-    return jax.grad(loss)(0.0) / math.sqrt(len(images))
+    first = jax.eval_shape(partial(_first_input, model, variables), tiled)
+    found = jax.grad(loss)(jnp.zeros(first.shape, first.dtype))
+    return found.reshape(copies, len(images), *found.shape[1:])
+
+
+def _first_input(model, variables, images) -> jax.Array:
+    seen = []
+    with hooks.block_input(lambda block, x: seen.append(x) or x):
+        model.apply(variables, images, train=False)
+    return seen[0]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _one_longer(y: jax.Array, copies: int) -> jax.Array:
+    """Returns `y`; the gradient of copy k, of [copies · batch, …], goes on in copy k + 1."""
+    return y
+
+
+def _one_longer_backward(copies, _, gradient):
+    parts = gradient.reshape(copies, -1, *gradient.shape[1:])
+    moved = jnp.concatenate([jnp.zeros_like(parts[:1]), parts[:-1]])
+    return (moved.reshape(gradient.shape),)
+
+
+_one_longer.defvjp(lambda y, copies: (y, None), _one_longer_backward)
+
+
+def measure(
+    networks: Sequence[Network],
+    tracker: Tracker,
+    *,
+    examples: int = 256,
+    path_examples: int = 32,
+    split: str = "test",
+    most_blocks: int = 60,
+    repeats: int = 10,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A row a lesion or length of path, by `kind`; of deep networks `most_blocks` single blocks."""
+    rows = []
+    for network in networks:
+        network.require_trained("lesions")
+        images, labels = network.images(split, examples)
+        about = {**network.about(), "classes": network.model.num_classes}
+        asked = (network.model, network.last(), images, labels)
+        count = network.model.architecture.num_units
+        track = lambda what, label=network.label: tracker(f"{label}, {what}")
+        row = lambda kind, about=about, **values: {**about, "kind": kind, **values}
+
+        whole = error_with(network.model, asked[1], np.ones(count, bool), images, labels)
+        rows.append(row("intact", error=whole))
+        blocks = tables.evenly_spaced(count, most_blocks)
+        errors = delete_each(*asked, blocks=blocks, track=track("each block"))
+        rows += [
+            row("delete_each", block=int(block) + 1, error=float(error))
+            for block, error in zip(blocks, errors, strict=True)
+        ]
+        pairs = num_pairs(network.model)
+        for kind, act, most in (
+            ("delete", delete_random, count - 1),
+            ("swap", swap_random, min(count - 1, pairs)),
+        ):
+            counts = [number + 1 for number in tables.evenly_spaced(most, 8)] if most else []
+            errors = act(*asked, counts=counts, repeats=repeats, seed=seed, track=track(kind))
+            rows += [
+                row(kind, count=number, repeat=repeat, error=float(error))
+                for number, drawn in zip(counts, errors, strict=True)
+                for repeat, error in enumerate(drawn)
+            ]
+        if not network.is_plain:
+            few = network.images(split, min(path_examples, examples))
+            found = path_gradients(*asked[:2], *few, track=track("paths"))
+            rows += [
+                row("path", **dict(zip(("length", "share_of_paths", "share", "norm", "rest"),
+                                       map(float, values), strict=True)))
+                for values in zip(*found, strict=True)
+            ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def plot(table: pd.DataFrame) -> list[list[Panel]]:
+    """One block deleted; several deleted and swapped; and, of residual networks, the paths."""
+    names = tables.names(table)
+    strips = [[Panel("One block deleted", f"Error without each block: {names}",
+                     lambda axes: _each(axes, table))]]  # fmt: skip
+    for kind, title, words in (
+        ("delete", "Several blocks deleted", "blocks deleted"),
+        ("swap", "Blocks swapped", "pairs swapped"),
+    ):
+        own = table[table["kind"] == kind]
+        if len(own):
+            draw = functools.partial(_random, table=own, words=words)
+            strips[0].append(Panel(title, f"Error against {words}: {names}", draw))
+    paths = table[table["kind"] == "path"]
+    if len(paths):
+        strips.append(
+            [Panel("Gradient of all paths of a length", f"Signed share of the gradient: {names}",
+                   lambda axes: _paths(axes, paths, "share", "share of the gradient, %")),
+             Panel("Norm of that part", f"Norm relative to the whole gradient: {names}",
+                   lambda axes: _paths(axes, paths, "norm", "norm, % of the whole's"))]
+        )  # fmt: skip
+    return strips
+
+
+def summarize(table: pd.DataFrame) -> list[str]:
+    """Of each network what one block, and several, are worth; and which paths carry its gradient.
+
+    Errors are means over seeds.
+    """
+    sentences = []
+    for name, own in by(table, "network"):
+        kinds, seeds = dict(list(by(own, "kind"))), tables.num_seeds(own)
+        intact, chance = kinds["intact"]["error"].mean(), 1 - 1 / own["classes"].iloc[0]
+        half_way = intact + (chance - intact) / 2
+        if intact > chance / 2:
+            sentences.append(
+                f"{name} ({seeds}) has an error of {percent(intact)} with all its blocks: there is "
+                "little that a lesion could take from it."
+            )
+            continue
+        each = kinds["delete_each"]
+        median = tables.mean(each.groupby("seed")["error"].median())
+        share = (each["error"] > half_way).mean()
+        lead = "destroys" if median.mean > half_way else "does not destroy"
+        sentences.append(
+            f"Deleting one block {lead} {name} ({seeds}): its error goes from {percent(intact)} to "
+            f"{median.text(percent)} (median over {each['block'].nunique()} blocks; "
+            f"{percent(share)} of them take it more than half-way to chance, {percent(chance)})."
+        )
+        if "delete" in kinds:
+            sentences.append(_smoothness(name, half_way, kinds["delete"]))
+        if "path" in kinds:
+            sentences.append(_effective(name, kinds["path"]))
+    return sentences
+
+
+def _smoothness(name: str, half_way: float, deleted: pd.DataFrame) -> str:
+    """The smallest number of blocks from which on every larger one tried is past half-way."""
+    medians = deleted.groupby("count")["error"].median()
+    tried = ", ".join(f"{count:.0f}: {percent(error)}" for count, error in medians.items())
+    past = lambda count: medians[count] > half_way
+    for_good = list(itertools.takewhile(past, sorted(medians.index, reverse=True)))
+    if not for_good:
+        lead = "does not stay past" if any(map(past, medians.index)) else "never gets"
+        return f"{name} {lead} half-way to chance, whatever number of blocks is deleted ({tried})."
+    first = f"{for_good[-1]:.0f} deleted blocks" if for_good[-1] > 1 else "the first deleted block"
+    return f"{name} is past half-way to chance from {first} on, of the numbers tried ({tried})."
+
+
+def _effective(name: str, paths: pd.DataFrame) -> str:
+    """Up to which length paths stand for the whole gradient, and how far the parts cancel."""
+    if not np.isfinite(paths["share"]).all():
+        return f"Along {name}'s paths no gradient arrives."
+    longest, length, cancel = [], [], []
+    for _, own in by(paths, "seed"):
+        longest.append(own.loc[own["rest"] >= LEFT_OUT, "length"].max() + 1)
+        length.append((own["length"] * own["share"]).sum())
+        cancel.append(own["norm"].sum())
+    blocks = paths["length"].max()
+    longest = np.nan_to_num(longest)  # NaN where even the path of length 0 leaves nothing out.
+    span = f"{min(longest):.0f}" + (f" to {max(longest):.0f}" if np.ptp(longest) else "")
+    return (
+        f"Of {name}'s {blocks:.0f} blocks, paths through at most {span} sum to the gradient at its "
+        f"first block but for {percent(LEFT_OUT)} of its norm; by signed share paths are "
+        f"{tables.mean(length).text('{:.1f}'.format)} blocks long, where the mean of all 2^"
+        f"{blocks:.0f} is {blocks / 2:.1f}. The norms of the lengths' parts add up to "
+        f"{tables.mean(cancel).text(number)} times the whole's."
+    )
+
+
+def _each(axes: Axes, table: pd.DataFrame) -> None:
+    tables.draw_lines(
+        axes, table[table["kind"] == "delete_each"], "block", "error", xlabel="deleted block",
+        ylabel="error, %", scale=100, marker=".",
+    )  # fmt: skip
+    look = tables.looks(table)
+    for name, own in by(table[table["kind"] == "intact"], "network"):
+        level = 100 * own["error"].mean()
+        axes.axhline(level, color=look[name].colour, linewidth=0.7, alpha=0.6)
+    axes.set_ylim(0, 100)
+
+
+def _random(axes: Axes, table: pd.DataFrame, words: str) -> None:
+    look, ends = tables.looks(table), []
+    axes.set_ylim(0, 100)
+    for name, own in by(table, "network"):
+        this = look[name]
+        axes.plot(own["count"], 100 * own["error"], ".", color=this.colour, markersize=4, alpha=0.5)
+        medians = 100 * own.groupby("count", sort=False)["error"].median()
+        axes.plot(medians.index, medians, color=this.colour, linestyle=tables.dashes(table, name))
+        ends.append((medians.iloc[-1], this.label, this.colour))
+    axes.set_xlabel(words)
+    axes.set_ylabel("error, %")
+    tables.finish(axes, table["count"], ends)
+
+
+def _paths(axes: Axes, table: pd.DataFrame, y: str, words: str) -> None:
+    axes.axhline(0, color=tables.style.LIGHT["muted"], linewidth=0.6)
+    tables.draw_lines(
+        axes, table, "length", y, xlabel="blocks on the path", ylabel=words, scale=100
+    )
+
+
+STUDIES["lesions"] = Study(measure, plot, summarize)

@@ -2,14 +2,33 @@
 Problem").
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from scipy import stats
 
 from resnet_jax.models.resnet import ResNet
+from resnet_jax.studies import tables
+from resnet_jax.studies.networks import Network
+from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.tables import Panel, by, listed, style
+
+_KINDS = (("nearby", "Nearby images"), ("unrelated", "Different images"))
+
+SHATTERED = 0.5
+"""Of the shallowest network's correlation: less than that at the deepest counts as shattered."""
+
+SHATTERED_ALREADY = 0.1
+"""A correlation of the shallowest network of which nothing is left to lose."""
+
+NOISE = 2.0
+"""Standard errors: a mean correlation below so many is not told from zero."""
 
 
 class Correlation(NamedTuple):
@@ -26,22 +45,25 @@ class Correlation(NamedTuple):
     unrelated_inputs: float
 
 
-def measure(
+def correlation(
     model: ResNet, variables: Any, images: np.ndarray, nearness: float = 0.1, seed: int = 0
 ) -> Correlation:
     """Cosines between the gradients, with respect to the image, of one random sum of the logits.
 
     A pair's partner is another image; the nearby partner is `nearness` of the way to it. Batch norm
-    uses the statistics of the whole batch (see `population.with_statistics_of` for an untrained
-    net), so that gradients of different images do not mix.
+    uses `variables`' statistics (see `with_statistics_of` for an untrained network), so that
+    gradients of different images do not mix.
 
     Args:
+      model: runs in evaluation.
+      variables: its parameters and statistics.
       images: [examples, height, width, channels], at least two.
+      nearness: of the nearby partner, a fraction.
+      seed: of the random sum.
     """
     partners = np.roll(images, 1, axis=0)
     near = (1 - nearness) * images + nearness * partners
-    gradients = [np.asarray(_gradients(model, variables, x, seed)) for x in (images, near)]
-    at, close = gradients
+    at, close = (np.asarray(_gradients(model, variables, x, seed)) for x in (images, near))
     return Correlation(
         nearby=_cosine(at, close),
         unrelated=_cosine(at, np.roll(at, 1, axis=0)),
@@ -62,3 +84,131 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     a, b = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (a, b))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(np.mean((a * b).sum(1) / np.where(norms > 0, norms, 1.0)))
+
+
+def measure(
+    networks: Sequence[Network],
+    tracker: Tracker,
+    *,
+    examples: int = 128,
+    split: str = "train",
+    nearness: float = 0.1,
+    depths: tuple = (8, 14, 20, 32, 56),
+    seeds: int = 5,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A row a depth and seed, of untrained networks of the same kind, and of trained runs.
+
+    Correlations are averaged over `seeds` initial weights, as Balduzzi et al. do.
+    """
+    asked: dict[tuple, tuple[str, Network, int]] = {}
+    for network in networks:
+        name = network.config.model.name
+        family, own = name.rsplit("-", 1)[0], network.about(0)["depth"]
+        line = network.variant().label.replace(name, family)
+        kinds = [network.variant(name=f"{family}-{depth}") for depth in depths if depth != own]
+        for kind in (*kinds, network.variant()):
+            for each in kind.with_seeds(seeds):
+                key = (line, each.label, each.config.seed)
+                asked.setdefault(key, (f"{line}, untrained", each, 0))
+        if network.steps:
+            key = (line, network.label, network.config.seed, "trained")
+            asked[key] = (f"{line}, trained", network, network.last_step)
+    rows = []
+    for line, network, step in tracker("networks")(asked.values()):
+        images, _ = network.images(split, examples)
+        variables = network.at(step) if step else network.ready(images)
+        found = correlation(network.model, variables, images, nearness, seed)
+        rows.append(
+            {**network.about(step), "model": network.label, "network": line, **found._asdict()}
+        )
+    return pd.DataFrame(rows).sort_values(["network", "depth", "seed"], kind="stable")
+
+
+def plot(table: pd.DataFrame) -> list[list[Panel]]:
+    """Correlations against depth: of nearby and of different images."""
+    names = tables.names(table)
+    return [
+        [Panel(title, f"Correlation of gradients against depth: {names}",
+               lambda axes, kind=kind: _draw(axes, table, kind)) for kind, title in _KINDS]
+    ]  # fmt: skip
+
+
+def summarize(table: pd.DataFrame) -> list[str]:
+    """How the mean correlation goes with depth; slopes on the depths at which all have one."""
+    inputs = table["nearby_inputs"].mean()
+    moments = {name: _moments(own) for name, own in by(table, "network")}
+    told = [set(own.index[own["mean"] > NOISE * own["error"]]) for own in moments.values()]
+    shared = set.intersection(*told)
+    sentences = [
+        f"Images whose own correlation is {inputs:.2f} have gradients that correlate (means over "
+        "seeds of the initial weights, ± one standard error):"
+    ]
+    for name, own in moments.items():
+        values = listed(f"{_value(row)} at {depth} layers" for depth, row in own.iterrows())
+        seeds = tables.num_seeds(table[table["network"] == name])
+        sentences.append(f"{name} ({seeds}): {values}{_verdict(own, shared)}")
+    return sentences
+
+
+def _moments(own: pd.DataFrame) -> pd.DataFrame:
+    """By depth: `mean`, `error` (its standard error, NaN of one seed) and `count`."""
+    found = own.groupby("depth")["nearby"].agg(["mean", "std", "count"])
+    return found.assign(error=found["std"] / np.sqrt(found["count"]))
+
+
+def _value(row: pd.Series) -> str:
+    error = "" if np.isnan(row["error"]) else f" ± {row['error']:.2f}"
+    return f"{row['mean']:.2f}{error}"
+
+
+def _verdict(own: pd.DataFrame, shared: set[int]) -> str:
+    if len(own) < 2:
+        return "."
+    first, last = own.iloc[0], own.iloc[-1]
+    if first["mean"] < SHATTERED_ALREADY:
+        return f": near zero already at {own.index[0]} layers."
+    if own["count"].min() < tables.ENOUGH:
+        return f": no verdict from fewer than {tables.ENOUGH} seeds."
+    left = last["mean"] - SHATTERED * first["mean"]
+    margin = NOISE * np.hypot(last["error"], SHATTERED * first["error"])
+    words = "they shatter" if left < 0 else "they do not shatter"
+    if abs(left) < margin:
+        words = "whether they shatter is undecided"
+    text = f": with depth {words}"
+    kept = own[own.index.isin(shared)]
+    lost = own.index[own["mean"] <= NOISE * own["error"]]
+    if len(kept) >= 3:
+        geometric = _slope(kept.index.to_numpy(float), kept)
+        power = _slope(np.log(kept.index.to_numpy(float)), kept)
+        times = tables.Interval(*np.exp(geometric))
+        text += (
+            f" (from {kept.index[0]} to {kept.index[-1]} layers ×{times.text('{:.3f}'.format)} a "
+            f"layer, or depth to the power {power.text('{:.2f}'.format)})"
+        )
+    if len(lost):
+        text += f"; not told from zero at {listed(map(str, lost))} layers, which no slope uses"
+    return f"{text}."
+
+
+def _slope(x: np.ndarray, moments: pd.DataFrame) -> tables.Interval:
+    """Of log(mean correlation) on `x` by least squares, with a 95% interval over initial weights.
+
+    Each mean's standard error is carried into its logarithm; that the curve may not be straight is
+    no part of the interval.
+    """
+    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    slope = float((weights * np.log(moments["mean"])).sum())
+    errors = weights * moments["error"] / moments["mean"]
+    margin = stats.t.ppf(0.975, moments["count"].min() - 1) * float(np.sqrt((errors**2).sum()))
+    return tables.Interval(slope, slope - margin, slope + margin)
+
+
+def _draw(axes: Axes, table: pd.DataFrame, kind: str) -> None:
+    tables.draw_lines(
+        axes, table, "depth", kind, xlabel="layers", ylabel="correlation of gradients", marker="."
+    )
+    axes.axhline(0, color=style.LIGHT["muted"], linewidth=0.6)
+
+
+STUDIES["shattering"] = Study(measure, plot, summarize)

@@ -1,15 +1,16 @@
-"""What passes through a net's shortcuts alone (v2 §3).
+"""What passes through a network's shortcuts alone (v2 §3).
 
-With x_{l+1} = λ_l·x_l + F(x_l), the gradient at unit l is that at unit L times Π λ_i, plus what
+With x_{l+1} = λ_l·x_l + F(x_l), the gradient at block l is that at block L times Π λ_i, plus what
 came through the branches (v2 eq. 8): unless every λ is 1, the product vanishes or explodes with
-the number of units.
+the number of blocks.
 
-An activation on that way is not counted, as v2's analysis has f(x) = x: v1's units end with a ReLU
+An activation on that way is not counted, as v2's analysis has f(x) = x: v1's blocks end with a ReLU
 after the addition, and where one of them is off, no gradient passes in truth. That an identity
 shortcut's factor is 1 holds for them by this construction, not by measurement.
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,36 +18,53 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
+from matplotlib.axes import Axes
 
 from resnet_jax.errors import InputError
 from resnet_jax.models.architecture import ORDERS
-from resnet_jax.models.residual import Layers, ResidualUnit
 from resnet_jax.models.resnet import ResNet
-from resnet_jax.studies.hooks import changed, changed_input, tap
+from resnet_jax.studies import hooks, tables
+from resnet_jax.studies.hooks import grad_norm_probe
+from resnet_jax.studies.networks import Network
+from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.tables import Panel, by, number
+
+V2_TABLE_1 = (
+    {"shortcut": "identity"},
+    {"shortcut": "constant_scaling", "shortcut_scale": 0.5},
+    {"shortcut": "exclusive_gating", "gate_bias": -6.0},
+    {"shortcut": "shortcut_only_gating", "gate_bias": 0.0},
+    {"shortcut": "shortcut_only_gating", "gate_bias": -6.0},
+    {"shortcut": "identity", "option": "C"},
+    {"shortcut": "dropout"},
+)
+
+GONE, BLOWN_UP = 1e-3, 1e3
 
 
 class Factors(NamedTuple):
-    """Of units that keep their input's shape, from the last unit to the first; all [units].
+    """Of blocks that keep their input's shape, from the last block to the first; all [blocks].
 
     Attributes:
-      units: places of these units in the net, from 0.
-      measured: what the unit's shortcut multiplies a gradient's norm by.
+      blocks: places of these blocks in the network, from 0.
+      measured: what the block's shortcut multiplies a gradient's norm by.
       predicted: the same from the architecture and the weights alone; NaN where the gate's or
         projection's is not known without the data.
     """
 
-    units: np.ndarray
+    blocks: np.ndarray
     measured: np.ndarray
     predicted: np.ndarray
 
 
-def measure(
+def factors(
     model: ResNet, variables: Any, images: np.ndarray, labels: np.ndarray, seed: int = 0
 ) -> Factors:
     """Sends the loss gradient back through the shortcuts only, in training.
 
     Branches and gates take part in the forward pass and let no gradient through, and neither does
-    the activation after an addition change it: v2's analysis has f(x) = x. The units that change
+    the activation after an addition change it: v2's analysis has f(x) = x. The blocks that change
     the shape are left out: option A loses the gradient of the channels that it adds.
 
     Predictions: 1 for the identity; `shortcut_scale`; 1 − σ(gate bias), the gates' value at zero
@@ -55,14 +73,14 @@ def measure(
     with its batch norm's scale over the standard deviation in `variables`.
 
     Raises:
-      InputError: a plain net.
+      InputError: a plain network.
     """
     if model.architecture.shortcut == "none":
-        raise InputError("shortcut='none': a plain net has no shortcuts")
+        raise InputError("shortcut='none': a plain network has no shortcuts")
     norms = jax.device_get(_norms(model, variables, images, labels, seed))
     names = model.unit_names
     kept = [place for place, name in enumerate(names) if _keeps_shape(model, name)]
-    # norms[l] is the gradient's at the input of unit l, norms[l + 1] at its output.
+    # norms[l] is the gradient's at the input of block l, norms[l + 1] at its output.
     with np.errstate(divide="ignore", invalid="ignore"):
         measured = norms[:-1] / norms[1:]
     places = np.array(kept[::-1], int)
@@ -72,7 +90,7 @@ def measure(
 
 
 def not_counted(model: ResNet) -> str:
-    """The activations on the way through the shortcuts, which `measure` leaves out; "" for none."""
+    """The activations on the way through the shortcuts, which `factors` leaves out; "" for none."""
     net = model.architecture
     order, name = ORDERS[net.order], {"relu": "ReLU"}.get(net.activation, net.activation)
     places = {
@@ -83,28 +101,28 @@ def not_counted(model: ResNet) -> str:
     return "" if net.activation == "linear" else " and ".join(found)
 
 
-def _keeps_shape(model: ResNet, unit: str) -> bool:
-    first = unit.endswith("_unit1")
-    return not first or (unit == "stage1_unit1" and model.architecture.block != "bottleneck")
+def _keeps_shape(model: ResNet, block: str) -> bool:
+    first = block.endswith("_unit1")
+    return not first or (block == "stage1_unit1" and model.architecture.block != "bottleneck")
 
 
 @partial(jax.jit, static_argnums=(0, 4))
 def _norms(model, variables, images, labels, seed) -> jax.Array:
-    """Norms of the gradient at each unit's input, and at the last one's output."""
+    """Norms of the gradient at each block's input, and at the last one's output."""
     names = model.unit_names
-    blocked = lambda unit, _, y: jax.lax.stop_gradient(y)
+    blocked = lambda block, _, y: jax.lax.stop_gradient(y)
     straight = lambda layers, x, y: x + jax.lax.stop_gradient(y - x)
 
-    def loss(meters):
-        """The mean loss; gradients of `meters` are the norms of what the shortcuts pass on."""
-        entered = lambda unit, x: tap(x, meters[names.index(unit.name)])
-        left = lambda unit, _, y: tap(y, meters[-1]) if unit.name == names[-1] else y
+    def loss(probes):
+        """The mean loss; gradients of `probes` are the norms of what the shortcuts pass on."""
+        entered = lambda block, x: grad_norm_probe(x, probes[names.index(block.name)])
+        left = lambda block, _, y: grad_norm_probe(y, probes[-1]) if block.name == names[-1] else y
         with (
-            changed_input(ResidualUnit, "__call__", entered),
-            changed(ResidualUnit, "__call__", left),
-            changed(ResidualUnit, "branch", blocked),
-            changed(ResidualUnit, "gate", blocked),
-            changed(Layers, "activate", straight),
+            hooks.block_input(entered),
+            hooks.block_output(left),
+            hooks.branch_output(blocked),
+            hooks.gate_output(blocked),
+            hooks.activation_output(straight),
         ):
             logits, _ = model.apply(
                 variables,
@@ -118,12 +136,12 @@ def _norms(model, variables, images, labels, seed) -> jax.Array:
     return jax.grad(loss)(jnp.zeros(len(names) + 1))
 
 
-def _predicted(model: ResNet, variables: Any, unit: str) -> float:
-    net, params = model.architecture, variables["params"][unit]
+def _predicted(model: ResNet, variables: Any, block: str) -> float:
+    net, params = model.architecture, variables["params"][block]
     if net.option == "C":
         kernel = np.asarray(params["projection"]["kernel"], np.float64)[0, 0]
         if "projection_norm" in params:
-            var = np.asarray(variables["batch_stats"][unit]["projection_norm"]["var"], np.float64)
+            var = np.asarray(variables["batch_stats"][block]["projection_norm"]["var"], np.float64)
             kernel = kernel * np.asarray(params["projection_norm"]["scale"]) / np.sqrt(var + 1e-5)
         return float(np.linalg.norm(kernel) / math.sqrt(kernel.shape[1]))
     gate = 1 - 1 / (1 + math.exp(-net.gate_bias))
@@ -134,3 +152,83 @@ def _predicted(model: ResNet, variables: Any, unit: str) -> float:
         "shortcut_only_gating": gate,
         "dropout": math.sqrt(1 / (1 - net.dropout_rate)),
     }[net.shortcut]
+
+
+def measure(
+    networks: Sequence[Network],
+    tracker: Tracker,
+    *,
+    examples: int = 64,
+    split: str = "train",
+    variants: bool = False,
+    seeds: int = 1,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A row a shortcut that was passed; with `variants`, those of v2 Table 1, untrained.
+
+    Untrained networks have `seeds` initial weights each; `seed` is of the dropout masks.
+    """
+    if variants:
+        networks = [network.variant(**axes) for network in networks for axes in V2_TABLE_1]
+    networks = [each for network in networks for each in network.with_seeds(seeds)]
+    rows = []
+    for network in tracker("networks")(networks):
+        images, labels = network.images(split, examples)
+        found = factors(network.model, network.ready(images), images, labels, seed)
+        products = [np.cumprod(factor) for factor in (found.measured, found.predicted)]
+        about = {**network.about(), "not_counted": not_counted(network.model)}
+        rows += [
+            {**about, "passed": passed, "block": int(block) + 1, "factor": float(factor),
+             "measured": float(measured), "predicted": float(predicted)}
+            for passed, (block, factor, measured, predicted) in enumerate(
+                zip(found.blocks, found.measured, *products, strict=True), 1
+            )
+        ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def plot(table: pd.DataFrame) -> list[list[Panel]]:
+    """The product of the factors, measured and, dotted, predicted."""
+    names = tables.names(table)
+    alternative = f"Product of shortcut factors against blocks passed: {names}"
+    return [[Panel("Product of shortcut factors", alternative, lambda axes: _draw(axes, table))]]
+
+
+def summarize(table: pd.DataFrame) -> list[str]:
+    """What is left of a gradient that has passed all shortcuts of each network."""
+    return [_sentence(name, own) for name, own in by(table, "network")]
+
+
+def _sentence(name: str, own: pd.DataFrame) -> str:
+    last = own[own["passed"] == own["passed"].max()]
+    measured, predicted = (tables.geometric_mean(last[key]) for key in ("measured", "predicted"))
+    if measured.mean <= GONE:
+        meaning = "the signal vanishes on the shortcuts, and must come through the branches"
+    elif measured.mean >= BLOWN_UP:
+        meaning = "it explodes on the shortcuts"
+    else:
+        meaning = "the shortcuts carry it"
+    left_out = last["not_counted"].iloc[0]
+    without = f", not counting {left_out}," if left_out else ""
+    # Where one seed's product is 0 there is no interval of its logarithm.
+    shown = number(measured.mean) if measured.mean == 0 else measured.text(number)
+    return (
+        f"{name} ({tables.num_seeds(own)}): past {last['passed'].iloc[0]} shortcuts{without} a "
+        f"gradient's norm is ×{shown} (predicted ×{number(predicted.mean)}): {meaning}."
+    )
+
+
+def _draw(axes: Axes, table: pd.DataFrame) -> None:
+    tables.draw_lines(
+        axes, table, "passed", "measured", xlabel="shortcuts passed, from the last block back",
+        ylabel="gradient norm, relative", log=True,
+    )  # fmt: skip
+    look = tables.looks(table)
+    for name, own in by(
+        table[(table["predicted"] > 0) & (table["predicted"] < math.inf)], "network"
+    ):
+        middle = own.groupby("passed", sort=False)["predicted"].median()
+        axes.plot(middle.index, middle, color=look[name].colour, linewidth=0.9, linestyle=":")
+
+
+STUDIES["shortcuts"] = Study(measure, plot, summarize)

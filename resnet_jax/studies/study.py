@@ -1,40 +1,82 @@
-"""One study from its name to its folder."""
+"""A study, and the way of one from its name to its folder."""
 
 import contextlib
+import dataclasses
 import importlib
 import inspect
 import os
+import pkgutil
 import platform
 import shlex
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import resnet_jax.studies
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.runs import arguments
-from resnet_jax.sweeps import grid
+from resnet_jax.studies import networks, tables
+from resnet_jax.studies.tables import Panel
 
-STUDIES = {
-    "gradients": "measures",
-    "responses": "measures",
-    "constructed": "trainings",
-    "iterations": "trainings",
-    "lesions": "measures",
-    "shattering": "measures",
-    "landscape": "measures",
-    "jacobian": "measures",
-    "shortcuts": "measures",
-}
-"""Which module beside this one has the function of each study."""
+Track = Callable[[Iterable[Any]], Iterable[Any]]
+
+_SECONDS_BETWEEN_LINES = 20
 
 
-def study(
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """One question, from networks to a figure and sentences.
+
+    Attributes:
+      measure: `measure(networks, tracker, **options)` gives a table whose rows have the columns of
+        `Network.about` and what was measured. Its keyword-only parameters are the study's options.
+      plot: the figure's panels, row by row, of that table alone.
+      summarize: what was found, in sentences, of that table alone.
+      trains: whether it trains networks, which then are computed as their configs say.
+    """
+
+    measure: Callable[..., pd.DataFrame]
+    plot: Callable[[pd.DataFrame], list[list[Panel]]]
+    summarize: Callable[[pd.DataFrame], list[str]]
+    trains: bool = False
+
+
+STUDIES: dict[str, Study] = {}
+"""By name; each module of this package that is a study adds its own."""
+
+
+def names() -> list[str]:
+    """Of all studies: each module of this package is imported, and those that are one add it."""
+    for module in pkgutil.iter_modules(resnet_jax.studies.__path__):
+        importlib.import_module(f"{resnet_jax.studies.__name__}.{module.name}")
+    return sorted(STUDIES)
+
+
+def find(name: str) -> Study:
+    """A study by its name.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    check_choice("study", name, names())
+    return STUDIES[name]
+
+
+def run(
     name: str,
     workdirs: Sequence[str] = (),
-    configs: Sequence[str] = (),
+    configs: Sequence[Any] = (),
     output: str | None = None,
     settings: Sequence[str] = (),
     data_dir: str | None = None,
+    untrained: bool = False,
     argv: Sequence[str] = (),
 ) -> tuple[Path, str]:
     """Measures, and writes the study's folder.
@@ -42,10 +84,11 @@ def study(
     Args:
       name: a key of `STUDIES`.
       workdirs: folders of trained runs.
-      configs: untrained nets, each "file.py:net[,field=value…]".
+      configs: of untrained networks.
       output: the folder that gets analysis/NAME; None for the run's, or the runs' common parent.
       settings: "option=value" of the study.
       data_dir: where the data set is now.
+      untrained: ask the runs' networks as they were before training.
       argv: arguments of the command, which the finding repeats.
 
     Returns:
@@ -54,68 +97,25 @@ def study(
     Raises:
       InputError: anything of this is wrong.
     """
-    check_choice("study", name, STUDIES)
+    study = find(name)
+    options = parse_options(study.measure, settings)
     folder = _folder(workdirs, output)
-    untrained = [_load_config(text) for text in configs]
-    # Only now, because loading JAX takes a second or two; then before it computes anything.
-    _prepare(name, workdirs, untrained)
-    from resnet_jax.reporting.studies.write import write_study
-    from resnet_jax.studies import networks
-    from resnet_jax.studies.progress import Tracker
-
-    module = importlib.import_module(f"experiments.studies.{STUDIES[name]}")
-    measure = getattr(module, name)
-    options = _options(measure, settings)
-    found = networks.collect(workdirs, untrained, data_dir)
-    with Tracker(folder) as tracker, _precision(name):
-        rows = measure(found, tracker, **options)
-    presentation = importlib.import_module(f"resnet_jax.reporting.studies.{name}")
+    asked = networks.collect(workdirs, configs, data_dir, untrained)
+    # Products of 32 bits on accelerators too: else what is measured there may be rounding.
+    highest = jax.default_matmul_precision("highest")
+    with Tracker(folder) as tracker, contextlib.nullcontext() if study.trains else highest:
+        table = study.measure(asked, tracker, **options)
     written = folder / "analysis" / name
-    return written, write_study(written, presentation, rows, _about(options, argv))
+    panels, sentences = study.plot(table), study.summarize(table)
+    return written, tables.write(written, table, panels, sentences, _about(options, argv))
 
 
-def _prepare(name: str, workdirs: Sequence[str], untrained: Sequence[Any]) -> None:
-    """Sets JAX up; for a study that trains, as the configs have it."""
-    from resnet_jax.runs import Recipe, load_recipe
-    from resnet_jax.runtime import setup
+def parse_options(measure: Callable[..., Any], texts: Sequence[str]) -> dict[str, Any]:
+    """The study's options: the defaults of `measure`, and what "option=value" says instead.
 
-    if STUDIES[name] == "trainings":
-        configs = [*map(load_recipe, map(Path, workdirs)), *map(Recipe.from_config, untrained)]
-        wanted = lambda field: any(getattr(config, field) for config in configs)
-        setup.prepare(deterministic=wanted("deterministic"), onednn=wanted("onednn"))
-    else:
-        setup.prepare()
-
-
-def _precision(name: str) -> contextlib.AbstractContextManager:
-    """For studies that only measure: products of 32 bits on accelerators too.
-
-    Else what is measured there may be rounding.
+    Raises:
+      InputError: there is no such option, or its value is of another type.
     """
-    import jax
-
-    if STUDIES[name] == "trainings":
-        return contextlib.nullcontext()
-    return jax.default_matmul_precision("highest")
-
-
-def _folder(workdirs: Sequence[str], output: str | None) -> Path:
-    if output:
-        return Path(output)
-    if not workdirs:
-        raise InputError("output: untrained nets have no folder; give --output=FOLDER")
-    if len(workdirs) == 1:
-        return Path(workdirs[0])
-    return Path(os.path.commonpath([Path(workdir).absolute().parent for workdir in workdirs]))
-
-
-def _load_config(text: str) -> Any:
-    path, _, argument = text.partition(":")
-    return grid.load_config_file("config", path)(argument or None)
-
-
-def _options(measure: Callable, texts: Sequence[str]) -> dict[str, Any]:
-    """The study's options: its defaults, and what --set says instead."""
     parameters = inspect.signature(measure).parameters.values()
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     for text in texts:
@@ -136,12 +136,61 @@ def _options(measure: Callable, texts: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def _folder(workdirs: Sequence[str], output: str | None) -> Path:
+    if output:
+        return Path(output)
+    if not workdirs:
+        raise InputError("output: untrained networks have no folder; give --output=FOLDER")
+    if len(workdirs) == 1:
+        return Path(workdirs[0])
+    return Path(os.path.commonpath([Path(workdir).absolute().parent for workdir in workdirs]))
+
+
 def _about(options: dict[str, Any], argv: Sequence[str]) -> list[str]:
     """How it was measured: every option, the command, and what it ran on."""
-    import jax
-
     values = ", ".join(f"{name} {value}" for name, value in options.items())
     line = shlex.join(["python", "-m", "experiments.analyze", *argv])
     device = jax.devices()[0]
     machine = f"{device.device_kind}, JAX {jax.__version__}, Python {platform.python_version()}"
     return [f"Measured with {values}.", f"`{line}` ({machine})"]
+
+
+class Tracker:
+    """Tells how far a study is: a live bar on a terminal, a line now and then elsewhere.
+
+    Attributes:
+      folder: the study's, for what it trains.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._live = sys.stdout.isatty()
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(),
+            disable=not self._live,
+        )
+
+    def __call__(self, title: str) -> Track:
+        """A tracker of one loop: `for item in tracker("plain-20")(items)`."""
+        return lambda items: self._loop(title, list(items))
+
+    def _loop(self, title: str, items: list[Any]) -> Iterator[Any]:
+        task = self._progress.add_task(title, total=len(items))
+        told = time.monotonic()
+        for number, item in enumerate(items, start=1):
+            yield item
+            self._progress.advance(task)
+            if not self._live and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                print(f"{title}: {number} of {len(items)}", flush=True)
+
+    def __enter__(self) -> "Tracker":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._progress.stop()

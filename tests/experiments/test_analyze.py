@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from configs import digits
-from resnet_jax import errors, runs, studies
+from experiments import analyze, command
+from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import write_report
-from resnet_jax.runs import Recipe
-from resnet_jax.studies.study import STUDIES, study
+from resnet_jax.studies import iterations, networks, study
 from resnet_jax.training import run
 
 TINY = (
@@ -29,10 +29,10 @@ FEW = "examples=8"
 ASKED = {  # of which run, with which settings
     "gradients": ("plain", [FEW]),
     "responses": ("plain", [FEW]),
-    "constructed": ("plain", [FEW, "steps=2", "depth=8"]),
+    "identity_construction": ("plain", [FEW, "steps=2", "depth=8"]),
     "iterations": ("plain", ["times=2"]),
-    "lesions": ("resnet", [FEW, "repeats=1"]),
-    "shattering": ("resnet", [FEW, "depths=5"]),
+    "lesions": ("resnet", [FEW, "repeats=1", "path_examples=2"]),
+    "shattering": ("resnet", [FEW, "depths=5", "seeds=2"]),
     "landscape": ("resnet", [FEW, "points=3"]),
     "jacobian": ("resnet", [FEW, "places=2"]),
     "shortcuts": ("resnet", [FEW]),
@@ -44,32 +44,32 @@ def sweep(tmp_path_factory):
     """A folder with two runs: plain-5 and resnet-5."""
     folder = tmp_path_factory.mktemp("sweep")
     for name in ("plain", "resnet"):
-        run.train(Recipe.from_config(digits.get_config(TINY.format(name))), folder / name)
+        run.train(digits.get_config(TINY.format(name)), folder / name)
     return folder
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (STUDIES[name] == "trainings"))
-        for name in STUDIES
+        pytest.param(name, marks=[pytest.mark.slow] * study.find(name).trains)
+        for name in study.names()
     ],
 )
 def test_study_of_a_run_leaves_data_figure_and_finding(sweep, name):
     run, settings = ASKED[name]
-    written, finding = study(name, [str(sweep / run)], output=str(sweep), settings=settings)
+    written, finding = study.run(name, [str(sweep / run)], output=str(sweep), settings=settings)
     assert written == sweep / "analysis" / name
     with (written / "data.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows
-    assert all(row["net"] and row["family"] for row in rows)
+    assert all(row["network"] and row["family"] for row in rows)
     assert "<svg" in (written / "figure.svg").read_text()
     assert (written / "figure.png").read_bytes().startswith(b"\x89PNG")
     text = (written / "finding.md").read_text()
     assert text.startswith(finding)
     assert "nan" not in finding
     report = write_report([sweep], sweep / "report")
-    assert name.capitalize() in report.index.read_text()
+    assert name.replace("_", " ").capitalize() in report.index.read_text()
 
 
 def test_notebook_lines_of_the_documentation_run(sweep, tmp_path, monkeypatch):
@@ -85,9 +85,9 @@ def test_notebook_lines_of_the_documentation_run(sweep, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_scratch_is_trained_as_long_as_the_shallow_net_and_the_built_one_together(sweep, tmp_path):
-    run, settings = ASKED["constructed"]
-    study("constructed", [str(sweep / run)], output=str(tmp_path), settings=settings)
-    with (tmp_path / "analysis/constructed/data.csv").open() as file:
+    run, settings = ASKED["identity_construction"]
+    study.run("identity_construction", [str(sweep / run)], output=str(tmp_path), settings=settings)
+    with (tmp_path / "analysis/identity_construction/data.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["kind"] == "training"]
     at = {
         start: [int(row["at_step"]) for row in rows if row["start"] == start]
@@ -96,22 +96,43 @@ def test_scratch_is_trained_as_long_as_the_shallow_net_and_the_built_one_togethe
     assert at == {"constructed": [9, 10], "scratch": list(range(1, 11))}
 
 
-def test_paths_have_every_length_and_fewer_draws_of_each_in_a_deep_net(
-    sweep, tmp_path, monkeypatch
-):
-    from resnet_jax.studies import measures
-
-    asked = []
-    original = studies.lesions.path_gradients
-    asking = lambda *net, **how: asked.append(how["repeats"]) or original(*net, **how)
-    monkeypatch.setattr(studies.lesions, "path_gradients", asking)
-    for most in (100, 8):
-        monkeypatch.setattr(measures, "_PATHS", most)
-        study("lesions", [str(sweep / "resnet")], output=str(tmp_path), settings=[FEW, "repeats=3"])
+def test_paths_have_every_length(sweep, tmp_path):
+    study.run("lesions", [str(sweep / "resnet")], output=str(tmp_path),
+              settings=[FEW, "repeats=1", "path_examples=2"])  # fmt: skip
     with (tmp_path / "analysis/lesions/data.csv").open() as file:
-        lengths = [int(row["length"]) for row in csv.DictReader(file) if row["kind"] == "path"]
-    assert lengths == [0, 1, 2, 3]
-    assert asked == [3, 2]
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "path"]
+    assert [float(row["length"]) for row in rows] == [0, 1, 2, 3]
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
+
+
+def test_run_without_its_checkpoints_is_refused_unless_untrained_weights_are_asked_for(
+    sweep, tmp_path
+):
+    shutil.copytree(sweep / "plain", tmp_path / "plain")
+    shutil.rmtree(tmp_path / "plain/checkpoints")
+    for name in ("responses", "gradients", "shattering"):
+        with pytest.raises(InputError, match=r"no checkpoint of this run is there.*--untrained"):
+            study.run(name, [str(tmp_path / "plain")], settings=[FEW])
+    _, finding = study.run("responses", [str(tmp_path / "plain")], settings=[FEW], untrained=True)
+    assert "plain-5" in finding
+
+
+def test_first_weights_that_another_run_gave_are_never_replaced_by_random_ones(sweep):
+    [network] = networks.collect([str(sweep / "plain")])
+    network.config.init_from = "elsewhere"
+    network.steps.remove(0) if 0 in network.steps else None
+    with pytest.raises(InputError, match="were those of 'elsewhere' and are no longer kept"):
+        network.at(0)
+
+
+def test_runs_of_two_seeds_are_one_network_and_a_copy_of_one_is_refused(sweep, tmp_path):
+    shutil.copytree(sweep / "plain", tmp_path / "copy")
+    workdirs = [str(sweep / "plain"), str(tmp_path / "copy")]
+    with pytest.raises(InputError, match=r"one seed \(0\) of plain-5"):
+        networks.collect(workdirs)
+    text = (tmp_path / "copy/config.json").read_text()
+    (tmp_path / "copy/config.json").write_text(text.replace('"seed": 0', '"seed": 1'))
+    assert len({network.label for network in networks.collect(workdirs)}) == 1
 
 
 def finished(workdir, config) -> int:
@@ -126,28 +147,24 @@ def finished(workdir, config) -> int:
 
 @pytest.mark.parametrize("steps", [(10, 30), (10,)])
 def test_lengths_are_compared_within_one_net_not_one_name(steps, tmp_path, monkeypatch):
-    from resnet_jax.studies import trainings
-
     trained = []
     train = lambda config, path: trained.append(path.name) or finished(path, config)
-    monkeypatch.setattr(trainings, "train", train)
+    monkeypatch.setattr(iterations, "train", train)
     for activation in ("relu", "tanh"):
         for length in steps:
             fields = f"plain-20,num_steps={length},model.activation={activation}"
-            finished(
-                tmp_path / f"{activation}-{length}", Recipe.from_config(digits.get_config(fields))
-            )
+            finished(tmp_path / f"{activation}-{length}", digits.get_config(fields))
     workdirs = [str(path) for path in tmp_path.iterdir()]
-    _, finding = study("iterations", workdirs, output=str(tmp_path), settings=["times=3"])
+    _, finding = study.run("iterations", workdirs, output=str(tmp_path), settings=["times=3"])
     assert sorted(trained) == ([] if len(steps) == 2 else ["relu-10-3x", "tanh-10-3x"])
-    assert finding.count("after 10 steps and 50.0% after 30") == 2
+    assert finding.count("50.0% (one seed) after 10 steps and 50.0% (one seed) after 30") == 2
     assert "plain-20, activation=tanh has a training error" in finding
 
 
 def test_folder_that_is_no_run_is_one_line_before_a_training_study(tmp_path):
     runs.write_json(tmp_path / "config.json", {"config": {"seed": 0}})
     with pytest.raises(InputError, match="has no section 'model'"):
-        study("iterations", [str(tmp_path)])
+        study.run("iterations", [str(tmp_path)])
 
 
 @pytest.mark.slow
@@ -168,17 +185,16 @@ def test_command_studies_untrained_nets(tmp_path):
     ("arguments", "message"),
     [
         ({"name": "gradient"}, "nearest: gradients"),
-        ({"name": "responses"}, "output: untrained nets have no folder"),
-        ({"name": "responses", "output": "x"}, "give nets: --workdir=RUN"),
+        ({"name": "responses"}, "output: untrained networks have no folder"),
+        ({"name": "responses", "output": "x"}, "give networks: --workdir=RUN"),
         ({"name": "responses", "workdirs": ["nowhere"]}, "no run in this folder"),
-        ({"name": "responses", "configs": ["configs/digit.py"], "output": "x"}, "digits.py"),
         ({"name": "responses", "settings": ["example=3"]}, "nearest: examples"),
         ({"name": "responses", "settings": ["examples=a"]}, "examples is a int"),
         ({"name": "responses", "settings": ["examples"]}, "expected option=value"),
         ({"name": "responses", "settings": ["examples=9999"]}, "test of digits has 64"),
         ({"name": "responses", "settings": ["split=validation"]}, "allowed are train, test"),
         ({"name": "landscape", "settings": ["points=4"]}, "points=4: must be odd"),
-        ({"name": "constructed", "settings": ["depth=5"]}, "depth=5: must be above 5"),
+        ({"name": "identity_construction", "settings": ["depth=5"]}, "depth=5: must be above 5"),
         ({"name": "iterations", "settings": ["times=1"]}, "times=1"),
     ],
 )
@@ -186,7 +202,7 @@ def test_wrong_input_is_one_line(sweep, tmp_path, monkeypatch, arguments, messag
     if "settings" in arguments:
         arguments = {**arguments, "workdirs": [str(sweep / "plain")]}
     with pytest.raises(InputError, match=message) as raised:
-        study(**arguments)
+        study.run(**arguments)
     assert "\n" not in str(raised.value)
 
 
@@ -200,7 +216,7 @@ def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_g
         assert process.poll() is None, "it ended before it could be stopped"
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait() == errors.STOPPED
+    assert process.wait() == command.STOPPED
     assert not (sweep / "plain-500x" / "summary.json").exists()
     stopped_at = runs.read_run(sweep / "plain-500x").rows[-1]["step"]
     process = subprocess.Popen(command_line)
@@ -208,16 +224,21 @@ def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_g
         assert process.poll() is None, "it did not go on"
         time.sleep(0.1)
     process.terminate()
-    assert process.wait() == errors.STOPPED
+    assert process.wait() == command.STOPPED
 
 
-def test_lesions_want_a_trained_net(tmp_path):
+def test_config_file_that_is_not_there_is_one_line_with_the_nearest():
+    with pytest.raises(InputError, match=r"digits\.py"):
+        analyze._load_config("configs/digit.py")
+
+
+def test_lesions_want_a_trained_network(tmp_path):
     with pytest.raises(InputError, match="plain-8 is not trained"):
-        study("lesions", configs=["configs/digits.py:plain-8"], output=str(tmp_path))
+        study.run("lesions", configs=[digits.get_config("plain-8")], output=str(tmp_path))
 
 
 def test_studies_of_several_runs_go_to_their_common_folder(sweep):
-    written, finding = study(
+    written, finding = study.run(
         "responses", [str(sweep / "plain"), str(sweep / "resnet")], settings=[FEW]
     )
     assert written == sweep / "analysis" / "responses"
@@ -230,7 +251,7 @@ def test_figures_are_the_same_bytes_every_time(sweep):
     name, workdirs = "responses", [str(sweep / "plain")]
     pictures = []
     for _ in range(2):
-        written, _ = study(name, workdirs, settings=[FEW])
+        written, _ = study.run(name, workdirs, settings=[FEW])
         pictures.append((written / "figure.svg").read_bytes())
     assert pictures[0] == pictures[1]
     assert written == sweep / "plain" / "analysis" / name

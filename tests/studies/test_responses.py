@@ -1,14 +1,12 @@
 """Responses are measured after batch norm and before activation and addition (v1 Figure 7)."""
 
-from functools import partial
-
+import jax
 import numpy as np
 import pytest
 from nets import IMAGES, make
 
 from resnet_jax.models.batch_norm_recalibration import with_statistics_of
 from resnet_jax.studies import responses
-from resnet_jax.studies.batches import mean_over
 
 
 @pytest.mark.parametrize("name", ["plain-8", "resnet-8"])
@@ -19,7 +17,7 @@ def test_normalised_layers_respond_with_the_scale_of_their_norm(name):
     unit = dict(params["stage2_unit1"])
     unit["norm1"] = {**unit["norm1"], "scale": 3.0 * unit["norm1"]["scale"]}
     params["stage2_unit1"] = unit
-    found = responses.measure(model, {**variables, "params": params}, IMAGES)
+    found = responses.responses(model, {**variables, "params": params}, IMAGES)
     assert found.layers[:4] == ("stem", "stage1_unit1/conv1", "stage1_unit1/conv2",
                                 "stage2_unit1/conv1")  # fmt: skip
     # Statistics are unbiased variances, of 8 images with 64 or 16 places.
@@ -31,14 +29,24 @@ def test_several_batches_give_the_deviation_of_all_images():
     images = np.concatenate([IMAGES, 3.0 * IMAGES + 1.0])
     outputs = responses._captured(model, variables, images)
     expected = [np.std(response) for response in outputs]
+    by_eights = lambda array: ((part,) for part in np.split(array, 2))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(responses, "mean_over", partial(mean_over, at_once=8))
-        found = responses.measure(model, variables, images)
+        patch.setattr(responses, "batches", by_eights)
+        found = responses.responses(model, variables, images)
     np.testing.assert_allclose(found.std, expected, rtol=1e-3)
 
 
-def test_bottlenecks_and_preactivation_nets_have_one_response_for_each_3x3_layer():
+def test_small_deviation_beside_a_large_mean_is_kept():
+    model, variables = make("resnet-8", norm="none")
+    params = jax.tree.map(np.array, variables["params"])
+    alone = responses.responses(model, {"params": params}, IMAGES).std[0]
+    params["stem"]["bias"] += np.float32(1e4 * alone)
+    found = responses.responses(model, {"params": params}, IMAGES).std[0]
+    assert found == pytest.approx(alone, rel=0.01)
+
+
+def test_bottlenecks_and_preactivation_networks_have_one_response_for_each_3x3_layer():
     model, variables = make("preact-resnet-20", block="bottleneck")
-    found = responses.measure(model, variables, IMAGES)
+    found = responses.responses(model, variables, IMAGES)
     assert len(found.layers) == 1 + model.architecture.num_units
     assert all(name.endswith("conv2") for name in found.layers[1:])

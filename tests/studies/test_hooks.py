@@ -1,9 +1,9 @@
-"""Sums over a few examples at a time."""
+"""Means over a few examples at a time."""
 
 import numpy as np
 import pytest
 
-from resnet_jax.studies.batches import batches, mean_over
+from resnet_jax.studies.hooks import batches, mean_over
 
 
 @pytest.mark.parametrize("count", [1, 7, 10, 11, 29])

@@ -1,4 +1,4 @@
-"""Small nets and images for the analyses."""
+"""Small networks and images for the analyses."""
 
 import jax
 import jax.numpy as jnp

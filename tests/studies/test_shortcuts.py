@@ -12,7 +12,7 @@ from resnet_jax.studies import shortcuts
 def factors(name="preact-resnet-8", **axes):
     model, variables = make(name, stage_sizes=(2, 1), **axes)
     variables = with_statistics_of(model, variables, IMAGES)
-    return shortcuts.measure(model, variables, IMAGES, LABELS)
+    return shortcuts.factors(model, variables, IMAGES, LABELS)
 
 
 @pytest.mark.parametrize("name", ["preact-resnet-8", "resnet-8"])
@@ -23,12 +23,12 @@ def factors(name="preact-resnet-8", **axes):
         ({"shortcut": "constant_scaling", "shortcut_scale": 0.5}, 0.5),
     ],
 )
-def test_scaling_multiplies_the_gradient_by_its_factor_in_every_unit(name, axes, factor):
+def test_scaling_multiplies_the_gradient_by_its_factor_in_every_block(name, axes, factor):
     found = factors(name, **axes)
     np.testing.assert_allclose(found.measured, factor, rtol=1e-4)
     np.testing.assert_array_equal(found.predicted, factor)
     # Last to first, without the units that change the shape.
-    np.testing.assert_array_equal(found.units, [1, 0])
+    np.testing.assert_array_equal(found.blocks, [1, 0])
 
 
 @pytest.mark.parametrize("shortcut", ["exclusive_gating", "shortcut_only_gating"])
@@ -67,6 +67,6 @@ def test_activations_on_the_way_are_named_as_not_counted(name, axes, words):
     assert shortcuts.not_counted(make(name, **axes)[0]) == words
 
 
-def test_plain_net_has_no_shortcuts():
-    with pytest.raises(InputError, match="plain net has no shortcuts"):
+def test_plain_network_has_no_shortcuts():
+    with pytest.raises(InputError, match="plain network has no shortcuts"):
         factors("plain-8")

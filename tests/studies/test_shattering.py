@@ -1,4 +1,4 @@
-"""Gradients of a linear net never shatter; those of a deep plain net do more than a residual's."""
+"""Gradients of a linear network never shatter; a deep plain network's more than a residual's."""
 
 import numpy as np
 import pytest
@@ -12,10 +12,10 @@ IMAGES = np.random.default_rng(2).normal(size=(16, 8, 8, 1)).astype(np.float32)
 
 def correlation(name, **axes):
     model, variables = make(name, images=IMAGES, **axes)
-    return shattering.measure(model, with_statistics_of(model, variables, IMAGES), IMAGES)
+    return shattering.correlation(model, with_statistics_of(model, variables, IMAGES), IMAGES)
 
 
-def test_linear_net_has_one_gradient_for_all_images():
+def test_linear_network_has_one_gradient_for_all_images():
     found = correlation("plain-8", activation="linear", stage_sizes=(1, 1))
     assert found.nearby == pytest.approx(1.0, abs=1e-4)
     assert found.unrelated == pytest.approx(1.0, abs=1e-4)
@@ -23,7 +23,7 @@ def test_linear_net_has_one_gradient_for_all_images():
     assert abs(found.unrelated_inputs) < 0.2
 
 
-def test_plain_nets_gradients_shatter_with_depth_and_residual_nets_less():
+def test_plain_networks_gradients_shatter_with_depth_and_residual_networks_less():
     shallow = correlation("plain-8", stage_sizes=(1,))
     plain, residual = (correlation(name, stage_sizes=(8,)) for name in ("plain-8", "resnet-8"))
     assert plain.nearby < shallow.nearby

@@ -1,0 +1,167 @@
+"""Does longer training cure a plain network? (v1 §4.1, footnote: three times the steps did not.)"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from ml_collections import ConfigDict
+
+from resnet_jax import runs
+from resnet_jax.errors import InputError
+from resnet_jax.studies import tables
+from resnet_jax.studies.networks import Network, label, settings
+from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.tables import Panel, by, percent, style
+from resnet_jax.training.run import train
+
+CURED = 0.01
+"""A training error within one point of the shallower network's."""
+
+
+def measure(networks: Sequence[Network], tracker: Tracker, *, times: int = 3) -> pd.DataFrame:
+    """Rows of the metrics of runs that differ in length, the shallow networks' too.
+
+    Where all runs of a network have one length, runs `times` as long are trained, one a seed, in
+    folders of their own beside the first, as `experiments.train` does: rerun the command to resume
+    them.
+    """
+    if times < 2:
+        raise InputError(f"times={times}: must be at least 2")
+    paths: list[Path] = []
+    for name in dict.fromkeys(label(network.config) for network in networks):
+        members = [network for network in networks if label(network.config) == name]
+        paths += [_run_folder(network, tracker.folder, 1) for network in members]
+        if len({network.config.num_steps for network in members}) == 1:
+            paths += [_run_folder(network, tracker.folder, times) for network in members]
+    return pd.DataFrame([row for path in paths for row in _rows(path)])
+
+
+def _rows(path: Path) -> list[dict]:
+    run = runs.read_run(path)
+    if run.summary is None:
+        raise InputError(f"workdir={str(path)!r}: this run is not complete")
+    config = ConfigDict(run.config)
+    common = {
+        **Network(config, path, label(config)).about(config.num_steps),
+        "settings": settings(config),
+        "num_steps": config.num_steps,
+        "final_train_error": run.summary["train_error"],
+        "final_test_error": run.summary["test_error"],
+    }
+    return [
+        {**common, "split": row["split"], "at_step": row["step"], "error": row["error"]}
+        for row in run.rows
+    ]
+
+
+def _run_folder(network: Network, folder: Path, times: int) -> Path:
+    """The folder of a run `times` as long as the network's, which is trained if need be."""
+    if network.path is not None and times == 1:
+        return network.path
+    config = network.for_steps(times * network.config.num_steps)
+    if network.path is not None:
+        path = network.path.with_name(f"{network.path.name}-{times}x")
+    else:
+        name = label(config).replace(", ", "-")
+        path = folder / f"{name}-seed{config.seed}-{config.num_steps}-steps"
+    code = train(config, path)
+    if code:  # Stopped and saved, as `train` has said.
+        sys.exit(code)
+    return path
+
+
+def plot(table: pd.DataFrame) -> list[list[Panel]]:
+    """Training error against steps, every length of every network."""
+    alternative = f"Training error against steps, by length: {tables.names(table)}"
+    return [[Panel("Training error", alternative, lambda axes: _curves(axes, table))]]
+
+
+def summarize(table: pd.DataFrame) -> list[str]:
+    """Both lengths of each network; then whether the deep one comes to where the shallow one is."""
+    finals = {key: own.drop_duplicates("seed") for key, own in by(table, "network", "num_steps")}
+    lengths = {name: sorted(own["num_steps"].unique()) for name, own in by(table, "network")}
+    twice = [name for name, own in lengths.items() if len(own) > 1]
+    if not twice:
+        return ["No network was trained for two lengths: nothing can be said."]
+    sentences = []
+    for name in twice:
+        short, long = lengths[name][0], lengths[name][-1]
+        sentences.append(
+            f"{name} has a training error of {_shown(finals[name, short])} after {short:,} steps "
+            f"and {_shown(finals[name, long])} after {long:,}, {long / short:.3g} times as many."
+        )
+    first = table.drop_duplicates("network").set_index("network")
+    for name in twice:
+        other = _shallower(first, name)
+        if other is not None:
+            sentences.append(_verdict(name, other, lengths, finals))
+    return sentences
+
+
+def _shallower(first: pd.DataFrame, name: str) -> str | None:
+    """The deepest of the shallower networks of the family, with the same settings if there is."""
+    this = first.loc[name]
+    found = first[(first["family"] == this["family"]) & (first["depth"] < this["depth"])]
+    alike = found[found["settings"] == this["settings"]]
+    found = alike if len(alike) else found
+    return found["depth"].astype(float).idxmax() if len(found) else None
+
+
+def _verdict(deep: str, shallow: str, lengths: dict, finals: dict) -> str:
+    """From the gap that is left where both have trained long, else beside the shallow one's last.
+
+    All four corners, deep and shallow, short and long, count: a gap that closes only because the
+    shallow network was not trained as long would be no cure.
+    """
+    errors = {
+        (name, end): finals[name, lengths[name][end]]["final_train_error"]
+        for name in (deep, shallow) for end in (0, -1)
+    }  # fmt: skip
+    if any(values.isna().any() for values in errors.values()):
+        return f"A run of {deep} or {shallow} diverged, so their errors cannot be compared."
+    gaps = [errors[deep, end].mean() - errors[shallow, end].mean() for end in (0, -1)]
+    short, long = lengths[deep][0], lengths[deep][-1]
+    text = (
+        f"{deep} is {100 * gaps[0]:.1f} points above {shallow} after {short:,} steps and "
+        f"{100 * gaps[1]:.1f} after {long:,}"
+    )
+    if lengths[shallow][-1] != long:
+        text += f" ({shallow} was trained for {lengths[shallow][-1]:,})"
+    found = tables.difference(errors[deep, -1], errors[shallow, -1])
+    if found is None:
+        seeds = tables.undecided(*(finals[name, lengths[name][-1]] for name in (deep, shallow)))
+        return f"{text}: whether longer training cures it is {seeds}."
+    interval = f"95% interval of the last {100 * found.low:.1f} to {100 * found.high:.1f}"
+    if found.low > CURED:
+        return f"{text} ({interval}): longer training does not cure it."
+    if found.high <= CURED:
+        return f"{text} ({interval}): longer training cures it."
+    return f"{text} ({interval}): whether longer training cures it is undecided."
+
+
+def _shown(finals: pd.DataFrame) -> str:
+    if finals["final_train_error"].isna().any():
+        return f"none ({tables.num_seeds(finals)}; diverged)"
+    found = tables.mean(finals["final_train_error"])
+    return f"{found.text(percent)} ({tables.num_seeds(finals)})"
+
+
+def _curves(axes: Axes, table: pd.DataFrame) -> None:
+    axes.set_ylim(0, 100)
+    ends = []
+    training = table[(table["split"] == "train") & table["error"].notna()]
+    for index, ((name, length), own) in enumerate(by(training, "network", "num_steps")):
+        colour = style.SERIES[index % len(style.SERIES)]
+        for _, one in by(own, "seed") if own["seed"].nunique() > 1 else ():
+            axes.plot(one["at_step"], 100 * one["error"], color=colour, linewidth=0.5, alpha=0.35)
+        middle = 100 * own.groupby("at_step")["error"].median()
+        axes.plot(middle.index, middle, color=colour, linewidth=1.4)
+        ends.append((middle.iloc[-1], f"{name}, {length:,} steps", colour))
+    axes.set_xlabel("step")
+    axes.set_ylabel("training error, %")
+    tables.finish(axes, [0, *training["at_step"]], ends)
+
+
+STUDIES["iterations"] = Study(measure, plot, summarize, trains=True)

@@ -1,0 +1,246 @@
+"""A study's table: sorted into networks and their seeds, drawn as lines, compared and written.
+
+A row has the columns "network", "family", "depth", "seed" and "step", and what was measured. Runs
+of one network that differ in nothing but the seed share its name.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from scipy import stats
+
+from resnet_jax.reporting import plots, style
+from resnet_jax.reporting.curves import Look
+from resnet_jax.reporting.labels import LONGEST, label_line_ends, shorten
+from resnet_jax.reporting.plots import Panel, number, use_log_scale
+from resnet_jax.runs import write_text
+
+__all__ = ["Look", "Panel", "number", "style", "use_log_scale"]
+
+ENOUGH = 5
+"""Seeds of each of two networks before a sentence says which of them has more."""
+
+_STYLES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.4, 1.2, 1.4)))
+
+
+class Interval(NamedTuple):
+    """A mean over seeds and its 95% interval (Student's t), which one seed does not have."""
+
+    mean: float
+    low: float
+    high: float
+
+    def text(self, show: Callable[[float], str]) -> str:
+        """E.g. "2.19 [1.98, 2.40]", or "2.19"."""
+        if np.isnan(self.low):
+            return show(self.mean)
+        return f"{show(self.mean)} [{show(self.low)}, {show(self.high)}]"
+
+
+def write(
+    folder: Path,
+    table: pd.DataFrame,
+    panels: list[list[Panel]],
+    sentences: Sequence[str],
+    about: Sequence[str],
+) -> str:
+    """Writes data.csv, figure.svg, figure.png and, last, finding.md; returns the finding.
+
+    Args:
+      about: paragraphs on how it was measured, which follow the finding.
+    """
+    write_text(folder / "data.csv", table.to_csv(index=False, float_format="%.8g"))
+    with plots.drawing_settings():
+        figure = plots.draw_all(panels)
+        write_text(folder / "figure.svg", plots.to_svg(figure))
+        (folder / "figure.png").write_bytes(plots.to_png(figure))
+    finding = "\n".join(sentences)
+    write_text(folder / "finding.md", "\n\n".join([finding, *about]) + "\n")
+    return finding
+
+
+def by(table: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Parts of the table by the value of a column, or of several, in the order of appearance."""
+    key = columns[0] if len(columns) == 1 else list(columns)
+    yield from table.groupby(key, sort=False, dropna=False)
+
+
+def mean(values: Iterable[float]) -> Interval:
+    """The mean over seeds, with its interval."""
+    values = np.asarray(list(values), np.float64)
+    middle, count = values.mean(), len(values)
+    if count < 2:
+        return Interval(middle, np.nan, np.nan)
+    margin = stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count)
+    return Interval(middle, middle - margin, middle + margin)
+
+
+def geometric_mean(values: Iterable[float]) -> Interval:
+    """The same of factors: the mean and interval of their logarithms."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Interval(*np.exp(mean(np.log(list(values)))))
+
+
+def difference(values: Sequence[float], baseline: Sequence[float]) -> Interval | None:
+    """Mean of `values` less mean of `baseline` with Welch's interval.
+
+    Returns:
+      None where either has fewer than `ENOUGH`: then a sentence compares nothing.
+    """
+    if min(len(values), len(baseline)) < ENOUGH:
+        return None
+    found = stats.ttest_ind(values, baseline, equal_var=False).confidence_interval()
+    middle = float(np.mean(values) - np.mean(baseline))
+    if np.isnan(found.low):  # Neither varies.
+        return Interval(middle, middle, middle)
+    return Interval(middle, found.low, found.high)
+
+
+def ratio(values: Sequence[float], baseline: Sequence[float]) -> Interval | None:
+    """Geometric mean of `values` over that of `baseline`; see `difference`."""
+    found = difference(np.log(values), np.log(baseline))
+    return found and Interval(*np.exp(found))
+
+
+def num_seeds(table: pd.DataFrame) -> str:
+    """How many seeds the table has, in words: "one seed", "5 seeds"."""
+    count = table["seed"].nunique()
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def undecided(*tables: pd.DataFrame) -> str:
+    """Why nothing is compared, e.g. "undecided: one seed and 3 seeds, 5 of each needed"."""
+    counts = list(dict.fromkeys(map(num_seeds, tables)))
+    return f"undecided: {' and '.join(counts)}, {ENOUGH} of each are needed"
+
+
+def looks(table: pd.DataFrame) -> dict[str, Look]:
+    """A colour for each network: its family's, or, where more than two share one, the series'."""
+    networks = dict(zip(table["network"], table["family"], strict=True))
+    families = list(networks.values())
+    if max(families.count(family) for family in families) <= 2:
+        colour = lambda _, family: style.LIGHT[f"family-{family}"]
+    else:
+        shades = len(style.SERIES) - 1
+        colour = lambda index, _: style.SERIES[
+            round(index * shades / (len(networks) - 1))
+            if len(networks) <= shades + 1
+            else index % shades
+        ]
+    return {
+        name: Look(colour(index, family), "o", _at_line_end(name, networks))
+        for index, (name, family) in enumerate(networks.items())
+    }
+
+
+def _at_line_end(name: str, networks: Iterable[str]) -> str:
+    """A name that fits: settings without their fields, and without the model that all share."""
+    if len(name) <= LONGEST:
+        return name
+    parts = name.split(", ")
+    if len({other.split(", ")[0] for other in networks}) == 1:
+        parts = parts[1:]
+    return shorten(", ".join(part.rpartition("=")[2] for part in parts))
+
+
+def dashes(table: pd.DataFrame, network: str) -> Any:
+    """A line's pattern: solid for a family's deepest network, broken for the others."""
+    depths = table.groupby(["network", "family"], sort=False, as_index=False)["depth"].max()
+    family = depths.loc[depths["network"] == network, "family"].iloc[0]
+    members = depths[depths["family"] == family].sort_values(
+        "depth", ascending=False, kind="stable"
+    )
+    return _STYLES[list(members["network"]).index(network) % len(_STYLES)]
+
+
+def draw_lines(
+    axes: Axes,
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    xlabel: str,
+    ylabel: str,
+    log: bool = False,
+    scale: float = 1.0,
+    marker: str | None = None,
+) -> None:
+    """One line a network, named at its end: the median over seeds, and each of several faint.
+
+    Where `log`, values that are not positive are left out.
+    """
+    if log:
+        use_log_scale(axes)
+        table = table[(table[y] > 0) & np.isfinite(table[y])]
+    if table.empty:
+        axes.text(0.5, 0.5, "zero everywhere", ha="center", transform=axes.transAxes)
+        return
+    look, ends = looks(table), []
+    for network, own in by(table, "network"):
+        colour = look[network].colour
+        seeds = [part for _, part in by(own, "seed")]
+        for part in seeds if len(seeds) > 1 else ():
+            axes.plot(part[x], scale * part[y], color=colour, linewidth=0.5, alpha=0.35)
+        middle = scale * own.groupby(x, sort=False)[y].median()
+        axes.plot(
+            middle.index, middle, color=colour, linestyle=dashes(table, network), linewidth=1.6,
+            marker=marker, markersize=4,
+        )  # fmt: skip
+        ends.append((middle.iloc[-1], look[network].label, colour))
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    finish(axes, table[x], ends)
+
+
+def finish(axes: Axes, xs: Iterable[float], ends: Sequence[tuple[float, str, str]]) -> None:
+    """Puts the lines' names at their ends, after everything is drawn."""
+    low, high = min(xs), max(xs)
+    axes.set_xlim(low, high if high > low else low + 1)
+    label_line_ends(axes, ends)
+
+
+def names(table: pd.DataFrame) -> str:
+    """The networks' names, for a figure's alternative text."""
+    return ", ".join(table["network"].unique())
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}%"
+
+
+def listed(parts: Iterable[str]) -> str:
+    """E.g. "a, b and c", or "a; b, c and d" where a part has commas of its own."""
+    parts = list(parts)
+    comma = "; " if any("," in part for part in parts) else ", "
+    return comma.join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
+
+
+def pairs_by_family(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """(shallower, deeper) networks next to each other in depth, family by family."""
+    pairs = []
+    for _, members in by(table.drop_duplicates("network"), "family"):
+        members = members.sort_values("depth", kind="stable")
+        rows = list(zip(members["network"], members["depth"], strict=True))
+        pairs += [(a, b) for (a, low), (b, high) in itertools.pairwise(rows) if low != high]
+    return pairs
+
+
+def twins(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """(plain, other) networks of equal depth."""
+    first = table.drop_duplicates("network")
+    plain = first[first["family"] == "plain"]
+    return [
+        (one, other)
+        for one, depth in zip(plain["network"], plain["depth"], strict=True)
+        for other in first[(first["family"] != "plain") & (first["depth"] == depth)]["network"]
+    ]
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers 0 … count − 1, evenly spaced."""
+    return sorted({round(place) for place in np.linspace(0, count - 1, min(count, most))})
