@@ -69,7 +69,7 @@ def test_pooling_and_its_gradient_are_those_of_linen(height, width):
 )
 def test_units_in_a_loop_compute_the_same(name, axes, remat):
     one_by_one, looped = (
-        zoo.create(name, width=8, group_size=None, remat=remat, scan_units=scan, **axes)
+        zoo.create(name, width=8, group_size=None, remat=remat, scan_blocks=scan, **axes)
         for scan in (False, True)
     )
     images = IMAGES[:, :8, :8]
@@ -97,7 +97,7 @@ def test_units_in_a_loop_compute_the_same(name, axes, remat):
 
 def test_a_loops_program_does_not_grow_with_depth():
     count = lambda name, scan: str(
-        jax.make_jaxpr(lambda v, x: zoo.create(name, scan_units=scan).apply(v, x))(
+        jax.make_jaxpr(lambda v, x: zoo.create(name, scan_blocks=scan).apply(v, x))(
             init(zoo.create(name), IMAGES[:, :8, :8]), IMAGES[:, :8, :8]
         )
     ).count("conv_general_dilated[")
@@ -106,7 +106,7 @@ def test_a_loops_program_does_not_grow_with_depth():
 
 def test_units_that_drop_out_are_not_in_a_loop():
     one_by_one, looped = (
-        zoo.create("resnet-20", width=4, shortcut="dropout", group_size=None, scan_units=scan)
+        zoo.create("resnet-20", width=4, shortcut="dropout", group_size=None, scan_blocks=scan)
         for scan in (False, True)
     )
     images = IMAGES[:, :8, :8]
