@@ -16,8 +16,7 @@ import numpy as np
 from resnet_jax.errors import InputError
 from resnet_jax.models.architecture import Architecture
 from resnet_jax.models.batch_norm import EPSILON
-from resnet_jax.models.residual import ResidualUnit
-from resnet_jax.models.resnet import ResNet
+from resnet_jax.models.resnet import ResidualBlock, ResNet
 from resnet_jax.studies.hooks import changed
 
 _ENDS = {"single": "1", "basic": "2", "bottleneck": "3"}  # number of a branch's last layer
@@ -103,7 +102,7 @@ def _stage_moments(model, variables, images) -> list[tuple[jax.Array, jax.Array]
         moments[stage] = y.mean((0, 1, 2)), y.var((0, 1, 2))
         return y
 
-    with changed(ResidualUnit, "__call__", measured):
+    with changed(ResidualBlock, "__call__", measured):
         model.apply(variables, images, train=False)
     return [moments[stage] for stage in sorted(moments)]
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from resnet_jax.models.residual import ResidualUnit
-from resnet_jax.models.resnet import ResNet
+from resnet_jax.models.resnet import ResidualBlock, ResNet
 from resnet_jax.studies.hooks import changed, tap
 
 
@@ -50,26 +49,26 @@ def measure(model: ResNet, variables: Any, images: np.ndarray, labels: np.ndarra
       labels: int [batch].
     """
     activation, norms, weights = jax.device_get(_measure(model, variables, images, labels))
-    per_unit = (model.architecture.depth - 2) // model.architecture.num_units
-    layers = 1 + per_unit * np.arange(1, model.architecture.num_units + 1)
+    per_unit = (model.architecture.depth - 2) // model.architecture.num_blocks
+    layers = 1 + per_unit * np.arange(1, model.architecture.num_blocks + 1)
     # Of the mean loss: an example's own gradient is the batch's size times its part.
-    return Signals(model.unit_names, layers, activation, norms * math.sqrt(len(images)), weights)
+    return Signals(model.block_names, layers, activation, norms * math.sqrt(len(images)), weights)
 
 
 @partial(jax.jit, static_argnums=0)
 def _measure(model, variables, images, labels):
-    meters = jnp.zeros(len(model.unit_names))
+    meters = jnp.zeros(len(model.block_names))
 
     def loss(params, meters):
         """The mean loss, and what the units put out; gradients of `meters` are those norms."""
         sizes = {}
 
         def metered(unit, _, y):
-            place = model.unit_names.index(unit.name)
+            place = model.block_names.index(unit.name)
             sizes[unit.name] = jnp.sqrt((y.astype(jnp.float32) ** 2).mean())
             return tap(y, meters[place])
 
-        with changed(ResidualUnit, "__call__", metered):
+        with changed(ResidualBlock, "__call__", metered):
             logits, _ = model.apply(
                 {**variables, "params": params},
                 images,
@@ -78,13 +77,13 @@ def _measure(model, variables, images, labels):
                 rngs={"dropout": jax.random.key(0)},
             )
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean(), jnp.stack([sizes[name] for name in model.unit_names])
+        return losses.mean(), jnp.stack([sizes[name] for name in model.block_names])
 
     (weights, norms), activation = jax.grad(loss, argnums=(0, 1), has_aux=True)(
         variables["params"], meters
     )
     kernels = [
         [part["kernel"] for part in weights[name].values() if "kernel" in part]
-        for name in model.unit_names
+        for name in model.block_names
     ]
     return activation, norms, jnp.stack([optax.global_norm(unit) for unit in kernels])

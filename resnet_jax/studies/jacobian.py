@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, svds
 
-from resnet_jax.models.residual import ResidualUnit
-from resnet_jax.models.resnet import ResNet
+from resnet_jax.models.resnet import ResidualBlock, ResNet
 from resnet_jax.studies.hooks import changed
 
 Track = Callable[[Iterable], Iterable]
@@ -111,7 +110,7 @@ def _largest(model, variables, image, units, place, count, seed) -> np.ndarray:
 
 
 def _outputs(model, variables, units, image) -> tuple[jax.Array, ...]:
-    wanted = {model.unit_names[unit]: place for place, unit in enumerate(units)}
+    wanted = {model.block_names[unit]: place for place, unit in enumerate(units)}
     found = [None] * len(units)
 
     def seen(unit, _, y):
@@ -119,7 +118,7 @@ def _outputs(model, variables, units, image) -> tuple[jax.Array, ...]:
             found[wanted[unit.name]] = y[0]
         return y
 
-    with changed(ResidualUnit, "__call__", seen):
+    with changed(ResidualBlock, "__call__", seen):
         model.apply(variables, image[None], train=False)
     return tuple(found)
 

@@ -14,8 +14,7 @@ import numpy as np
 import optax
 
 from resnet_jax.errors import InputError
-from resnet_jax.models.residual import ResidualUnit, pad_shortcut
-from resnet_jax.models.resnet import ResNet
+from resnet_jax.models.resnet import ResidualBlock, ResNet, pad_shortcut
 from resnet_jax.studies.batches import mean_over
 from resnet_jax.studies.hooks import changed, changed_input, scale_gradient, tap
 
@@ -57,7 +56,7 @@ def delete_each(
     track: Track = iter,
 ) -> np.ndarray:
     """The error without each one of `units` (default all), [units]."""
-    count = len(model.unit_names)
+    count = len(model.block_names)
     units = range(count) if units is None else units
     return np.array(
         [
@@ -79,7 +78,7 @@ def delete_random(
 ) -> np.ndarray:
     """Errors without so many units chosen at random, [counts, repeats]."""
     draws = np.random.default_rng(seed)
-    units = len(model.unit_names)
+    units = len(model.block_names)
 
     def error_without(count: int) -> float:
         keep = np.ones(units, bool)
@@ -101,7 +100,7 @@ def swap_random(
 ) -> np.ndarray:
     """Errors after so many random swaps of two units of equal shape, [counts, repeats]."""
     draws = np.random.default_rng(seed)
-    keep = np.ones(len(model.unit_names), bool)
+    keep = np.ones(len(model.block_names), bool)
 
     def error_after(count: int) -> float:
         return error_with(model, swap(model, variables, count, draws), keep, images, labels)
@@ -121,7 +120,7 @@ def swap(model: ResNet, variables: Any, count: int, draws: np.random.Generator) 
         [f"stage{stage}_unit{unit}" for unit in range(2, size + 1)]
         for stage, size in enumerate(model.architecture.stage_sizes, start=1)
     ]
-    order = {name: name for name in model.unit_names}
+    order = {name: name for name in model.block_names}
     pairs = [pair for names in stages for pair in itertools.combinations(names, 2)]
     # No pair twice: two swaps of one pair would undo each other.
     for place in draws.permutation(len(pairs))[:count]:
@@ -160,7 +159,7 @@ def path_gradients(
     if model.architecture.shortcut == "none":
         raise InputError("shortcut='none': a plain net has one path only")
     draws = np.random.default_rng(seed)
-    units = len(model.unit_names)
+    units = len(model.block_names)
 
     def gradient(length: int) -> float:
         through = np.zeros(units, np.float32)
@@ -188,30 +187,30 @@ def _error(model, variables, keep, images, labels) -> jax.Array:
     plain = model.architecture.shortcut == "none"
 
     def without(unit, x, y):
-        kept = keep[model.unit_names.index(unit.name)]
+        kept = keep[model.block_names.index(unit.name)]
         instead = pad_shortcut(x, unit.stride, unit.channels) if plain else jnp.zeros_like(y)
         return jnp.where(kept, y, instead)
 
-    with changed(ResidualUnit, "__call__" if plain else "branch", without):
+    with changed(ResidualBlock, "__call__" if plain else "residual_branch", without):
         logits = model.apply(variables, images, train=False)
     return (logits.argmax(-1) != labels).mean()
 
 
 @partial(jax.jit, static_argnums=0)
 def _path_gradient(model, variables, through, images, labels) -> jax.Array:
-    share = lambda unit: through[model.unit_names.index(unit.name)]
+    share = lambda unit: through[model.block_names.index(unit.name)]
     branch = lambda unit, _, y: scale_gradient(y, share(unit))
     shortcut = lambda unit, _, y: scale_gradient(y, 1 - share(unit))
     gate = lambda unit, _, y: jax.lax.stop_gradient(y)  # A factor of paths, not a path.
 
     def loss(meter):
         """The mean loss; the gradient of `meter` is the norm of what arrives at the first unit."""
-        metered = lambda unit, x: tap(x, meter) if unit.name == model.unit_names[0] else x
+        metered = lambda unit, x: tap(x, meter) if unit.name == model.block_names[0] else x
         with (
-            changed_input(ResidualUnit, "__call__", metered),
-            changed(ResidualUnit, "branch", branch),
-            changed(ResidualUnit, "matched", shortcut),
-            changed(ResidualUnit, "gate", gate),
+            changed_input(ResidualBlock, "__call__", metered),
+            changed(ResidualBlock, "residual_branch", branch),
+            changed(ResidualBlock, "project_shortcut", shortcut),
+            changed(ResidualBlock, "gate", gate),
         ):
             logits = model.apply(variables, images, train=False)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()

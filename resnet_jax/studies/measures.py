@@ -7,7 +7,7 @@ import numpy as np
 
 from resnet_jax import studies as analysis
 from resnet_jax.errors import InputError
-from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.studies.networks import Subject, Variables, spread
 from resnet_jax.studies.progress import Tracker
 from resnet_jax.studies.trainings import train_for
@@ -95,7 +95,7 @@ def lesions(
         images, labels = subject.images(split, examples)
         about = {**subject.about(), "classes": subject.model.num_classes}
         net = (subject.model, subject.last(), images, labels)
-        count = subject.model.architecture.num_units
+        count = subject.model.architecture.num_blocks
         track = lambda what, label=subject.label: tracker(f"{label}, {what}")
         row = lambda kind, about=about, **values: {**about, "kind": kind, **values}
 
@@ -226,12 +226,12 @@ def jacobian(
             subject.model,
             _ready(subject, images),
             images[0],
-            spread(subject.model.architecture.num_units, places),
+            spread(subject.model.architecture.num_blocks, places),
             largest,
             seed,
             tracker(subject.label),
         )
-        layers = (subject.model.architecture.depth - 2) // subject.model.architecture.num_units
+        layers = (subject.model.architecture.depth - 2) // subject.model.architecture.num_blocks
         rows += [
             {**subject.about(), "layer": 1 + layers * (spectrum.unit + 1), "place": place,
              "value": float(value), "rms": spectrum.rms, "exact": int(spectrum.exact)}

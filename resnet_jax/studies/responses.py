@@ -44,7 +44,7 @@ def layers(model: ResNet, variables: Any) -> tuple[str, ...]:
         "stem",
         *(
             f"{unit}/{name}"
-            for unit in model.unit_names
+            for unit in model.block_names
             for name in sorted(params[unit])
             if re.fullmatch(r"conv\d", name) and params[unit][name]["kernel"].shape[0] == 3
         ),

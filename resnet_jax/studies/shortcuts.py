@@ -20,8 +20,7 @@ import optax
 
 from resnet_jax.errors import InputError
 from resnet_jax.models.architecture import ORDERS
-from resnet_jax.models.residual import Layers, ResidualUnit
-from resnet_jax.models.resnet import ResNet
+from resnet_jax.models.resnet import ConvNormAct, ResidualBlock, ResNet
 from resnet_jax.studies.hooks import changed, changed_input, tap
 
 
@@ -60,7 +59,7 @@ def measure(
     if model.architecture.shortcut == "none":
         raise InputError("shortcut='none': a plain net has no shortcuts")
     norms = jax.device_get(_norms(model, variables, images, labels, seed))
-    names = model.unit_names
+    names = model.block_names
     kept = [place for place, name in enumerate(names) if _keeps_shape(model, name)]
     # norms[l] is the gradient's at the input of unit l, norms[l + 1] at its output.
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -91,7 +90,7 @@ def _keeps_shape(model: ResNet, unit: str) -> bool:
 @partial(jax.jit, static_argnums=(0, 4))
 def _norms(model, variables, images, labels, seed) -> jax.Array:
     """Norms of the gradient at each unit's input, and at the last one's output."""
-    names = model.unit_names
+    names = model.block_names
     blocked = lambda unit, _, y: jax.lax.stop_gradient(y)
     straight = lambda layers, x, y: x + jax.lax.stop_gradient(y - x)
 
@@ -100,11 +99,11 @@ def _norms(model, variables, images, labels, seed) -> jax.Array:
         entered = lambda unit, x: tap(x, meters[names.index(unit.name)])
         left = lambda unit, _, y: tap(y, meters[-1]) if unit.name == names[-1] else y
         with (
-            changed_input(ResidualUnit, "__call__", entered),
-            changed(ResidualUnit, "__call__", left),
-            changed(ResidualUnit, "branch", blocked),
-            changed(ResidualUnit, "gate", blocked),
-            changed(Layers, "activate", straight),
+            changed_input(ResidualBlock, "__call__", entered),
+            changed(ResidualBlock, "__call__", left),
+            changed(ResidualBlock, "residual_branch", blocked),
+            changed(ResidualBlock, "gate", blocked),
+            changed(ConvNormAct, "activate", straight),
         ):
             logits, _ = model.apply(
                 variables,

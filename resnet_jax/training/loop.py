@@ -59,7 +59,7 @@ def make_advance(
     key: jax.Array,
     seed: int,
     batch_size: int,
-    loops: scan_layers.Loops,
+    loops: scan_layers.ScannedBlocks,
     engine: str = "jit",
 ) -> Advance:
     """Makes `advance(state, data, start, end) -> state`: the steps from `start` up to `end`.
@@ -74,7 +74,7 @@ def make_advance(
       key: of the augmentation and of dropout; every step folds its number in.
       seed: of the order of the examples.
       batch_size: examples a step.
-      loops: of the net, see `ResNet.loops`; within a dispatch the state is packed so.
+      loops: of the net, see `ResNet.scanned_blocks`; within a dispatch the state is packed so.
       engine: "jit" or "pmap", see `parallel.spread`.
     """
     axis = parallel.axis_name(engine)

@@ -16,7 +16,7 @@ from resnet_jax import runs
 from resnet_jax.data import device_dataset, photographs
 from resnet_jax.data.test_crops import VIEWS, cut
 from resnet_jax.errors import InputError, check_choice
-from resnet_jax.models.batch_norm_recalibration import mean_over_groups
+from resnet_jax.models.batch_norm import recalibrate
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import confusion
 from resnet_jax.runs import recipe
@@ -211,5 +211,5 @@ def _recompute(
         )
     grouped = model.clone(architecture=dataclasses.replace(model.architecture, group_size=group))
     whole = (images[: len(images) // group * group] for images in batches)
-    found = mean_over_groups(grouped, variables, (images for images in whole if len(images)))
+    found = recalibrate(grouped, variables, (images for images in whole if len(images)))
     return found, num_examples // group

@@ -107,7 +107,7 @@ class Experiment:
             key=self._keys()[1],
             seed=config.seed,
             batch_size=config.batch_size,
-            loops=self.model.loops,
+            loops=self.model.scanned_blocks,
             engine=config.parallel,
         )
 
@@ -225,7 +225,7 @@ def assemble(
             dtype=config.model.dtype,
             remat=config.remat,
             # A frozen stage's batch norms are known by its name, which a loop's units lack.
-            scan_units=config.scan_units and not config.frozen,
+            scan_blocks=config.scan_units and not config.frozen,
             **recipe.model_overrides(config),
         ),
         optimizer=freezing.optimizer(

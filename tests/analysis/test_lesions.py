@@ -7,7 +7,7 @@ from nets import IMAGES, LABELS, make, shaken
 
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
-from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.studies import lesions
 
 
@@ -58,7 +58,7 @@ def test_swap_exchanges_units_of_equal_shape_and_nothing_else():
     model, variables = make("resnet-8", width=2, stage_sizes=(3, 3))
     variables = shaken(variables)
     swapped = lesions.swap(model, variables, 1, np.random.default_rng(3))
-    moved = [name for name in model.unit_names
+    moved = [name for name in model.block_names
              if swapped["params"][name] is not variables["params"][name]]  # fmt: skip
     assert len(moved) == 2
     assert len({name.split("_")[0] for name in moved}) == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from nets import IMAGES, make
 
-from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.studies import responses
 from resnet_jax.studies.batches import mean_over
 
@@ -40,5 +40,5 @@ def test_several_batches_give_the_deviation_of_all_images():
 def test_bottlenecks_and_preactivation_nets_have_one_response_for_each_3x3_layer():
     model, variables = make("preact-resnet-20", branch="bottleneck")
     found = responses.measure(model, variables, IMAGES)
-    assert len(found.layers) == 1 + model.architecture.num_units
+    assert len(found.layers) == 1 + model.architecture.num_blocks
     assert all(name.endswith("conv2") for name in found.layers[1:])

@@ -13,7 +13,7 @@ from PIL import Image
 from configs import cifar10
 from experiments import train
 from resnet_jax.errors import InputError
-from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.runs import arguments
 from resnet_jax.training import inference, run_evaluation
 
@@ -92,14 +92,14 @@ def test_views_do_not_depend_on_the_batch(run):
 def test_recomputed_statistics_are_the_mean_over_whole_groups(view, run, monkeypatch):
     """21 training pictures are five groups of 4; the net then says something else."""
     seen = []
-    plain = run_evaluation.mean_over_groups
+    plain = run_evaluation.recalibrate
 
     def spy(model, variables, batches):
         batches = list(batches)
         seen.append((variables, batches, plain(model, variables, batches)))
         return seen[-1][-1]
 
-    monkeypatch.setattr(run_evaluation, "mean_over_groups", spy)
+    monkeypatch.setattr(run_evaluation, "recalibrate", spy)
     answers = run_evaluation.answer(run, "test", view=view, batch_norm="recomputed")
     assert answers.figures()["groups"] == 5
     ((variables, batches, found),) = seen
