@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.models.architecture import BRANCHES, Architecture
+from resnet_jax.models.architecture import BLOCKS, Architecture
 
 __all__ = ["delta_orthogonal", "he_normal", "kernel_init", "scaled_he_normal"]
 
@@ -77,7 +77,7 @@ def kernel_init(architecture: Architecture, role: str) -> Callable:
         if role in ("branch_end", "classifier"):
             return jax.nn.initializers.zeros
         if role == "branch":
-            layers = BRANCHES[architecture.branch]
+            layers = BLOCKS[architecture.block]
             factor = architecture.num_blocks ** (-1 / (2 * layers - 2))
             return functools.partial(scaled_he_normal, factor=factor)
     return he_normal

@@ -22,7 +22,7 @@ __all__ = ["REMATS", "ConvNormAct", "ResNet", "ResidualBlock", "pad_shortcut"]
 REMATS = {
     "none": jax.checkpoint_policies.everything_saveable,
     "activations": jax.checkpoint_policies.save_only_these_names(COSTLY),
-    "units": jax.checkpoint_policies.nothing_saveable,
+    "blocks": jax.checkpoint_policies.nothing_saveable,
 }
 
 """What each block keeps for the gradient, by the value of `ResNet.remat`."""
@@ -85,7 +85,7 @@ class ConvNormAct(nn.Module):
         if self.architecture.norm == "none":
             return x
         scale_init = nn.initializers.zeros if zero_init else nn.initializers.ones
-        return BatchNorm(self.architecture.group_size, scale_init, name=name)(x, train)
+        return BatchNorm(self.architecture.bn_group_size, scale_init, name=name)(x, train)
 
     def activate(self, x: jax.Array) -> jax.Array:
         """The architecture's activation function."""
@@ -158,12 +158,12 @@ class ResidualBlock(ConvNormAct):
     def _convolutions(self) -> list[tuple[int, int, int, int]]:
         """(channels, size, stride, dilation) of each convolution of the branch."""
         c, (until, after), stride = self.channels, self.dilations, self.stride
-        if self.architecture.branch == "single":
+        if self.architecture.block == "one_layer":
             return [(c, 3, stride, until)]
-        if self.architecture.branch == "basic":
+        if self.architecture.block == "basic":
             return [(c, 3, stride, until), (c, 3, 1, after)]
         narrow = c // EXPANSION
-        if self.architecture.stride_in == "1x1":
+        if self.architecture.downsample_in == "1x1":
             return [(narrow, 1, stride, 1), (narrow, 3, 1, after), (c, 1, 1, 1)]
         return [(narrow, 1, 1, 1), (narrow, 3, stride, until), (c, 1, 1, 1)]
 
@@ -254,7 +254,7 @@ class ResNet(ConvNormAct):
       dtype: of activations; parameters and batch-norm statistics are float32.
       remat: a key of `REMATS`: what each block computes a second time for the gradient, instead of
         keeping it (Chen et al. 2016). "activations": what follows from the convolutions' outputs
-        and from batch norm's statistics; "units": all its inside, which is a third more work.
+        and from batch norm's statistics; "blocks": all its inside, which is a third more work.
       scan_blocks: the blocks of a stage that are alike, all but its first, are the steps of one
         `lax.scan`, compiled once, whatever their number. Their parameters and their initial values
         are the same. An interceptor sees a scanned block once, without its name, and no

@@ -60,7 +60,7 @@ def test_batch_of_64_has_its_own_number():
     assert recipe_diff.departures({**settings, "batch_size": 64}, small) == [
         "num_steps 64,000, not 156,250"
     ]
-    own = {"num_steps": 156_250, "model.group_size": 32, "schedule.boundaries": (0.4, 0.605)}
+    own = {"num_steps": 156_250, "model.bn_group_size": 32, "schedule.boundaries": (0.4, 0.605)}
     assert recipe_diff.departures({**settings, "batch_size": 64, **own}, small) == []
 
 
@@ -84,8 +84,8 @@ def test_recipe_of_the_paper_has_no_departures():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("dataset.std", "channel"), ("optimizer.decay", "all"), ("start", "runs/other"),
-     ("frozen", "stem"), ("dataset.test", "train[:10000]")],
+    [("dataset.std", "channel"), ("optimizer.weight_decay_mask", "all"),
+     ("init_from", "runs/other"), ("freeze", "stem"), ("dataset.test", "train[:10000]")],
 )  # fmt: skip
 def test_data_decay_and_foreign_weights_are_departures_too(field: str, value: str):
     (departure,) = recipe_diff.departures({**RECIPE, field: value}, number("resnet-20"))
