@@ -23,6 +23,7 @@ from pathlib import Path
 
 from absl import flags
 
+from configs import cifar10
 from experiments import command
 from resnet_jax.errors import InputError
 
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> None:
     from resnet_jax.interop import export
 
     if _SOURCE.value:
-        print(export.fill(workdir, Path(_SOURCE.value), _DATASET.value))
+        print(export.fill(workdir, Path(_SOURCE.value), _DATASET.value, cifar10.recipe))
     else:
         print(export.export(workdir, Path(_OUTPUT.value), _STEP.value))
 

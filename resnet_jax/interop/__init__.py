@@ -1,1 +1,3 @@
 """Weights from elsewhere, and back."""
+
+__all__ = ["export", "pytorch_names", "weight_files"]

@@ -1,13 +1,13 @@
 """A file of weights as a run's folder, and back: what `experiments.convert` does."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from configs import cifar10
 from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.interop import pytorch_names, weight_files
@@ -18,11 +18,27 @@ from resnet_jax.training.schedules import Schedule
 from resnet_jax.training.state import MetricAccumulator, TrainState
 from resnet_jax.training.step import sgd
 
+__all__ = ["export", "fill"]
+
 _NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
 
 
-def fill(workdir: Path, source: Path, dataset: str | None) -> str:
-    """Makes a run's folder of a file of weights; returns what to print."""
+def fill(
+    workdir: Path, source: Path, dataset: str | None, recipe_for: Callable[[str], ConfigDict]
+) -> str:
+    """Makes a run's folder of a file of weights; returns what to print.
+
+    Args:
+      workdir: the folder.
+      source: the file, see `weight_files.read`.
+      dataset: "name[,key=value…]", on what the weights will be evaluated; None for CIFAR-10 or
+        CIFAR-100 by their number of classes.
+      recipe_for: the config of a network by its name, of which fields of `model` and `dataset`
+        are then set.
+
+    Raises:
+      InputError: there is a run already, or the file, the data set or the two do not fit.
+    """
     if runs.read_run(workdir).status != "missing":
         raise InputError(f"workdir={str(workdir)!r}: holds a run already; choose another folder")
     tensors = weight_files.read(source)
@@ -30,7 +46,7 @@ def fill(workdir: Path, source: Path, dataset: str | None) -> str:
         weights = pytorch_names.from_torch(tensors)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
-    config = _config(weights, dataset)
+    config = _config(weights, dataset, recipe_for)
     config.converted_from = source.name
     recipe = Recipe.from_config(config)
     check_dataset(recipe)
@@ -46,7 +62,17 @@ def fill(workdir: Path, source: Path, dataset: str | None) -> str:
 
 
 def export(workdir: Path, output: Path, step: int | None) -> str:
-    """Writes the weights of a run's checkpoint to a file; returns what to print."""
+    """Writes the weights of a run's checkpoint to a file; returns what to print.
+
+    Args:
+      workdir: the run's folder.
+      output: the file, of a suffix in `weight_files.SUFFIXES`.
+      step: of the checkpoint; None for the last one.
+
+    Raises:
+      InputError: there is no such run or checkpoint, no layout has this network, or the file
+        cannot be written.
+    """
     weight_files.check_suffix(output)
     net = load_recipe(workdir).architecture
     layout = "torchvision" if net.stem == "imagenet" else "akamaster"
@@ -67,9 +93,11 @@ def _default_dataset(num_classes: int) -> str:
     )
 
 
-def _config(weights: pytorch_names.Weights, dataset: str | None) -> ConfigDict:
+def _config(
+    weights: pytorch_names.Weights, dataset: str | None, recipe_for: Callable[[str], ConfigDict]
+) -> ConfigDict:
     """All fields that `experiments.evaluate` reads, and values for those that it does not."""
-    config = cifar10.recipe(weights.name)
+    config = recipe_for(weights.name)
     config.model.update(weights.overrides)
     name, fields = arguments.split(dataset, "")
     name = name or _default_dataset(weights.num_classes)

@@ -23,7 +23,18 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import BLOCKS, Architecture
-from resnet_jax.models.channels import Path, split_zero_channels
+
+__all__ = [
+    "LAYOUTS",
+    "Layout",
+    "Weights",
+    "check_has",
+    "from_torch",
+    "split_zero_channels",
+    "to_torch",
+]
+
+Path = tuple[str, ...]  # of a variable, e.g. ("params", "stage2_unit1", "conv1", "kernel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +136,40 @@ def to_torch(
     return tensors
 
 
+def split_zero_channels(
+    variables: Mapping[Path, np.ndarray], architecture: Architecture
+) -> dict[Path, np.ndarray]:
+    """Weights for `option_a_padding="both"`, from those of the same network with "end".
+
+    Where option A's zero channels stand is a matter of how each stage's channels are numbered:
+    the network computes the same when all weights that write or read them are renumbered.
+
+    Args:
+      variables: by path, of a network of basic blocks in the original order.
+    """
+    order = [np.arange(architecture.width)]  # order[stage][new number] = old number
+    for stage in range(1, len(architecture.stage_sizes)):
+        kept, total = architecture.stage_channels(stage - 1), architecture.stage_channels(stage)
+        before, after = np.split(np.arange(kept, total), [(total - kept) // 2])
+        order.append(np.concatenate([before, order[-1], after]))
+
+    def renumber(path: Path, value: np.ndarray) -> np.ndarray:
+        """One array with its channels, in and out, in the new order."""
+        if path[1:] == ("classifier", "kernel"):
+            return value[order[-1]]
+        block = re.fullmatch(r"stage(\d+)_unit(\d+)", path[1])
+        if not block:
+            return value
+        stage, number = int(block[1]) - 1, int(block[2])
+        if path[2] in ("conv2", "norm2"):
+            return value[..., order[stage]]
+        if path[2] == "conv1":  # It reads what the block before it put out.
+            return value[:, :, order[stage if number > 1 else max(stage - 1, 0)]]
+        return value
+
+    return {path: renumber(path, value) for path, value in variables.items()}
+
+
 def check_has(layout: str, architecture: Architecture) -> None:
     """Raises `InputError`, naming the axis, if a library has no nets of this kind."""
     check_choice("layout", layout, LAYOUTS)
@@ -163,7 +208,7 @@ def _find_layout(tensors: Collection[str]) -> str:
 def _find_net(tensors: Mapping[str, np.ndarray], layout: str) -> tuple[str, dict[str, Any]]:
     """The zoo's name, and the axes in which the net differs from what the name stands for."""
     sizes = _stage_sizes(tensors)
-    axes = {"block": "basic", "width": _shape(tensors, "conv1.weight", 4)[0]}
+    axes: dict[str, Any] = {"block": "basic", "width": _shape(tensors, "conv1.weight", 4)[0]}
     if layout == "torchvision":
         if any(".conv3." in name for name in tensors):
             axes |= {"block": "bottleneck", "downsample_in": "3x3"}

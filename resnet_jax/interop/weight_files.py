@@ -19,6 +19,8 @@ import safetensors.numpy
 
 from resnet_jax.errors import InputError
 
+__all__ = ["SUFFIXES", "TORCH_SUFFIXES", "check_suffix", "read", "write"]
+
 TORCH_SUFFIXES = (".pth", ".th", ".pt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 

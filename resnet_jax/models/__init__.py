@@ -1,1 +1,15 @@
-"""What a network is: `zoo` names them, `architecture` lists the axes, `resnet` builds them."""
+"""What a network is: `zoo` names them, `architecture` lists the axes, `resnet` builds them.
+
+Importing this package, `zoo` or `architecture` loads no JAX.
+"""
+
+__all__ = [
+    "architecture",
+    "batch_norm",
+    "counting",
+    "fully_convolutional",
+    "initialization",
+    "resnet",
+    "scan_layers",
+    "zoo",
+]

@@ -11,8 +11,25 @@ from typing import NamedTuple
 
 from resnet_jax.errors import InputError, check_choice
 
+__all__ = [
+    "ACTIVATIONS",
+    "BLOCKS",
+    "DOWNSAMPLE_IN",
+    "EXPANSION",
+    "INITIALIZATIONS",
+    "NORMS",
+    "OPTIONS",
+    "OPTION_A_PADDINGS",
+    "ORDERS",
+    "OUTPUT_STRIDES",
+    "SHORTCUTS",
+    "STEMS",
+    "Architecture",
+    "LayerOrder",
+]
+
 BLOCKS = {"basic": 2, "bottleneck": 3, "one_layer": 1}
-"""Convolutions in a unit's branch: 3×3,3×3 (v1 Fig. 5 left); 1×1,3×3,1×1 (v1 Fig. 5 right); one
+"""Convolutions in a block's branch: 3×3,3×3 (v1 Fig. 5 left); 1×1,3×3,1×1 (v1 Fig. 5 right); one
 3×3 (the one-layer skip of v2 Table 3)."""
 
 SHORTCUTS = (
@@ -26,13 +43,13 @@ SHORTCUTS = (
 
 OPTIONS = ("A", "B", "C")
 """How a shortcut meets a change of shape (v1 §3.3): A pads with zero channels, B projects where
-shapes change, C projects in every unit (v2's "1×1 convolutional shortcut")."""
+shapes change, C projects in every block (v2's "1×1 convolutional shortcut")."""
 
 OPTION_A_PADDINGS = ("end", "both")
 
 
-class Order(NamedTuple):
-    """Where a unit normalises ("norm") and activates ("activation"); v2 Figure 4.
+class LayerOrder(NamedTuple):
+    """Where a block normalises ("norm") and activates ("activation"); v2 Figure 4.
 
     `before` the branch, `between` its convolutions, on its end (`last`), and `after` the addition.
     """
@@ -45,15 +62,15 @@ class Order(NamedTuple):
 
 _BOTH = ("norm", "activation")
 ORDERS = {
-    "original": Order((), _BOTH, ("norm",), ("activation",)),
-    "bn_after_add": Order((), _BOTH, (), _BOTH),
-    "relu_before_add": Order((), _BOTH, _BOTH, ()),
-    "relu_only_preact": Order(("activation",), _BOTH, ("norm",), ()),
-    "full_preact": Order(_BOTH, _BOTH, (), ()),
+    "original": LayerOrder((), _BOTH, ("norm",), ("activation",)),
+    "bn_after_add": LayerOrder((), _BOTH, (), _BOTH),
+    "relu_before_add": LayerOrder((), _BOTH, _BOTH, ()),
+    "relu_only_preact": LayerOrder(("activation",), _BOTH, ("norm",), ()),
+    "full_preact": LayerOrder(_BOTH, _BOTH, (), ()),
 }
 
 STEMS = {"cifar": 1, "imagenet": 4}
-"""Stride of what comes before the first unit: a 3×3 (v1 §4.2), or a 7×7/2 and a max-pool/2."""
+"""Stride of what comes before the first block: a 3×3 (v1 §4.2), or a 7×7/2 and a max-pool/2."""
 
 NORMS = ("batch", "none")
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "linear")  # "linear": none, for theory
@@ -68,13 +85,13 @@ class Architecture:
     """A network, less its number of classes and its number format.
 
     Attributes:
-      stage_sizes: units in each stage.
+      stage_sizes: blocks in each stage.
       stem: a key of `STEMS`.
       width: channels of the first stage's 3×3 convolutions; each later stage doubles it.
       block, shortcut, option, order: see this module's tables.
       option_a_padding: where option A's zero channels stand: "end", after the shortcut's own, or
         "both", half of them on each side, as in some PyTorch releases. It numbers channels and
-        changes nothing else: either net is the other with its channels renumbered.
+        changes nothing else: either network is the other with its channels renumbered.
       norm: "batch", or "none" (convolutions then have biases).
       bn_group_size: examples that share batch-norm statistics; None for the whole batch.
       activation: "relu", "tanh", "sigmoid" or "linear".
@@ -82,7 +99,7 @@ class Architecture:
       output_stride: input pixels per output pixel; under 32, strides become dilation. ImageNet
         stems only.
       initialization: of the kernels, see `resnet_jax.models.initialization`; "fixup" is for
-        residual nets without batch norm.
+        residual networks without batch norm.
       zero_init_last: start with the scale of each branch's last batch norm at 0, not 1.
       shortcut_scale, branch_scale: factors of "constant_scaling".
       gate_bias: initial bias of the gates.
@@ -127,7 +144,7 @@ class Architecture:
         self._check_numbers()
         if self.output_stride != 32 and self.stem != "imagenet":
             raise InputError(
-                f"output_stride={self.output_stride}: only nets with the ImageNet stem dilate"
+                f"output_stride={self.output_stride}: only networks with the ImageNet stem dilate"
             )
         if self.zero_init_last and (self.norm == "none" or "norm" not in ORDERS[self.order].last):
             raise InputError(
@@ -147,7 +164,7 @@ class Architecture:
 
     def _check_numbers(self) -> None:
         if not self.stage_sizes or any(size < 1 for size in self.stage_sizes):
-            raise InputError(f"stage_sizes={self.stage_sizes}: each stage needs at least one unit")
+            raise InputError(f"stage_sizes={self.stage_sizes}: each stage needs at least one block")
         if self.width < 1:
             raise InputError(f"width={self.width}: must be at least 1")
         if self.bn_group_size is not None and self.bn_group_size < 1:
@@ -156,17 +173,18 @@ class Architecture:
             raise InputError(f"dropout_rate={self.dropout_rate}: must be in [0, 1)")
 
     @property
-    def num_units(self) -> int:
+    def num_blocks(self) -> int:
+        """Residual blocks, or those of a plain network, in all stages together."""
         return sum(self.stage_sizes)
 
     @property
     def depth(self) -> int:
         """Weighted layers as the papers count them: convolutions of branches, stem, classifier."""
-        return self.num_units * BLOCKS[self.block] + 2
+        return self.num_blocks * BLOCKS[self.block] + 2
 
     @property
     def is_stochastic(self) -> bool:
-        """Whether training draws random numbers in the units, which then need each its own."""
+        """Whether training draws random numbers in the blocks, each of which then needs its own."""
         return self.shortcut == "dropout"
 
     def stage_channels(self, stage: int) -> int:

@@ -1,11 +1,26 @@
-"""Batch normalisation whose statistics groups belong to the config, not to the hardware."""
+"""Batch normalisation whose statistics groups belong to the config, not to the hardware.
 
-from collections.abc import Callable
+And its recalibration: statistics of given images in place of running averages.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
+
+__all__ = [
+    "COSTLY",
+    "EPSILON",
+    "MOMENTUM",
+    "BatchNorm",
+    "recalibrate",
+    "with_statistics_of",
+]
 
 MOMENTUM = 0.9  # of the running statistics: running = 0.9 · running + 0.1 · new
 EPSILON = 1e-5
@@ -21,7 +36,7 @@ class BatchNorm(nn.Module):
     and (biased) variance, as the papers' batches were on their several GPUs: v1's "256 images on
     8 GPUs" is `group_size=32` on any number of devices. The running statistics follow the mean
     over groups of the group means and of the unbiased group variances (Algorithm 2 there).
-    Statistics are float32 whatever the compute type.
+    Statistics are float32 also where activations are bfloat16.
 
     Attributes:
       group_size: examples a group; None for the whole batch.
@@ -48,9 +63,9 @@ class BatchNorm(nn.Module):
 
         grouped = _split(x, self.group_size)
         # One pass over x for both moments: XLA fuses the two sums.
-        x32 = grouped.astype(jnp.float32)
-        mean = x32.mean((1, 2, 3))
-        var = jnp.maximum((x32 * x32).mean((1, 2, 3)) - mean * mean, 0.0)
+        wide = grouped.astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean = wide.mean((1, 2, 3))
+        var = jnp.maximum((wide * wide).mean((1, 2, 3)) - mean * mean, 0.0)
         mean, var = checkpoint_name((mean, var), COSTLY)
         if not self.is_initializing():
             count = grouped.size // (grouped.shape[0] * grouped.shape[-1])
@@ -69,6 +84,62 @@ def _split(x: jax.Array, group_size: int | None) -> jax.Array:
     return x.reshape(-1, group_size, *x.shape[1:])
 
 
-def _normalize(x, mean, var, scale, bias) -> jax.Array:
+def _normalize(
+    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array
+) -> jax.Array:
     factor = scale * jax.lax.rsqrt(var + EPSILON)
     return (x * factor + (bias - mean * factor)).astype(x.dtype)
+
+
+@partial(jax.jit, static_argnums=0)
+def with_statistics_of(model: nn.Module, variables: Any, images: jax.Array) -> dict[str, Any]:
+    """`variables` whose batch-norm statistics are those of one batch.
+
+    An untrained network has none of its own: its running averages start at 0 and 1, with which
+    a network in evaluation does not normalise at all.
+
+    Args:
+      model: a `ResNet`.
+      variables: its "params" and "batch_stats".
+      images: float [batch, height, width, channels], normalised.
+
+    Raises:
+      ValueError: the batch is not a whole number of groups.
+    """
+    # From averages of zero, one update leaves (1 − momentum) times the batch's statistics.
+    zeros = jax.tree.map(jnp.zeros_like, variables.get("batch_stats", {}))
+    _, updated = model.apply(
+        {"params": variables["params"], "batch_stats": zeros},
+        images,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(0)},
+    )
+    statistics = jax.tree.map(lambda leaf: leaf / (1 - MOMENTUM), updated.get("batch_stats", {}))
+    return {"params": variables["params"], "batch_stats": statistics}
+
+
+def recalibrate(model: nn.Module, variables: Any, batches: Iterable[jax.Array]) -> dict[str, Any]:
+    """`variables` whose batch-norm statistics are means over all groups of the batches.
+
+    They are the averages of which those that run along with training are estimates: of one set of
+    weights, over every group alike (He et al.'s released ImageNet networks carry such). As in
+    training each group is normalised by its own statistics, and variances are unbiased.
+
+    Args:
+      model: a `ResNet`.
+      variables: its "params" and "batch_stats".
+      batches: images, float [batch, height, width, channels], normalised.
+
+    Raises:
+      ValueError: a batch is not a whole number of groups.
+    """
+    parts = []
+    for images in batches:
+        statistics = with_statistics_of(model, variables, images)["batch_stats"]
+        groups = len(images) // (model.architecture.bn_group_size or len(images))
+        parts.append((groups, jax.device_get(statistics)))
+    weights, statistics = zip(*parts, strict=True)
+    mean = lambda *leaves: np.average(leaves, axis=0, weights=weights).astype(np.float32)
+    means = jax.tree.map(mean, *statistics)
+    return {"params": variables["params"], "batch_stats": means}

@@ -1,12 +1,14 @@
 """Parameters and multiply-adds of a network, from its traced computation; nothing is compiled."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.extend.core
 import jax.numpy as jnp
 from flax import linen as nn
+
+__all__ = ["Count", "count"]
 
 
 class Count(NamedTuple):
@@ -31,7 +33,7 @@ def count(model: nn.Module, image_shape: tuple[int, int, int]) -> Count:
     return Count(params, _multiply_adds(jaxpr.jaxpr))
 
 
-def _multiply_adds(jaxpr) -> int:
+def _multiply_adds(jaxpr: Any) -> int:
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "conv_general_dilated":
@@ -50,5 +52,5 @@ def _multiply_adds(jaxpr) -> int:
     return total
 
 
-def _is_jaxpr(value) -> bool:
+def _is_jaxpr(value: Any) -> bool:
     return isinstance(value, jax.extend.core.Jaxpr | jax.extend.core.ClosedJaxpr)

@@ -1,9 +1,9 @@
-"""A classifier in its fully convolutional form: the classes' scores at every place of a picture.
+"""A classifier in its fully convolutional form: the classes' scores at every place of an image.
 
 The last layer, a linear map of the averaged features, is applied as a 1×1 convolution to the last
 feature map instead (v1 §3.4, after Simonyan & Zisserman 2015, §3.2). No weight is added, so every
-net of the zoo has this form. Because the layer is linear, the mean of the scores over all places
-is what the net itself says of the whole picture.
+network of the zoo has this form. Because the layer is linear, the mean of the scores over all
+places is what the network itself says of the whole image.
 """
 
 import dataclasses
@@ -16,34 +16,36 @@ from flax import linen as nn
 from resnet_jax.models.architecture import STEMS, Architecture
 from resnet_jax.models.resnet import ResNet
 
+__all__ = ["ScoreMap", "output_stride", "score_map", "with_output_stride"]
+
 
 class ScoreMap(NamedTuple):
-    """What a net says of each place.
+    """What a network says of each place.
 
     Attributes:
       scores: float32 [batch, rows, columns, classes], logits.
-      inside: bool [batch, rows, columns], the places that are of the picture.
+      inside: bool [batch, rows, columns], the places inside the image.
     """
 
     scores: jax.Array
     inside: jax.Array
 
     def mean(self) -> jax.Array:
-        """Logits of the whole pictures, float32 [batch, classes]."""
+        """Logits of the whole images, float32 [batch, classes]."""
         return self.scores.mean((1, 2), where=self.inside[..., None])
 
 
 def output_stride(architecture: Architecture) -> int:
-    """Pixels of the picture, each way, for a place of the last feature map."""
+    """Pixels of the image, each way, for one place of the last feature map."""
     last = STEMS[architecture.stem] * 2 ** (len(architecture.stage_sizes) - 1)
     return min(architecture.output_stride, last)
 
 
 def with_output_stride(model: ResNet, stride: int) -> ResNet:
-    """The same net, with the same weights, whose last map is finer: dilation replaces strides.
+    """The same network, with the same weights, whose last map is finer: dilation replaces strides.
 
     Raises:
-      InputError: not one of `architecture.OUTPUT_STRIDES`, or a net that does not dilate.
+      InputError: not one of `architecture.OUTPUT_STRIDES`, or a network that does not dilate.
     """
     return model.clone(architecture=dataclasses.replace(model.architecture, output_stride=stride))
 
@@ -51,31 +53,38 @@ def with_output_stride(model: ResNet, stride: int) -> ResNet:
 def score_map(
     model: ResNet, variables: Any, images: jax.Array, sizes: jax.Array | None = None
 ) -> ScoreMap:
-    """Applies a net to pictures of any size.
+    """Applies a network to images of any size.
 
     Args:
-      model, variables: the net; its running statistics normalise.
+      model, variables: the network; its running statistics normalise.
       images: float [batch, height, width, channels], normalised.
-      sizes: int32 [batch, 2], the pictures' own heights and widths where `images` are filled up,
+      sizes: int32 [batch, 2], the images' own heights and widths where `images` are filled up,
         to the right and below, to one size; that must be a whole number of output strides. What
-        is filled in changes nothing: every layer sees zeros beyond the picture's edge, as if it
+        is filled in changes nothing: every layer sees zeros beyond the image's edge, as if it
         ended there.
     """
     if sizes is None:
-        *_, features = model.apply(variables, images, train=False, features=True)
+        features = _last_features(model, variables, images)
         inside = jnp.ones(features.shape[:3], bool)
     else:
-        full = images.shape[1:3]
-        with nn.intercept_methods(_cutting_off(sizes, full)):
-            *_, features = model.apply(variables, images, train=False, features=True)
-        inside = _inside(sizes, full, features.shape[1:3])
+        height, width = images.shape[1:3]
+        with nn.intercept_methods(_cutting_off(sizes, (height, width))):
+            features = _last_features(model, variables, images)
+        rows, columns = features.shape[1:3]
+        inside = _inside(sizes, (height, width), (rows, columns))
     classifier = variables["params"]["classifier"]
-    scores = features.astype(jnp.float32) @ classifier["kernel"] + classifier["bias"]
-    return ScoreMap(scores, inside)
+    features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+    return ScoreMap(features @ classifier["kernel"] + classifier["bias"], inside)
+
+
+def _last_features(model: ResNet, variables: Any, images: jax.Array) -> jax.Array:
+    """[batch, rows, columns, channels]"""
+    outputs: Any = model.apply(variables, images, train=False, features=True)
+    return outputs[-1]
 
 
 def _cutting_off(sizes: jax.Array, full: tuple[int, int]):
-    """Hides what lies beyond the pictures' edges from the layers that look beyond one place."""
+    """Hides what lies beyond the images' edges from the layers that look beyond one place."""
     # Convolutions pad with zeros, the pooling with −∞. All other layers keep places apart.
     padding = {(nn.Conv, "__call__"): 0.0, (ResNet, "pool"): -jnp.inf}
 
@@ -91,7 +100,7 @@ def _cutting_off(sizes: jax.Array, full: tuple[int, int]):
 
 
 def _inside(sizes: jax.Array, full: tuple[int, int], shape: tuple[int, int]) -> jax.Array:
-    """Which places of a layer of that shape are of the pictures: bool [batch, *shape]."""
+    """Which places of a layer of that shape are inside the images: bool [batch, *shape]."""
     rows, columns = (
         # A layer with stride s keeps every s-th place from the first on: ⌈n/s⌉ of n.
         jnp.arange(places) < -(-sizes[:, axis, None] // (pixels // places))

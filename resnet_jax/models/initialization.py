@@ -3,16 +3,19 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from resnet_jax.models.architecture import BLOCKS, Architecture
 
+__all__ = ["delta_orthogonal", "he_normal", "kernel_init", "scaled_he_normal"]
+
 _BLOCK = 2**16
 
 
-def he_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     """Normal with variance 2 / fan-in (He et al. 2015, "Delving Deep into Rectifiers", eq. 10).
 
     Args:
@@ -20,7 +23,7 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.
       shape: of a kernel, [..., inputs, outputs]; the fan-in is all but the last axis.
 
     The numbers are drawn in blocks of one size: XLA takes about half a second to compile the
-    generator for each new shape, and a net has ten shapes.
+    generator for each new shape, and a network has ten shapes.
     """
     size = math.prod(shape)
     blocks = [_normal_block(key, i) for i in range(math.ceil(size / _BLOCK))]
@@ -34,7 +37,7 @@ def _normal_block(key: jax.Array, index: int) -> jax.Array:
 
 
 def delta_orthogonal(
-    key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, *, gain: float = 1.0
+    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, *, gain: float = 1.0
 ) -> jax.Array:
     """`gain` times an orthogonal matrix at the kernel's centre, zeros around it (Xiao et al. 2018).
 
@@ -47,16 +50,17 @@ def delta_orthogonal(
 
 
 def scaled_he_normal(
-    key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, *, factor: float
+    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, *, factor: float
 ) -> jax.Array:
+    """`factor` times `he_normal`."""
     return factor * he_normal(key, shape, dtype)
 
 
 def kernel_init(architecture: Architecture, role: str) -> Callable:
-    """The initialiser of a kernel by its place in the net.
+    """The initialiser of a kernel by its place in the network.
 
     Args:
-      role: "branch" or, for the last convolution of a unit's branch, "branch_end"; "classifier";
+      role: "branch" or, for the last convolution of a block's branch, "branch_end"; "classifier";
         "outside" for stem, projections and gates.
 
     - "he_normal" (v1 §3.4) is the same everywhere.
@@ -74,6 +78,6 @@ def kernel_init(architecture: Architecture, role: str) -> Callable:
             return jax.nn.initializers.zeros
         if role == "branch":
             layers = BLOCKS[architecture.block]
-            factor = architecture.num_units ** (-1 / (2 * layers - 2))
+            factor = architecture.num_blocks ** (-1 / (2 * layers - 2))
             return functools.partial(scaled_he_normal, factor=factor)
     return he_normal

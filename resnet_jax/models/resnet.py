@@ -1,16 +1,23 @@
-"""A whole network: stem, stages of units, classifier."""
+"""Plain and residual networks: their layers, the residual block, and the network of blocks.
 
-import functools
+A block of both papers is y = after( shortcut(x) + branch( before(x) ) ); see `LayerOrder`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from resnet_jax.models import scan_layers
-from resnet_jax.models.architecture import ORDERS, STEMS
-from resnet_jax.models.batch_norm import COSTLY
+from resnet_jax.models.architecture import EXPANSION, ORDERS, STEMS, Architecture
+from resnet_jax.models.batch_norm import COSTLY, BatchNorm
 from resnet_jax.models.initialization import kernel_init
-from resnet_jax.models.residual import Layers, ResidualUnit
+from resnet_jax.runtime import cpu
+
+__all__ = ["REMATS", "ConvNormAct", "ResNet", "ResidualBlock", "pad_shortcut"]
 
 REMATS = {
     "none": jax.checkpoint_policies.everything_saveable,
@@ -18,22 +25,241 @@ REMATS = {
     "blocks": jax.checkpoint_policies.nothing_saveable,
 }
 
+"""What each block keeps for the gradient, by the value of `ResNet.remat`."""
 
-class ResNet(Layers):
+_ACTIVATIONS: dict[str, Callable] = {
+    "relu": nn.relu,
+    "tanh": nn.tanh,
+    "sigmoid": nn.sigmoid,
+    "linear": lambda x: x,
+}
+
+
+class ConvNormAct(nn.Module):
+    """The layers that a stem and a block are made of, as an architecture has them.
+
+    Attributes:
+      architecture: see `Architecture`.
+      dtype: of activations; parameters and batch-norm statistics are float32.
+    """
+
+    architecture: Architecture
+    dtype: Any = jnp.float32
+
+    def conv(
+        self,
+        x: jax.Array,
+        channels: int,
+        size: int,
+        train: bool,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        name: str,
+        role: str = "outside",
+        bias_init: Callable | None = None,
+    ) -> jax.Array:
+        """A size×size convolution with the symmetric padding that keeps shapes at stride 1.
+
+        Its place in the network, `role`, decides its initial weights: see `kernel_init`.
+        [batch, height, width, in] -> [batch, ⌈height/stride⌉, ⌈width/stride⌉, channels].
+        """
+        pad = dilation * (size // 2)
+        y = nn.Conv(
+            channels,
+            (size, size),
+            strides=stride,
+            padding=[(pad, pad)] * 2,
+            kernel_dilation=dilation,
+            use_bias=self.architecture.norm == "none" or bias_init is not None,
+            kernel_init=kernel_init(self.architecture, role),
+            bias_init=bias_init or nn.initializers.zeros,
+            dtype=self.dtype,
+            conv_general_dilated=cpu.conv_general_dilated if train else None,
+            name=name,
+        )(x)
+        return checkpoint_name(y, COSTLY)
+
+    def norm(self, x: jax.Array, train: bool, *, name: str, zero_init: bool = False) -> jax.Array:
+        """Batch norm, where the architecture has it; its scale starts at 1, or at 0."""
+        if self.architecture.norm == "none":
+            return x
+        scale_init = nn.initializers.zeros if zero_init else nn.initializers.ones
+        return BatchNorm(self.architecture.bn_group_size, scale_init, name=name)(x, train)
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """The architecture's activation function."""
+        return _ACTIVATIONS[self.architecture.activation](x)
+
+    def sequence(
+        self, steps: Sequence[str], x: jax.Array, train: bool, *, name: str, zero_init: bool = False
+    ) -> jax.Array:
+        """Applies "norm" and "activation" in the order given."""
+        for step in steps:
+            if step == "norm":
+                x = self.norm(x, train, name=name, zero_init=zero_init)
+            else:
+                x = self.activate(x)
+        return x
+
+
+class ResidualBlock(ConvNormAct):
+    """One block (v2's "residual unit"); without a shortcut, two or three plain layers.
+
+    Attributes:
+      channels: of the output.
+      stride: of the branch's striding convolution and of the shortcut.
+      dilations: of the 3×3 convolutions up to the striding one, and after it.
+      preactivated: the input has been through `before` already: the network's first block,
+        whose activation comes right after the stem, ahead of the split (v2 §4.1, appendix).
+    """
+
+    channels: int = 16
+    stride: int = 1
+    dilations: tuple[int, int] = (1, 1)
+    preactivated: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[batch, height, width, in] -> [batch, ⌈height/stride⌉, ⌈width/stride⌉, channels]."""
+        order = ORDERS[self.architecture.order]
+        before = () if self.preactivated else order.before
+        activated = self.sequence(before, x, train, name="before_norm")
+        branch = self.residual_branch(activated, train)
+        total = _SHORTCUTS[self.architecture.shortcut](self, x, activated, branch, train)
+        y = self.sequence(order.after, total, train, name="after_norm")
+        return cpu.fusion_barrier(y)
+
+    def residual_branch(self, x: jax.Array, train: bool) -> jax.Array:
+        """What the shortcut goes around: [batch, …, in] -> [batch, …, channels]."""
+        order = ORDERS[self.architecture.order]
+        convolutions = self._convolutions()
+        for number, (channels, size, stride, dilation) in enumerate(convolutions, start=1):
+            last = number == len(convolutions)
+            x = self.conv(
+                x,
+                channels,
+                size,
+                train,
+                stride=stride,
+                dilation=dilation,
+                name=f"conv{number}",
+                role="branch_end" if last else "branch",
+            )
+            x = self.sequence(
+                order.last if last else order.between,
+                x,
+                train,
+                name=f"norm{number}",
+                zero_init=last and self.architecture.zero_init_last,
+            )
+        return x
+
+    def _convolutions(self) -> list[tuple[int, int, int, int]]:
+        """(channels, size, stride, dilation) of each convolution of the branch."""
+        c, (until, after), stride = self.channels, self.dilations, self.stride
+        if self.architecture.block == "one_layer":
+            return [(c, 3, stride, until)]
+        if self.architecture.block == "basic":
+            return [(c, 3, stride, until), (c, 3, 1, after)]
+        narrow = c // EXPANSION
+        if self.architecture.downsample_in == "1x1":
+            return [(narrow, 1, stride, 1), (narrow, 3, 1, after), (c, 1, 1, 1)]
+        return [(narrow, 1, 1, 1), (narrow, 3, stride, until), (c, 1, 1, 1)]
+
+    def project_shortcut(self, x: jax.Array, activated: jax.Array, train: bool) -> jax.Array:
+        """The shortcut's input in the shape of the branch's output: options A, B, C of v1 §3.3.
+
+        A projection takes the activated input (v2's pre-activation blocks) and is normalised
+        where the branch's end is.
+        """
+        option = self.architecture.option
+        same_shape = self.stride == 1 and x.shape[-1] == self.channels
+        if option == "C" or (option == "B" and not same_shape):
+            y = self.conv(activated, self.channels, 1, train, stride=self.stride, name="projection")
+            steps = [s for s in ORDERS[self.architecture.order].last if s == "norm"]
+            return self.sequence(steps, y, train, name="projection_norm")
+        return pad_shortcut(x, self.stride, self.channels, self.architecture.option_a_padding)
+
+    def gate(self, x: jax.Array, train: bool) -> jax.Array:
+        """g(x) = σ(W x + b), a 1×1 convolution (v2 §3.1)."""
+        bias_init = nn.initializers.constant(self.architecture.gate_bias)
+        return nn.sigmoid(
+            self.conv(
+                x, self.channels, 1, train, stride=self.stride, name="gate", bias_init=bias_init
+            )
+        )
+
+
+def pad_shortcut(x: jax.Array, stride: int, channels: int, padding: str = "end") -> jax.Array:
+    """Option A of v1 §3.3: every `stride`-th pixel, and zeros for the missing channels.
+
+    Args:
+      x: [batch, height, width, in].
+      stride: of the block.
+      channels: of the result, at least as many as `x` has.
+      padding: "end", zeros after the channels of `x`, or "both", half of them on each side.
+    """
+    y = x[:, ::stride, ::stride]
+    zeros = channels - x.shape[-1]
+    before = zeros // 2 if padding == "both" else 0
+    return jnp.pad(y, ((0, 0), (0, 0), (0, 0), (before, zeros - before)))
+
+
+def _none(block, x, activated, branch, train):
+    return branch
+
+
+def _identity(block, x, activated, branch, train):
+    return block.project_shortcut(x, activated, train) + branch
+
+
+def _constant_scaling(block, x, activated, branch, train):
+    scale = block.architecture
+    shortcut = block.project_shortcut(x, activated, train)
+    return scale.shortcut_scale * shortcut + scale.branch_scale * branch
+
+
+def _exclusive_gating(block, x, activated, branch, train):
+    gate = block.gate(x, train)
+    return (1 - gate) * block.project_shortcut(x, activated, train) + gate * branch
+
+
+def _shortcut_only_gating(block, x, activated, branch, train):
+    return (1 - block.gate(x, train)) * block.project_shortcut(x, activated, train) + branch
+
+
+def _dropout(block, x, activated, branch, train):
+    dropout = nn.Dropout(block.architecture.dropout_rate, deterministic=not train)
+    return dropout(block.project_shortcut(x, activated, train)) + branch
+
+
+# (block, input, activated input, the branch's output, train) -> the sum before `after`; v2 §3.1.
+_SHORTCUTS: dict[str, Callable] = {
+    "none": _none,
+    "identity": _identity,
+    "constant_scaling": _constant_scaling,
+    "exclusive_gating": _exclusive_gating,
+    "shortcut_only_gating": _shortcut_only_gating,
+    "dropout": _dropout,
+}
+
+
+class ResNet(ConvNormAct):
     """A plain or residual network for images (v1 Table 1 and §4.2, v2 §4).
 
     Attributes:
       architecture: see `Architecture`.
       num_classes: of the classifier.
       dtype: of activations; parameters and batch-norm statistics are float32.
-      remat: one of `REMATS`: what each unit computes a second time for the gradient, instead of
+      remat: a key of `REMATS`: what each block computes a second time for the gradient, instead of
         keeping it (Chen et al. 2016). "activations": what follows from the convolutions' outputs
         and from batch norm's statistics; "blocks": all its inside, which is a third more work.
-      scan_blocks: the units of a stage that are alike, all but its first, are the steps of one
-        `lax.scan`, compiled once, whatever their number. Their parameters and their first values
-        are the same. An interceptor sees a loop's unit once, without its name, and no
-        intermediates are captured there. Nets whose shortcuts drop out have no such loops: each
-        unit has its own random numbers.
+      scan_blocks: the blocks of a stage that are alike, all but its first, are the steps of one
+        `lax.scan`, compiled once, whatever their number. Their parameters and their initial values
+        are the same. An interceptor sees a scanned block once, without its name, and no
+        intermediates are captured there. Networks whose shortcuts drop out scan no blocks: each
+        block has its own random numbers.
     """
 
     num_classes: int = 10
@@ -54,37 +280,40 @@ class ResNet(Layers):
 
         Returns:
           Logits, float32 [batch, num_classes]; or with `features` a tuple with the output of
-          each stage, [batch, height / s, width / s, channels], the last one after the net's
-          final activation.
+          each stage, [batch, height / s, width / s, channels], the last one after the
+          network's final activation.
+
+        Raises:
+          ValueError: in training, if the batch is not a whole number of batch-norm groups.
         """
         x = self._stem(images.astype(self.dtype), train)
-        unit_class = ResidualUnit
+        block_class = ResidualBlock
         if train and self.remat != "none":
             policy = REMATS[self.remat]
-            unit_class = nn.remat(ResidualUnit, static_argnums=2, policy=policy)
+            block_class = nn.remat(ResidualBlock, static_argnums=2, policy=policy)
         outputs = []
-        for stage, units in enumerate(self._units(), start=1):
+        for stage, blocks in enumerate(self._blocks(), start=1):
             loop = f"stage{stage}_units"
-            looped = loop in self.loops and not self.is_initializing()
-            for number, unit in enumerate(units[:1] if looped else units, start=1):
+            scanned = loop in self.scanned_blocks and not self.is_initializing()
+            for number, block in enumerate(blocks[:1] if scanned else blocks, start=1):
                 name = f"stage{stage}_unit{number}"
-                x = unit_class(self.architecture, self.dtype, **unit, name=name)(x, train)
-            if looped:
-                x = self._scan(loop, units[-1], x, train)
+                x = block_class(self.architecture, self.dtype, **block, name=name)(x, train)
+            if scanned:
+                x = self._scan(loop, blocks[-1], x, train)
             outputs.append(x)
-        # A pre-activation net activates once more after its last addition (v2 §4.1, appendix).
+        # A pre-activation network activates once more after its last addition (v2 §4.1, appendix).
         x = self.sequence(ORDERS[self.architecture.order].before, x, train, name="final_norm")
         if features:
             return (*outputs[:-1], x)
-        pooled = x.mean((1, 2), dtype=jnp.float32)
+        pooled = x.mean((1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
         weights = kernel_init(self.architecture, "classifier")
         return nn.Dense(self.num_classes, kernel_init=weights, name="classifier")(pooled)
 
     @property
-    def loops(self) -> scan_layers.Loops:
-        """What `scan_blocks` makes loops of: the units of a stage but the first, if several.
+    def scanned_blocks(self) -> scan_layers.ScannedBlocks:
+        """What `scan_blocks` makes loops of: the blocks of a stage but its first, if several.
 
-        `apply` takes variables that `stacking.pack` has packed so, and also others, which it
+        `apply` takes variables that `scan_layers.pack` has packed so, and also others, which it
         stacks itself.
         """
         if not self.scan_blocks or self.architecture.is_stochastic:
@@ -96,10 +325,10 @@ class ResNet(Layers):
             if size > 2
         }
 
-    def _scan(self, loop: str, unit: dict, x, train) -> jax.Array:
-        """The units of a loop, one after the other, all with the same arguments."""
-        alike = ResidualUnit(self.architecture, self.dtype, **unit, parent=None)
-        names = self.loops[loop]
+    def _scan(self, loop: str, block: dict[str, Any], x: jax.Array, train: bool) -> jax.Array:
+        """The blocks of a loop, one after the other, all with the same arguments."""
+        alike = ResidualBlock(self.architecture, self.dtype, **block, parent=None)
+        names = self.scanned_blocks[loop]
         stacked = {
             collection: of[loop] if loop in of else scan_layers.stack([of[name] for name in names])
             for collection, of in self.variables.items()
@@ -121,7 +350,7 @@ class ResNet(Layers):
                 self.put_variable(collection, name, values)
         return x
 
-    def _stem(self, x, train) -> jax.Array:
+    def _stem(self, x: jax.Array, train: bool) -> jax.Array:
         imagenet = self.architecture.stem == "imagenet"
         size, stride = (7, 2) if imagenet else (3, 1)
         x = self.conv(x, self.architecture.width, size, train, stride=stride, name="stem")
@@ -129,26 +358,20 @@ class ResNet(Layers):
         return self.pool(x) if imagenet else x
 
     def pool(self, x: jax.Array) -> jax.Array:
-        """The ImageNet stem's 3×3 max-pool/2 (v1 Table 1).
-
-        As comparisons of nine shifted images: the gradient that XLA has of its own pooling takes
-        ten times as long on a CPU and depends on the order of arrival on a GPU.
-        """
-        height, width = x.shape[1:3]
-        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-        shifted = [
-            padded[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)
-        ]
-        return functools.reduce(lambda best, other: jnp.where(other > best, other, best), shifted)
+        """The ImageNet stem's 3×3 max-pool/2 (v1 Table 1)."""
+        return cpu.max_pool(x)
 
     @property
-    def unit_names(self) -> tuple[str, ...]:
-        """Names of the units, and so of their parameters, from the first to the last."""
+    def block_names(self) -> tuple[str, ...]:
+        """Names of the blocks, and so of their parameters, from the first to the last.
+
+        They say "unit", v2's word, as all checkpoints do.
+        """
         sizes = enumerate(self.architecture.stage_sizes, start=1)
         return tuple(f"stage{s}_unit{n}" for s, size in sizes for n in range(1, size + 1))
 
-    def _units(self) -> list[list[dict]]:
-        """The arguments of each unit, stage by stage."""
+    def _blocks(self) -> list[list[dict[str, Any]]]:
+        """The arguments of each block, stage by stage."""
         stages = []
         total_stride, dilation = STEMS[self.architecture.stem], 1
         for stage, size in enumerate(self.architecture.stage_sizes):
@@ -159,12 +382,12 @@ class ResNet(Layers):
                 dilations = (dilation, dilation * stride)
                 stride, dilation = 1, dilation * stride
             total_stride *= stride
-            first = {
+            first: dict[str, Any] = {
                 "channels": channels,
                 "stride": stride,
                 "dilations": dilations,
                 "preactivated": stage == 0,
             }
-            rest = {"channels": channels, "dilations": (dilation, dilation)}
+            rest: dict[str, Any] = {"channels": channels, "dilations": (dilation, dilation)}
             stages.append([first, *[rest] * (size - 1)])
         return stages

@@ -1,4 +1,4 @@
-"""The variables of units that are alike as one entry, for a loop over them, and back."""
+"""The variables of blocks that are alike as one entry, for a scan over them, and back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -8,20 +8,22 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Loops = Mapping[str, Sequence[str]]
-"""The name of each loop and those of its units, in their order."""
+__all__ = ["ScannedBlocks", "pack", "stack", "unpack", "unstack"]
+
+ScannedBlocks = Mapping[str, Sequence[str]]
+"""The name of each loop and those of its blocks, in their order."""
 
 
-def pack(tree: Any, loops: Loops) -> Any:
-    """A tree, such as a training state, with one entry for the units of a loop.
+def pack(tree: Any, loops: ScannedBlocks) -> Any:
+    """A tree, such as a training state, with one entry for the blocks of a loop.
 
-    In every dict of units, such as that of parameters, arrays [...] of the units become arrays
-    [units, ...] of the loop.
+    In every dict of blocks, such as that of parameters, arrays [...] of the blocks become arrays
+    [blocks, ...] of the loop.
     """
 
     def merge(entries):
-        units = {name for names in loops.values() for name in names}
-        others = {name: entry for name, entry in entries.items() if name not in units}
+        blocks = {name for names in loops.values() for name in names}
+        others = {name: entry for name, entry in entries.items() if name not in blocks}
         return others | {
             loop: stack([entries[name] for name in names]) for loop, names in loops.items()
         }
@@ -29,14 +31,14 @@ def pack(tree: Any, loops: Loops) -> Any:
     return _map_dicts(merge, tree, {names[0] for names in loops.values()})
 
 
-def unpack(tree: Any, loops: Loops) -> Any:
-    """What `pack` made it of."""
+def unpack(tree: Any, loops: ScannedBlocks) -> Any:
+    """The inverse of `pack`."""
 
     def part(entries):
-        units = {}
+        blocks: dict[str, Any] = {}
         for loop, names in loops.items():
-            units |= dict(zip(names, unstack(entries[loop], len(names)), strict=True))
-        return {name: entry for name, entry in entries.items() if name not in loops} | units
+            blocks |= dict(zip(names, unstack(entries[loop], len(names)), strict=True))
+        return {name: entry for name, entry in entries.items() if name not in loops} | blocks
 
     return _map_dicts(part, tree, set(loops))
 
@@ -56,8 +58,8 @@ def unstack(tree: Any, size: int) -> list[Any]:
     """The `size` trees of arrays [...] that lie in one of arrays [size, ...].
 
     Each by a number that XLA is kept from knowing: it compiles a slice at a known place for every
-    such place, five milliseconds each, but slices at unknown places once. A net of 1202 layers has
-    ten thousand of them.
+    such place, five milliseconds each, but slices at unknown places once. A network of 1202 layers
+    has ten thousand of them.
     """
     tree = lax.optimization_barrier(tree)  # Else what computes it is fused into every slice.
     trees, number = [], jnp.int32(0)

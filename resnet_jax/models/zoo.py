@@ -11,6 +11,8 @@ from resnet_jax.models.architecture import BLOCKS, Architecture
 if TYPE_CHECKING:
     from resnet_jax.models.resnet import ResNet
 
+__all__ = ["CIFAR_DEPTHS", "FAMILIES", "IMAGENET_STAGES", "create", "depth", "describe", "names"]
+
 FAMILIES: dict[str, dict[str, str]] = {
     "plain": {"shortcut": "none"},
     "resnet": {},
@@ -32,7 +34,7 @@ _NAME = re.compile(r"(cifar-)?(plain|resnet|preact-resnet)-(\d+)")
 
 
 def names() -> list[str]:
-    """Names of the papers' networks and their plain twins; CIFAR nets have any depth 6n+2."""
+    """Names of the papers' networks and their plain twins; CIFAR networks have any depth 6n+2."""
     depths = (*CIFAR_DEPTHS, *IMAGENET_STAGES)
     return [f"{family}-{depth}" for family in FAMILIES for depth in depths]
 
@@ -42,9 +44,9 @@ def describe(name: str, **overrides: Any) -> Architecture:
 
     Args:
       name: "plain-N", "resnet-N" or "preact-resnet-N". N = 18, 34, 50, 101, 152, 200 are the
-        four-stage ImageNet nets (option B); every other N = 6n+2 is a three-stage CIFAR net of
-        basic units (option A; v1 §4.2), but 164 and 1001 = 9n+2 are bottlenecks with option B
-        (v2). "cifar-resnet-50" is the CIFAR net of a depth that both have.
+        four-stage ImageNet networks (option B); every other N = 6n+2 is a three-stage CIFAR network
+        of basic blocks (option A; v1 §4.2), but 164 and 1001 = 9n+2 are bottlenecks with option B
+        (v2). "cifar-resnet-50" is the CIFAR network of a depth that both have.
       **overrides: any attribute of `Architecture`, e.g. `shortcut`, `option`, `block`.
 
     Raises:
@@ -62,10 +64,10 @@ def describe(name: str, **overrides: Any) -> Architecture:
 
 
 def depth(name: str) -> int:
-    """The number of layers in a name, whether or not there is such a net.
+    """The number of layers in a name, whether or not there is such a network.
 
     Raises:
-      InputError: it is no name of a network.
+      InputError: not a name of a network.
     """
     return _parse(name)[2]
 
@@ -112,7 +114,9 @@ def _parse(name: str) -> tuple[str | None, str, int]:
 def _imagenet(name: str, depth: int, branch: str | None) -> dict[str, Any]:
     own = "bottleneck" if depth >= 50 else "basic"
     if branch not in (None, own):
-        raise InputError(f"name={name!r}: the ImageNet net of that depth has block={own!r} only")
+        raise InputError(
+            f"name={name!r}: the ImageNet network of that depth has block={own!r} only"
+        )
     return {
         "stem": "imagenet",
         "stage_sizes": IMAGENET_STAGES[depth],
@@ -127,11 +131,11 @@ def _cifar(name: str, depth: int, branch: str | None) -> dict[str, Any]:
         branch = "bottleneck" if depth in CIFAR_BOTTLENECKS else "basic"
     check_choice("block", branch, BLOCKS)
     layers = 3 * BLOCKS[branch]
-    units, rest = divmod(depth - 2, layers)
-    if rest or units < 1:
+    blocks, rest = divmod(depth - 2, layers)
+    if rest or blocks < 1:
         raise InputError(_wrong_depth(name, depth, branch))
     return {
-        "stage_sizes": (units,) * 3,
+        "stage_sizes": (blocks,) * 3,
         "block": branch,
         "option": "B" if branch == "bottleneck" else "A",
     }

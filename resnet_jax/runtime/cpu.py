@@ -1,16 +1,65 @@
-"""Convolution whose gradients XLA:CPU computes fast."""
+"""What only XLA:CPU needs; on accelerators all of it is what JAX and XLA do by themselves.
 
+- `conv_general_dilated`: convolutions whose gradients XLA:CPU computes fast;
+- `max_pool`: a pooling whose gradient it computes fast;
+- `fusion_barrier`: an end to fusion after each block;
+- `keep_freed_memory` and `onednn_flags`, for `resnet_jax.runtime.setup`.
+
+What each of them gives is in docs/performance.md.
+"""
+
+import contextlib
+import contextvars
+import ctypes
 import functools
+import importlib.metadata
 import math
+import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import lax
+
+__all__ = [
+    "as_jax_has_it",
+    "conv_general_dilated",
+    "fusion_barrier",
+    "keep_freed_memory",
+    "max_pool",
+    "onednn_flags",
+]
 
 PART = 2**21
 """Bytes of images and gradients in one part, summed over the devices: about one core's cache."""
+
+_ONEDNN = {
+    "xla_cpu_use_onednn": "true",
+    "xla_cpu_experimental_onednn_custom_call": "true",
+}
+_ONEDNN_PAYS = ((0, 12), (0, 13))  # jaxlib; XLA aborts at a flag that it does not know
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+
+
+_switched_off = contextvars.ContextVar("_switched_off", default=False)
+
+
+@contextlib.contextmanager
+def as_jax_has_it() -> Iterator[None]:
+    """Within, what is traced is what JAX derives by itself, as on accelerators: for references."""
+    token = _switched_off.set(True)
+    try:
+        yield
+    finally:
+        _switched_off.reset(token)
+
+
+def _is_needed() -> bool:
+    return jax.default_backend() == "cpu" and not _switched_off.get()
 
 
 def conv_general_dilated(
@@ -27,6 +76,11 @@ def conv_general_dilated(
       outgrow the cache.
 
     The results differ by rounding alone. Reverse-mode differentiation only.
+
+    Args:
+      x: [batch, height, width, inputs].
+      kernel: [height, width, inputs, outputs].
+      strides, padding, **options: as in `lax.conv_general_dilated`.
     """
 
     def convolve(x, kernel, layout):
@@ -35,7 +89,7 @@ def conv_general_dilated(
         )
 
     plain = functools.partial(convolve, layout=("NHWC", "HWIO", "NHWC"))
-    if jax.default_backend() != "cpu":
+    if not _is_needed():
         return plain(x, kernel)
     if kernel.shape[:2] == (1, 1) and not np.any(padding):
         return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
@@ -52,11 +106,11 @@ def conv_general_dilated(
 
 
 def _kernel_gradient(convolve, x, kernel, gradient):
-    """[height, width, inputs, outputs]; the parts are summed in float32."""
+    """[height, width, inputs, outputs]; the parts are summed in float32, or in float64 if it is."""
     height, width, inputs, outputs = kernel.shape
     turned = jax.ShapeDtypeStruct((inputs, height, width, outputs), kernel.dtype)
     parts = _num_parts(x, gradient)
-    total = jnp.zeros(turned.shape, jnp.float32)
+    total = jnp.zeros(turned.shape, jnp.promote_types(kernel.dtype, jnp.float32))
     for part in range(parts):
         # Every so manyth example, so that no part lies on one device alone.
         images, gradients = (a.reshape(-1, parts, *a.shape[1:])[:, part] for a in (x, gradient))
@@ -76,3 +130,63 @@ def _num_parts(x, out) -> int:
     while parts * PART < size and share and math.gcd(batch, share) % (2 * parts) == 0:
         parts *= 2
     return parts
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """The maximum of 3×3 places around every second one, padded by one place.
+
+    XLA's own pooling, unless its gradient, select-and-scatter, will not do: on a CPU it takes ten
+    times as long as that of the comparisons of nine shifted images that stand here for it, and
+    XLA has none for GPUs that must compute deterministically. Value and gradient are the same.
+
+    Args:
+      x: [batch, height, width, channels].
+
+    Returns:
+      [batch, ⌈height/2⌉, ⌈width/2⌉, channels].
+    """
+    if not _is_needed() and not _must_be_deterministic():
+        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    height, width = x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    shifted = [padded[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
+    return functools.reduce(lambda best, other: jnp.where(other > best, other, best), shifted)
+
+
+def _must_be_deterministic() -> bool:
+    """Whether XLA was told so, by `setup.prepare` or by the user."""
+    names = ("xla_gpu_deterministic_ops", "xla_gpu_exclude_nondeterministic_ops")
+    on = {f"--{name}{value}" for name in names for value in ("", "=true", "=1")}
+    return not on.isdisjoint(os.environ.get("XLA_FLAGS", "").split())
+
+
+def fusion_barrier(x: jax.Array) -> jax.Array:
+    """The same array, through which XLA:CPU does not fuse.
+
+    After each block: else fusion recomputes the chain of additions block after block. On JAX 0.12
+    a step of a 56-layer network took 2.2 times as long.
+    """
+    return lax.optimization_barrier(x) if _is_needed() else x
+
+
+def keep_freed_memory() -> None:
+    """Malloc keeps what a step frees; else every step asks the system for it anew."""
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):  # Else not glibc.
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)  # Never; the largest number would be two gigabytes.
+        mallopt(_M_ARENA_MAX, 1)
+
+
+def onednn_flags() -> dict[str, str]:
+    """XLA's flags for convolutions by oneDNN; none where that library does not pay."""
+    return dict(_ONEDNN) if onednn_pays() else {}
+
+
+def onednn_pays() -> bool:
+    """Whether oneDNN is the faster library with this version of jaxlib, and XLA knows its flags."""
+    return _ONEDNN_PAYS[0] <= _jaxlib_version() < _ONEDNN_PAYS[1]
+
+
+def _jaxlib_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])

@@ -1,21 +1,14 @@
 """How JAX is set up in this process, before it first computes."""
 
 import contextlib
-import ctypes
 import importlib.metadata
 import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import jax
 
-_ONEDNN = {
-    "xla_cpu_use_onednn": "true",
-    "xla_cpu_experimental_onednn_custom_call": "true",
-}
-_ONEDNN_PAYS = ((0, 12), (0, 13))  # jaxlib; XLA aborts at a flag that it does not know
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+from resnet_jax.runtime import cpu
 
 
 def prepare(*, deterministic: bool = False, onednn: bool = False) -> None:
@@ -31,17 +24,18 @@ def prepare(*, deterministic: bool = False, onednn: bool = False) -> None:
         them cannot be written to the compilation cache.
     """
     flags = {}
-    cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or not (_has_gpu_plugin() or _has_tpu_library())
-    if onednn and cpu and _ONEDNN_PAYS[0] <= _jaxlib_version() < _ONEDNN_PAYS[1]:
-        flags |= _ONEDNN
+    accelerator = _has_gpu_plugin() or _has_tpu_library()
+    on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or not accelerator
+    if onednn and on_cpu:
+        flags |= cpu.onednn_flags()
     if deterministic and _has_gpu_plugin():
         flags["xla_gpu_deterministic_ops"] = "true"
     _add_xla_flags(flags)
     if "xla_cpu_experimental_onednn_custom_call=true" not in os.environ["XLA_FLAGS"]:
         _keep_compiled_programs()
     _use_cores_as_devices()
-    if cpu:
-        _keep_freed_memory()
+    if on_cpu:
+        cpu.keep_freed_memory()
 
 
 def _add_xla_flags(flags: dict[str, str]) -> None:
@@ -71,24 +65,11 @@ def _use_cores_as_devices() -> None:
         jax.config.update("jax_num_cpu_devices", num_cores())
 
 
-def _keep_freed_memory() -> None:
-    """Malloc keeps what a step frees; else every step asks the system for it anew."""
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):  # Else not glibc.
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)  # Never; the largest number would be two gigabytes.
-        mallopt(_M_ARENA_MAX, 1)
-
-
 def num_cores() -> int:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _jaxlib_version() -> tuple[int, ...]:
-    return tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])
 
 
 def _has_tpu_library() -> bool:

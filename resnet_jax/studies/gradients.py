@@ -69,22 +69,22 @@ def signals(model: ResNet, variables: Any, images: np.ndarray, labels: np.ndarra
       labels: int [batch].
     """
     activation, norms, weights = jax.device_get(_signals(model, variables, images, labels))
-    per_block = (model.architecture.depth - 2) // model.architecture.num_units
-    layers = 1 + per_block * np.arange(1, model.architecture.num_units + 1)
+    per_block = (model.architecture.depth - 2) // model.architecture.num_blocks
+    layers = 1 + per_block * np.arange(1, model.architecture.num_blocks + 1)
     # Of the mean loss: an example's own gradient is the batch's size times its part.
-    return Signals(model.unit_names, layers, activation, norms * math.sqrt(len(images)), weights)
+    return Signals(model.block_names, layers, activation, norms * math.sqrt(len(images)), weights)
 
 
 @partial(jax.jit, static_argnums=0)
 def _signals(model, variables, images, labels):
-    probes = jnp.zeros(len(model.unit_names))
+    probes = jnp.zeros(len(model.block_names))
 
     def loss(params, probes):
         """The mean loss, and what the blocks put out; gradients of `probes` are those norms."""
         sizes = {}
 
         def probed(block, _, y):
-            place = model.unit_names.index(block.name)
+            place = model.block_names.index(block.name)
             sizes[block.name] = jnp.sqrt((y.astype(jnp.float32) ** 2).mean())
             return grad_norm_probe(y, probes[place])
 
@@ -97,14 +97,14 @@ def _signals(model, variables, images, labels):
                 rngs={"dropout": jax.random.key(0)},
             )
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean(), jnp.stack([sizes[name] for name in model.unit_names])
+        return losses.mean(), jnp.stack([sizes[name] for name in model.block_names])
 
     (weights, norms), activation = jax.grad(loss, argnums=(0, 1), has_aux=True)(
         variables["params"], probes
     )
     kernels = [
         [part["kernel"] for part in weights[name].values() if "kernel" in part]
-        for name in model.unit_names
+        for name in model.block_names
     ]
     return activation, norms, jnp.stack([optax.global_norm(block) for block in kernels])
 

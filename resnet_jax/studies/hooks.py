@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from resnet_jax.models.residual import Layers, ResidualUnit
-from resnet_jax.models.resnet import ResNet
+from resnet_jax.models.resnet import ConvNormAct, ResidualBlock, ResNet
 
 Change = Callable[[nn.Module, jax.Array, jax.Array], jax.Array]
 
@@ -37,27 +36,27 @@ def changed(kind: type[nn.Module], method: str, change: Change) -> Iterator[None
 
 def block_output(change: Change) -> contextlib.AbstractContextManager[None]:
     """Changes what a block returns."""
-    return changed(ResidualUnit, "__call__", change)
+    return changed(ResidualBlock, "__call__", change)
 
 
 def branch_output(change: Change) -> contextlib.AbstractContextManager[None]:
     """Changes what a block's residual branch returns."""
-    return changed(ResidualUnit, "branch", change)
+    return changed(ResidualBlock, "residual_branch", change)
 
 
 def shortcut_output(change: Change) -> contextlib.AbstractContextManager[None]:
     """Changes what a block's shortcut returns, in the shape of the branch's output."""
-    return changed(ResidualUnit, "matched", change)
+    return changed(ResidualBlock, "project_shortcut", change)
 
 
 def gate_output(change: Change) -> contextlib.AbstractContextManager[None]:
     """Changes what a gated shortcut's gate returns."""
-    return changed(ResidualUnit, "gate", change)
+    return changed(ResidualBlock, "gate", change)
 
 
 def activation_output(change: Change) -> contextlib.AbstractContextManager[None]:
     """Changes what every activation function returns."""
-    return changed(Layers, "activate", change)
+    return changed(ConvNormAct, "activate", change)
 
 
 @contextlib.contextmanager
@@ -65,7 +64,7 @@ def block_input(change: Callable[[nn.Module, jax.Array], jax.Array]) -> Iterator
     """Within, each block gets `change(block, x)` for its input `x`."""
 
     def interceptor(call, args, kwargs, context):
-        if context.method_name == "__call__" and isinstance(context.module, ResidualUnit):
+        if context.method_name == "__call__" and isinstance(context.module, ResidualBlock):
             args = (change(context.module, args[0]), *args[1:])
         return call(*args, **kwargs)
 

@@ -123,7 +123,7 @@ def _largest(model, variables, image, blocks, place, count, seed) -> np.ndarray:
 
 
 def _outputs(model, variables, blocks, image) -> tuple[jax.Array, ...]:
-    wanted = {model.unit_names[block]: place for place, block in enumerate(blocks)}
+    wanted = {model.block_names[block]: place for place, block in enumerate(blocks)}
     found = [None] * len(blocks)
 
     def seen(block, _, y):
@@ -172,12 +172,12 @@ def measure(
             network.model,
             network.ready(images),
             images[0],
-            tables.evenly_spaced(net.num_units, places),
+            tables.evenly_spaced(net.num_blocks, places),
             largest,
             seed,
             tracker(network.label),
         )
-        layers = (net.depth - 2) // net.num_units
+        layers = (net.depth - 2) // net.num_blocks
         rows += [
             {**network.about(), "layer": 1 + layers * (spectrum.block + 1), "place": place,
              "value": float(value), "rms": spectrum.rms, "exact": int(spectrum.exact)}

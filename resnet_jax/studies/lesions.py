@@ -18,8 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from resnet_jax.errors import InputError
-from resnet_jax.models.residual import pad_shortcut
-from resnet_jax.models.resnet import ResNet
+from resnet_jax.models.resnet import ResNet, pad_shortcut
 from resnet_jax.studies import hooks, tables
 from resnet_jax.studies.hooks import batches, double_precision, mean_over
 from resnet_jax.studies.networks import Network
@@ -76,7 +75,7 @@ def delete_each(
     track: Track = iter,
 ) -> np.ndarray:
     """The error without each one of `blocks` (default all), [blocks]."""
-    count = len(model.unit_names)
+    count = len(model.block_names)
     blocks = range(count) if blocks is None else blocks
     return np.array(
         [
@@ -98,7 +97,7 @@ def delete_random(
 ) -> np.ndarray:
     """Errors without so many blocks chosen at random, [counts, repeats]."""
     draws = np.random.default_rng(seed)
-    blocks = len(model.unit_names)
+    blocks = len(model.block_names)
 
     def error_without(count: int) -> float:
         keep = np.ones(blocks, bool)
@@ -120,7 +119,7 @@ def swap_random(
 ) -> np.ndarray:
     """Errors after so many random swaps of two blocks of equal shape, [counts, repeats]."""
     draws = np.random.default_rng(seed)
-    keep = np.ones(len(model.unit_names), bool)
+    keep = np.ones(len(model.block_names), bool)
 
     def error_after(count: int) -> float:
         return error_with(model, swap(model, variables, count, draws), keep, images, labels)
@@ -143,7 +142,7 @@ def swap(model: ResNet, variables: Any, count: int, draws: np.random.Generator) 
         [f"stage{stage}_unit{number}" for number in range(2, size + 1)]
         for stage, size in enumerate(model.architecture.stage_sizes, start=1)
     ]
-    order = {name: name for name in model.unit_names}
+    order = {name: name for name in model.block_names}
     pairs = [pair for names in stages for pair in itertools.combinations(names, 2)]
     # No pair twice: two swaps of one pair would undo each other.
     for place in draws.permutation(len(pairs))[:count]:
@@ -183,7 +182,7 @@ def path_gradients(
     """
     if model.architecture.shortcut == "none":
         raise InputError("shortcut='none': a plain network has one path only")
-    blocks = model.architecture.num_units
+    blocks = model.architecture.num_blocks
     lengths = np.arange(blocks + 1)
     at_once = max(_PIXELS // (len(lengths) * images.shape[1] * images.shape[2]), 1)
     sums = np.zeros((3, len(lengths)))
@@ -214,7 +213,7 @@ def _error(model, variables, keep, images, labels) -> jax.Array:
     plain = model.architecture.shortcut == "none"
 
     def without(block, x, y):
-        kept = keep[model.unit_names.index(block.name)]
+        kept = keep[model.block_names.index(block.name)]
         instead = pad_shortcut(x, block.stride, block.channels) if plain else jnp.zeros_like(y)
         return jnp.where(kept, y, instead)
 
@@ -226,14 +225,14 @@ def _error(model, variables, keep, images, labels) -> jax.Array:
 @partial(jax.jit, static_argnums=0)
 def _path_parts(model, variables, images, labels) -> jax.Array:
     """g_k of each example's loss at the first block's input: [lengths, batch, …]."""
-    copies = model.architecture.num_units + 1
+    copies = model.architecture.num_blocks + 1
     tiled = jnp.tile(images, (copies, 1, 1, 1))
     longer = lambda block, _, y: _one_longer(y, copies)
     constant = lambda block, _, y: jax.lax.stop_gradient(y)
 
     def loss(probe):
         """The first copies' losses; the gradient of `probe` is what arrives at the first block."""
-        probed = lambda block, x: x + probe if block.name == model.unit_names[0] else x
+        probed = lambda block, x: x + probe if block.name == model.block_names[0] else x
         with (
             hooks.block_input(probed),
             hooks.branch_output(longer),
@@ -287,7 +286,7 @@ def measure(
         images, labels = network.images(split, examples)
         about = {**network.about(), "classes": network.model.num_classes}
         asked = (network.model, network.last(), images, labels)
-        count = network.model.architecture.num_units
+        count = network.model.architecture.num_blocks
         track = lambda what, label=network.label: tracker(f"{label}, {what}")
         row = lambda kind, about=about, **values: {**about, "kind": kind, **values}
 

@@ -15,7 +15,7 @@ from resnet_jax import runs
 from resnet_jax.data import datasets, device_dataset, pictures, records, streaming
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
-from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
 from resnet_jax.runs import recipe

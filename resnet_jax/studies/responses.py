@@ -59,7 +59,7 @@ def layers(model: ResNet, variables: Any) -> tuple[str, ...]:
         "stem",
         *(
             f"{block}/{name}"
-            for block in model.unit_names
+            for block in model.block_names
             for name in sorted(params[block])
             if re.fullmatch(r"conv\d", name) and params[block][name]["kernel"].shape[0] == 3
         ),

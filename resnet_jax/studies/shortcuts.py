@@ -78,7 +78,7 @@ def factors(
     if model.architecture.shortcut == "none":
         raise InputError("shortcut='none': a plain network has no shortcuts")
     norms = jax.device_get(_norms(model, variables, images, labels, seed))
-    names = model.unit_names
+    names = model.block_names
     kept = [place for place, name in enumerate(names) if _keeps_shape(model, name)]
     # norms[l] is the gradient's at the input of block l, norms[l + 1] at its output.
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -109,7 +109,7 @@ def _keeps_shape(model: ResNet, block: str) -> bool:
 @partial(jax.jit, static_argnums=(0, 4))
 def _norms(model, variables, images, labels, seed) -> jax.Array:
     """Norms of the gradient at each block's input, and at the last one's output."""
-    names = model.unit_names
+    names = model.block_names
     blocked = lambda block, _, y: jax.lax.stop_gradient(y)
     straight = lambda layers, x, y: x + jax.lax.stop_gradient(y - x)
 

@@ -17,7 +17,7 @@ from resnet_jax import runs
 from resnet_jax.data import datasets, device_dataset, image_folder, image_ops, streaming
 from resnet_jax.data.image_ops import TEST_CROPS, EncodedImage, cut, resize
 from resnet_jax.errors import InputError, check_choice
-from resnet_jax.models.batch_norm_recalibration import mean_over_groups
+from resnet_jax.models.batch_norm import recalibrate
 from resnet_jax.models.fully_convolutional import output_stride, with_output_stride
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runs import Recipe, load_recipe
@@ -492,5 +492,5 @@ def _recompute(
         )
     grouped = model.clone(architecture=dataclasses.replace(model.architecture, bn_group_size=group))
     whole = (images[: len(images) // group * group] for images in batches)
-    found = mean_over_groups(grouped, variables, (images for images in whole if len(images)))
+    found = recalibrate(grouped, variables, (images for images in whole if len(images)))
     return found, num_examples // group

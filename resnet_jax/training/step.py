@@ -89,7 +89,7 @@ def make_train_step(
       axis_name: of `jax.pmap`, whose devices' means make the update: the batch is then a device's
         part. None where `jax.jit` divides the whole batch.
     """
-    if frozen and model.loops:
+    if frozen and model.scanned_blocks:
         raise ValueError("units in a loop lack the names that freezing needs: scan_blocks=False")
     gradients = partial(_gradients, model, label_smoothing=label_smoothing, frozen=frozen)
 

@@ -76,7 +76,7 @@ def make_run_steps(
     key: jax.Array,
     seed: int,
     batch_size: int,
-    loops: scan_layers.Loops,
+    loops: scan_layers.ScannedBlocks,
     engine: str = "jit",
 ) -> RunSteps:
     """Makes `run_steps(state, data, start, end) -> state`: the steps from `start` up to `end`.
@@ -91,7 +91,7 @@ def make_run_steps(
       key: of the augmentation and of dropout; every step folds its number in.
       seed: of the order of the examples.
       batch_size: examples a step.
-      loops: of the network, see `ResNet.loops`; within a call the state is packed so.
+      loops: of the network, see `ResNet.scanned_blocks`; within a call the state is packed so.
       engine: "jit" or "pmap", see `parallel.compile_for_mesh`.
     """
     axis = parallel.axis_name(engine)
@@ -324,7 +324,7 @@ class Experiment:
             key=self._keys()[1],
             seed=recipe.seed,
             batch_size=recipe.batch_size,
-            loops=self.model.loops,
+            loops=self.model.scanned_blocks,
             engine=recipe.parallel,
         )
 

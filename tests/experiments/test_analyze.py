@@ -80,7 +80,7 @@ def test_notebook_lines_of_the_documentation_run(sweep, tmp_path, monkeypatch):
     names = {}
     exec(lines, names)
     assert names["signals"].ratio > 0
-    assert names["errors"].shape == (len(names["model"].unit_names),)
+    assert names["errors"].shape == (len(names["model"].block_names),)
 
 
 @pytest.mark.slow

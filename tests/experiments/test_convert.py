@@ -41,6 +41,10 @@ def write(path: Path, name: str = "resnet-8", colours: int = 1, num_classes: int
     return path
 
 
+def fill(workdir: Path, source: Path, dataset: str | None) -> str:
+    return export.fill(workdir, source, dataset, cifar10.recipe)
+
+
 def score(workdir: Path) -> dict[str, float]:
     """What `experiments.evaluate` prints of the test split."""
     run = trainer.build(load_recipe(workdir))
@@ -65,7 +69,7 @@ def test_exported_run_scores_the_same_when_it_comes_back(trained, tmp_path):
     file = tmp_path / "net.safetensors"
     assert "at step 2," in export.export(trained, file, None)
     assert int(weight_files.read(file)["bn1.num_batches_tracked"]) == 2
-    told = export.fill(tmp_path / "back", file, DIGITS)
+    told = fill(tmp_path / "back", file, DIGITS)
     assert "resnet-8" in told
     assert "option_a_padding=both" in told
     expected, again = score(trained), score(tmp_path / "back")
@@ -102,7 +106,7 @@ def test_imagenet_net_goes_in_and_out_for_a_folder_of_pictures(tmp_path):
             (folder / "0.png").touch()
     source = write(tmp_path / "net.safetensors", "resnet-18", colours=3, num_classes=3)
     dataset = f"image_folder,data_dir={tmp_path / 'pictures'},image_size=64"
-    assert "resnet-18, 3 classes" in export.fill(tmp_path / "run", source, dataset)
+    assert "resnet-18, 3 classes" in fill(tmp_path / "run", source, dataset)
     export.export(tmp_path / "run", tmp_path / "back.safetensors", None)
     before, after = weight_files.read(source), weight_files.read(tmp_path / "back.safetensors")
     assert before.keys() == after.keys()
@@ -111,7 +115,7 @@ def test_imagenet_net_goes_in_and_out_for_a_folder_of_pictures(tmp_path):
 
 def test_folder_holds_a_config_and_a_checkpoint_and_no_summary(tmp_path):
     source = write(tmp_path / "net.safetensors")
-    export.fill(tmp_path / "run", source, DIGITS)
+    fill(tmp_path / "run", source, DIGITS)
     run = runs.read_run(tmp_path / "run")
     assert (run.status, run.problems, run.rows) == ("partial", [], [])
     assert run.config["converted_from"] == "net.safetensors"
@@ -122,21 +126,21 @@ def test_folder_holds_a_config_and_a_checkpoint_and_no_summary(tmp_path):
 
 def test_images_are_normalised_as_published_weights_want_them(tmp_path):
     source = write(tmp_path / "net.safetensors", colours=3)
-    export.fill(tmp_path / "run", source, None)
+    fill(tmp_path / "run", source, None)
     dataset = runs.read_run(tmp_path / "run").config["dataset"]
     assert (dataset["name"], dataset["mean"], dataset["std"]) == ("cifar10", "imagenet", "imagenet")
 
 
 def test_data_set_of_as_many_classes_is_the_default(tmp_path):
-    export.fill(tmp_path / "run", write(tmp_path / "a.safetensors", num_classes=100), None)
+    fill(tmp_path / "run", write(tmp_path / "a.safetensors", num_classes=100), None)
     assert runs.read_run(tmp_path / "run").config["dataset"]["name"] == "cifar100"
     with pytest.raises(InputError, match=r"7 classes apart; name the data set"):
-        export.fill(tmp_path / "7", write(tmp_path / "b.safetensors", num_classes=7), None)
+        fill(tmp_path / "7", write(tmp_path / "b.safetensors", num_classes=7), None)
     assert not (tmp_path / "7").exists()
 
 
 def test_training_does_not_go_on_with_converted_weights(tmp_path):
-    export.fill(tmp_path / "run", write(tmp_path / "net.safetensors"), None)
+    fill(tmp_path / "run", write(tmp_path / "net.safetensors"), None)
     with pytest.raises(InputError, match=r"converted_from: 'net.safetensors', now None"):
         train.train(
             Recipe.from_config(
@@ -160,7 +164,7 @@ def test_step_that_was_not_saved_is_refused(trained, tmp_path):
 
 def test_folder_of_a_run_is_not_overwritten(trained, tmp_path):
     with pytest.raises(InputError, match="holds a run already"):
-        export.fill(trained, write(tmp_path / "net.safetensors"), DIGITS)
+        fill(trained, write(tmp_path / "net.safetensors"), DIGITS)
 
 
 def test_net_without_counterpart_is_not_exported(tmp_path):
@@ -182,7 +186,7 @@ def test_net_without_counterpart_is_not_exported(tmp_path):
 def test_wrong_data_set_is_told_before_anything_is_written(dataset, message, tmp_path):
     source = write(tmp_path / "net.safetensors")
     with pytest.raises(InputError, match=message):
-        export.fill(tmp_path / "run", source, dataset)
+        fill(tmp_path / "run", source, dataset)
     assert not (tmp_path / "run").exists()
 
 
@@ -192,7 +196,7 @@ def test_tensor_that_does_not_fit_is_named_with_its_file(tmp_path):
     del tensors["layer2.0.bn1.bias"]
     weight_files.write(source, tensors)
     with pytest.raises(InputError, match=r"net.safetensors: .*missing: layer2.0.bn1.bias"):
-        export.fill(tmp_path / "run", source, DIGITS)
+        fill(tmp_path / "run", source, DIGITS)
     assert not (tmp_path / "run").exists()
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from configs import cifar10
 from experiments import train
 from resnet_jax.errors import InputError
-from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.runs import Recipe, arguments
 from resnet_jax.training import inference
 
@@ -92,14 +92,14 @@ def test_views_do_not_depend_on_the_batch(run):
 def test_recomputed_statistics_are_the_mean_over_whole_groups(view, run, monkeypatch):
     """21 training pictures are five groups of 4; the net then says something else."""
     seen = []
-    plain = inference.mean_over_groups
+    plain = inference.recalibrate
 
     def spy(model, variables, batches):
         batches = list(batches)
         seen.append((variables, batches, plain(model, variables, batches)))
         return seen[-1][-1]
 
-    monkeypatch.setattr(inference, "mean_over_groups", spy)
+    monkeypatch.setattr(inference, "recalibrate", spy)
     answers = inference.evaluate(run, "test", view=view, recalibrate_batch_norm=True)
     assert answers.metrics()["groups"] == 5
     ((variables, batches, found),) = seen

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from resnet_jax.runtime import setup
+from resnet_jax.runtime import cpu, setup
 
 SETTINGS = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
 
@@ -55,7 +55,7 @@ def test_flags_of_the_user_are_kept():
 def test_onednn_is_asked_for_where_xla_knows_it_and_it_pays(version, is_set, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.setattr(setup, "_jaxlib_version", lambda: version)
+    monkeypatch.setattr(cpu, "_jaxlib_version", lambda: version)
     setup.prepare(onednn=True)
     assert ("onednn" in os.environ["XLA_FLAGS"]) == is_set
 
@@ -72,7 +72,7 @@ def test_onednn_is_asked_for_where_xla_knows_it_and_it_pays(version, is_set, mon
 def test_onednn_is_asked_for_on_cpus_alone(gpu, tpu, platforms, is_set, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
-    monkeypatch.setattr(setup, "_jaxlib_version", lambda: (0, 12))
+    monkeypatch.setattr(cpu, "_jaxlib_version", lambda: (0, 12))
     monkeypatch.setattr(setup, "_has_gpu_plugin", lambda: gpu)
     monkeypatch.setattr(setup, "_has_tpu_library", lambda: tpu)
     setup.prepare(onednn=True)

@@ -8,7 +8,7 @@ import pytest
 from nets import IMAGES, make, shaken
 
 from resnet_jax.errors import InputError
-from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.studies import identity_construction
 
 SMALLEST = {"basic": 8, "bottleneck": 11, "one_layer": 5}

@@ -43,7 +43,7 @@ def test_values_below_the_resolution_of_float32_are_found():
     """Eight layers that each add a pixel's left neighbour: known values over six decades."""
     model, variables = make("plain-8", stage_sizes=(4,), width=1, **LINEAR)
     params = jax.tree.map(np.array, variables["params"])
-    for layer in (params[name][conv] for name in model.unit_names for conv in ("conv1", "conv2")):
+    for layer in (params[name][conv] for name in model.block_names for conv in ("conv1", "conv2")):
         layer["kernel"][...] = 0.0
         layer["kernel"][1, 0:2] = 1.0
     (found,) = jacobian.spectra(model, {**variables, "params": params}, IMAGES[0], blocks=(3,))

@@ -10,7 +10,7 @@ from nets import IMAGES, LABELS, make, shaken
 
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
-from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.studies import hooks, lesions
 
 
@@ -61,7 +61,7 @@ def test_swap_exchanges_blocks_of_equal_shape_and_nothing_else():
     model, variables = make("resnet-8", width=2, stage_sizes=(3, 3))
     variables = shaken(variables)
     swapped = lesions.swap(model, variables, 1, np.random.default_rng(3))
-    moved = [name for name in model.unit_names
+    moved = [name for name in model.block_names
              if swapped["params"][name] is not variables["params"][name]]  # fmt: skip
     assert len(moved) == 2
     assert len({name.split("_")[0] for name in moved}) == 1
@@ -79,12 +79,12 @@ def test_swapping_needs_two_blocks_of_one_shape():
 
 def gradient_at_the_first_block(model, variables, images, labels, through=None):
     """Each example's; with `through`, of the path through those blocks' branches alone."""
-    share = lambda block: through[model.unit_names.index(block.name)]
+    share = lambda block: through[model.block_names.index(block.name)]
     first = jax.eval_shape(lambda x: lesions._first_input(model, variables, x), images)
 
     def loss(probe):
         with contextlib.ExitStack() as stack:
-            probed = lambda block, x: x + probe if block.name == model.unit_names[0] else x
+            probed = lambda block, x: x + probe if block.name == model.block_names[0] else x
             stack.enter_context(hooks.block_input(probed))
             if through is not None:
                 along = lambda block, _, y: hooks.scale_gradient(y, share(block))
@@ -142,7 +142,7 @@ def test_examples_are_decomposed_alike_in_one_part_or_in_several(monkeypatch):
 def test_branch_that_is_silent_carries_no_path():
     model, variables = make("resnet-8", activation="linear", norm="none")
     silent = jax.tree.map(np.array, variables)
-    for name in model.unit_names:
+    for name in model.block_names:
         silent["params"][name]["conv2"]["kernel"][:] = 0.0
     found = lesions.path_gradients(model, silent, IMAGES, LABELS)
     np.testing.assert_allclose(found.share, [1, 0, 0, 0], atol=1e-15)

@@ -4,9 +4,9 @@ import io
 
 import numpy as np
 from PIL import Image
+from resnet_jax.data.records import Record
 
 from configs import imagenet
-from resnet_jax.data.records import Record
 from resnet_jax.studies import networks
 
 

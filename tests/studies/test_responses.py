@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from nets import IMAGES, make
 
-from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.studies import responses
 
 
@@ -48,5 +48,5 @@ def test_small_deviation_beside_a_large_mean_is_kept():
 def test_bottlenecks_and_preactivation_networks_have_one_response_for_each_3x3_layer():
     model, variables = make("preact-resnet-20", block="bottleneck")
     found = responses.responses(model, variables, IMAGES)
-    assert len(found.layers) == 1 + model.architecture.num_units
+    assert len(found.layers) == 1 + model.architecture.num_blocks
     assert all(name.endswith("conv2") for name in found.layers[1:])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from nets import make
 
-from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.studies import shattering
 
 IMAGES = np.random.default_rng(2).normal(size=(16, 8, 8, 1)).astype(np.float32)

@@ -5,7 +5,7 @@ import pytest
 from nets import IMAGES, LABELS, make
 
 from resnet_jax.errors import InputError
-from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.studies import shortcuts
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from resnet_jax.models import zoo
-from resnet_jax.runtime import cpu, setup
+from resnet_jax.runtime import cpu
 
 TEN_STEPS = """
 import json, jax
@@ -81,7 +81,7 @@ def saved_numbers(remat: str) -> int:
 
 
 @pytest.mark.skipif(
-    not (setup._ONEDNN_PAYS[0] <= setup._jaxlib_version() < setup._ONEDNN_PAYS[1]),
+    not cpu.onednn_pays(),
     reason="oneDNN is not used with this version of JAX",
 )
 def test_onednn():

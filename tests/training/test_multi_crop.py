@@ -14,7 +14,7 @@ from resnet_jax.data.device_dataset import Normalization
 from resnet_jax.data.image_ops import TEST_CROPS, cut
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
-from resnet_jax.models.batch_norm_recalibration import with_statistics_of
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.runtime import parallel
 from resnet_jax.training.multi_crop import MultiCropPredictor, filled_shape
 

@@ -1,4 +1,4 @@
-"""The gradients that are computed otherwise on a CPU are those of JAX, and in XLA's fast layout."""
+"""What is computed otherwise on a CPU is what JAX computes; elsewhere it is JAX's own."""
 
 import jax
 import jax.numpy as jnp
@@ -101,3 +101,42 @@ def test_accelerators_convolve_as_jax_does(monkeypatch):
         )
 
     assert jaxpr(cpu.conv_general_dilated) == jaxpr(lax.conv_general_dilated)
+
+
+def test_accelerators_pool_and_fuse_as_xla_does(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    program = _program_of_a_step("resnet-18")
+    assert "reduce_window_max" in program
+    assert "select_and_scatter" in program
+    assert "optimization_barrier" not in program
+
+
+def test_gpus_pool_without_select_and_scatter_where_they_must_be_deterministic(monkeypatch):
+    """XLA refuses that operation there."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
+    program = _program_of_a_step("resnet-18")
+    assert "reduce_window" not in program
+    assert "select_and_scatter" not in program
+
+
+def test_cpu_pools_by_comparisons_and_ends_fusion_after_each_block():
+    program = _program_of_a_step("resnet-18")
+    assert "select_and_scatter" not in program
+    assert program.count("= optimization_barrier") >= 8
+
+
+def test_references_are_traced_as_jax_has_them():
+    with cpu.as_jax_has_it():
+        program = _program_of_a_step("resnet-18")
+    assert "optimization_barrier" not in program
+    assert "custom_vjp" not in program
+
+
+def _program_of_a_step(name: str) -> str:
+    model = zoo.create(name, width=4, bn_group_size=None)
+    images = jnp.zeros((2, 32, 32, 3))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
+    loss = lambda v: model.apply(v, images, train=True, mutable=["batch_stats"])[0].sum()
+    return str(jax.make_jaxpr(jax.grad(loss))(variables))

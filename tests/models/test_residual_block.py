@@ -8,14 +8,14 @@ from flax import linen as nn
 
 from resnet_jax.models.architecture import Architecture
 from resnet_jax.models.batch_norm import EPSILON
-from resnet_jax.models.residual import ResidualUnit
+from resnet_jax.models.resnet import ResidualBlock
 
 X = np.random.default_rng(1).normal(0.5, 1.0, (4, 6, 6, 8)).astype(np.float32)
 
 
 def make(channels=8, stride=1, **axes):
     net = Architecture(stage_sizes=(1,), **axes)
-    unit = ResidualUnit(net, channels=channels, stride=stride)
+    unit = ResidualBlock(net, channels=channels, stride=stride)
     variables = unit.init(jax.random.key(0), X, train=False)
     # Scales and biases that are not 1 and 0, so that leaving one out shows.
     leaves, tree = jax.tree.flatten(variables["params"])
@@ -129,7 +129,7 @@ def test_shortcut_computes_its_formula(formula):  # v2 §3.1
 
 def test_gate_starts_at_its_bias():
     net = Architecture(stage_sizes=(1,), shortcut="exclusive_gating", gate_bias=-6.0)
-    params = ResidualUnit(net, channels=8).init(jax.random.key(0), X, train=False)["params"]
+    params = ResidualBlock(net, channels=8).init(jax.random.key(0), X, train=False)["params"]
     np.testing.assert_array_equal(params["gate"]["bias"], -6.0)
 
 
@@ -235,14 +235,14 @@ def test_plain_unit_has_no_path_around_its_layers():
 
 def test_zero_init_last_starts_the_unit_as_its_shortcut():
     net = Architecture(stage_sizes=(1,), zero_init_last=True)
-    unit = ResidualUnit(net, channels=8)
+    unit = ResidualBlock(net, channels=8)
     variables = unit.init(jax.random.key(0), X, train=False)
     np.testing.assert_array_equal(run(unit, variables), nn.relu(X))
 
 
 def test_initial_weights_are_he_normal():
     net = Architecture(stage_sizes=(1,))
-    params = ResidualUnit(net, channels=256).init(jax.random.key(0), X, train=False)["params"]
+    params = ResidualBlock(net, channels=256).init(jax.random.key(0), X, train=False)["params"]
     kernel = params["conv2"]["kernel"]
     assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 256)), rel=0.01)
     assert abs(kernel.mean()) < 1e-3

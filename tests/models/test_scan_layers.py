@@ -41,11 +41,11 @@ def test_net_takes_packed_variables_and_returns_packed_statistics():
     variables = model.init(jax.random.key(0), images)
     learn = jax.jit(lambda v: model.apply(v, images, train=True, mutable=["batch_stats"]))
     logits, updates = learn(variables)
-    packed_logits, packed_updates = learn(scan_layers.pack(variables, model.loops))
+    packed_logits, packed_updates = learn(scan_layers.pack(variables, model.scanned_blocks))
     np.testing.assert_allclose(packed_logits, logits, rtol=1e-5)
     jax.tree.map(
         lambda found, expected: np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6),
-        scan_layers.unpack(packed_updates, model.loops),
+        scan_layers.unpack(packed_updates, model.scanned_blocks),
         updates,
     )
 

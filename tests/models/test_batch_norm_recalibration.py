@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from resnet_jax.models import zoo
-from resnet_jax.models.batch_norm_recalibration import mean_over_groups, with_statistics_of
+from resnet_jax.models.batch_norm import recalibrate, with_statistics_of
 
 IMAGES = np.random.default_rng(0).normal(size=(24, 8, 8, 3)).astype(np.float32)
 
@@ -26,7 +26,7 @@ def test_net_with_a_batchs_statistics_computes_in_evaluation_what_it_does_in_tra
 def test_net_without_batch_norm_stays_as_it_is():
     model, variables = make(norm="none")
     assert with_statistics_of(model, variables, IMAGES)["batch_stats"] == {}
-    assert mean_over_groups(model, variables, [IMAGES])["batch_stats"] == {}
+    assert recalibrate(model, variables, [IMAGES])["batch_stats"] == {}
 
 
 def test_mean_over_groups_is_that_of_the_groups_one_by_one():
@@ -35,7 +35,7 @@ def test_mean_over_groups_is_that_of_the_groups_one_by_one():
     moved = jax.tree.map(lambda leaf: leaf + 1.0, variables["batch_stats"])
     variables = {**variables, "batch_stats": moved}
     batches = [IMAGES[:16], IMAGES[16:]]  # of four and of two groups
-    found = mean_over_groups(model, variables, batches)["batch_stats"]
+    found = recalibrate(model, variables, batches)["batch_stats"]
     # Stem convolution by itself: a layer whose inputs are known.
     stem = variables["params"]["stem"]["kernel"]
     outputs = jax.lax.conv_general_dilated(
@@ -56,4 +56,4 @@ def test_mean_over_groups_is_that_of_the_groups_one_by_one():
 def test_batch_that_is_no_whole_number_of_groups_is_refused():
     model, variables = make(bn_group_size=4)
     with pytest.raises(ValueError, match="not a whole number of groups"):
-        mean_over_groups(model, variables, [IMAGES[:6]])
+        recalibrate(model, variables, [IMAGES[:6]])

@@ -20,7 +20,7 @@ from torch.nn import functional  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = Path(__file__).parents[3] / "shared"
 
 
 @pytest.fixture(autouse=True)
