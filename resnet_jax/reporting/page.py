@@ -25,7 +25,7 @@ CURVES = (
     "dotted verticals drops of the learning rate, crosses divergences."
 )
 DEPTHS = (
-    " Against depth: mean and standard deviation, with a dot for every seed; a dash is the paper's "
+    " Against depth: the mean with its 95% interval as a band, and a dot for every seed; a dash is the paper's "
     "number, where its recipe was followed."
 )
 INTERVALS = (

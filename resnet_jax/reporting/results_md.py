@@ -19,8 +19,8 @@ from resnet_jax.errors import InputError
 from resnet_jax.reporting import exports, naming, papers, plots
 from resnet_jax.reporting.analyses import Analysis, read_analyses
 from resnet_jax.reporting.findings import Findings, find
-from resnet_jax.reporting.load import Collection, collect
 from resnet_jax.reporting.formatting import NOTHING, duration, fixed, spread
+from resnet_jax.reporting.load import Collection, collect
 from resnet_jax.reporting.results import Group, Result, interpret
 from resnet_jax.reporting.statistics import summarize
 from resnet_jax.reporting.tables import (

@@ -60,6 +60,10 @@ def select_best(groups: Sequence[Group]) -> tuple[list[Group], list[Selection]]:
         for candidates in networks.values()
         for key in naming.differing(group.settings for group in candidates)
     }
+    told = with_settings_told(groups, without=tried)
+    networks = {}
+    for group in told:
+        networks.setdefault(_network(group), []).append(group)
     kept, selections = [], []
     for candidates in networks.values():
         named = [_chosen(group, tried) for group in candidates]
@@ -68,7 +72,7 @@ def select_best(groups: Sequence[Group]) -> tuple[list[Group], list[Selection]]:
             kept.append(selections[-1].best)
         else:
             kept.append(named[0])
-    return with_settings_told(kept, without=tried), selections
+    return kept, selections
 
 
 def _network(group: Group) -> str:

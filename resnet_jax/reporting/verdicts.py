@@ -37,7 +37,7 @@ def judge(difference: Difference) -> Effect:
         return Effect.UNKNOWN
     if not difference.has_interval:
         return Effect.ONE_SEED
-    if -SMALLEST_EFFECT < difference.low and difference.high < SMALLEST_EFFECT:
+    if difference.low > -SMALLEST_EFFECT and difference.high < SMALLEST_EFFECT:
         return Effect.SAME
     if difference.low > 0 and difference.value >= SMALLEST_EFFECT:
         return Effect.HIGHER
