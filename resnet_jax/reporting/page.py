@@ -25,18 +25,19 @@ CURVES = (
     "dotted verticals drops of the learning rate, crosses divergences."
 )
 DEPTHS = (
-    " Against depth: the mean with its 95% interval as a band, and a dot for every seed; a dash is the paper's "
-    "number, where its recipe was followed."
+    " Against depth: the mean with its 95% interval as a band, and a dot for every seed; a dash is "
+    "the paper's number, where its recipe was followed."
 )
 INTERVALS = (
     "Differences of mean final errors in percentage points: deep less shallow for each family, and "
-    "the plain family's less its twin's. Intervals are Student's t over seeds: paired where all four "
-    "networks have the same seeds, after Welch and Satterthwaite otherwise; 95% together, after Holm. "
+    "the plain family's less its twin's. Intervals are Student's t over seeds: paired where all "
+    "four networks have the same seeds, after Welch and Satterthwaite otherwise; 95% together, "
+    "after Holm. "
     "An effect is higher or lower if its interval excludes zero and it is at least "
     f"{SMALLEST_EFFECT:g} points; the same if the whole interval is within {SMALLEST_EFFECT:g}; "
     "undecided otherwise. One seed a side has an interval only where archived runs of that data "
-    "set, length and learning rate give a spread. Detectable: by these seeds with probability .8, for a "
-    "single comparison at 5%."
+    "set, length and learning rate give a spread. Detectable: by these seeds with probability .8, "
+    "for a single comparison at 5%."
 )
 
 

@@ -18,7 +18,7 @@ from resnet_jax.runs import write_text
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Where the report lies, and what it found, in plain sentences; `problems` names damaged files."""
+    """Where the report lies, and what it found, in plain sentences; `problems`: damaged files."""
 
     index: Path
     figure_png: Path | None

@@ -98,7 +98,11 @@ def _select(candidates: list[Group]) -> Selection:
     )
     judged = [r for g in finished for r in g.completed if r.seed_key in shared]
     field = next(
-        (name for name in CRITERIA if judged and not any(math.isnan(r.final(name)) for r in judged)),
+        (
+            name
+            for name in CRITERIA
+            if judged and not any(math.isnan(result.final(name)) for result in judged)
+        ),
         "train_error",
     )  # fmt: skip
     errors = {id(group): _error(group, field, shared) for group in candidates}

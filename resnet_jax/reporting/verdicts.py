@@ -1,4 +1,4 @@
-"""What a difference over seeds shows: training and test judged apart, families set against twins."""
+"""What a difference over seeds shows, of training and test error apart, and beside its twin."""
 
 import dataclasses
 import enum

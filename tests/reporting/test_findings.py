@@ -104,8 +104,8 @@ OUTCOMES = {
     ),
     "five seeds, divergence": (
         ((None,) * 5, (None,) * 5),
-        "Plain networks – Degradation: plain-56 and plain-20 do not both have a training error. All "
-        "of plain-56's runs diverged: an optimisation effect.",
+        "Plain networks – Degradation: plain-56 and plain-20 do not both have a training error. "
+        "All of plain-56's runs diverged: an optimisation effect.",
     ),
     "one seed, large difference": (
         ((89.0,), (88.0,)),
