@@ -67,7 +67,13 @@ def draw_depths(axes: Axes, groups: Sequence[Group], field: str, top: float) -> 
         for group in line:
             values = percent(group.values(field))
             axes.plot(
-                [group.depth] * len(values), values, ".", color=colour, markersize=5, alpha=0.6
+                [group.depth] * len(values),
+                values,
+                ".",
+                color=colour,
+                markersize=5,
+                alpha=0.7,
+                zorder=4,
             )
         depths |= {group.depth for group in line}
         ends.append((samples[-1].mean, shorten(_name(line[0])), colour))
@@ -97,13 +103,15 @@ def _mark_papers(axes: Axes, groups: Sequence[Group]) -> None:
 
 
 def _finish(axes: Axes, depths: list[int], ends: list[tuple[float, str, str]]) -> None:
-    axes.set_xscale("log")
+    if depths and depths[-1] > 8 * depths[0]:
+        axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(depths))
     axes.xaxis.set_major_formatter(lambda depth, _: f"{depth:.0f}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     if depths:
-        axes.set_xlim(depths[0] / 1.08, depths[-1] * 1.08)
+        room = 0.05 * (depths[-1] - depths[0])
+        axes.set_xlim(depths[0] - min(room, depths[0] / 12), depths[-1] + room)
     axes.set_xlabel("depth, layers")
     axes.set_ylabel("final error, %")
     label_line_ends(axes, ends)
