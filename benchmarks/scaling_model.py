@@ -54,7 +54,7 @@ BACKWARD = 2 / 3  # of the operations of a step
 def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str, int]:
     """What a device sends in a step, by kind, from the program for eight devices."""
     mesh = parallel.make_mesh(8, 8, 8)
-    model = zoo.create(name, num_classes, group_size=1)
+    model = zoo.create(name, num_classes, bn_group_size=1)
     schedule, optimizer = schedules.Schedule("constant", 1, 0.1), step.sgd()
     shape = (32, 32, 3)  # Neither parameters nor statistics depend on the images' size.
     start = jax.eval_shape(

@@ -13,7 +13,7 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = (
     "configs/digits.py:resnet-8,batch_size=16,num_steps={steps},log_every=1,evaluate_every=20,"
-    "checkpoint_every=4,model.width=4,model.group_size=4,"
+    "checkpoint_every=4,model.width=4,model.bn_group_size=4,"
     "dataset.train=train[:200],dataset.test=test[:50]"
 )
 TIMES = ("seconds", "images_per_second", "wall_seconds")

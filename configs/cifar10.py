@@ -53,12 +53,12 @@ def recipe(name: str) -> ConfigDict:
     config.model = _model(name)
     config.dataset = _dataset()
 
-    config.start = placeholder(str)  # a run whose weights, but the classifier's, are the first
-    config.frozen = placeholder(str)  # what stays as it is, e.g. "stem+stage1+batch_norm"
+    config.init_from = placeholder(str)  # a run whose weights, but the classifier's, are the first
+    config.freeze = placeholder(str)  # what stays as it is, e.g. "stem+stage1+batch_norm"
 
     config.batch_size = 128
     config.num_steps = 64_000
-    config.accumulate = 1
+    config.grad_accum_steps = 1
     config.label_smoothing = 0.0
 
     config.optimizer = _optimizer()
@@ -67,15 +67,17 @@ def recipe(name: str) -> ConfigDict:
     config.log_every = 100
     config.evaluate_every = 1000
     config.checkpoint_every = 1000
-    config.keep_checkpoints = 2
+    config.max_to_keep = 2
 
     # Where it runs, not what: a run may be continued with other values of these.
     config.num_devices = placeholder(int)
     config.steps_per_dispatch = placeholder(int)
     config.parallel = "jit"  # or "pmap"
     config.deterministic = True  # on GPUs: the same bits at every start, but slower
-    config.remat = "none"  # or "activations", "units": less memory, more work (docs/performance.md)
-    config.scan_units = zoo.depth(name) > 200  # compiled once for all that are alike, but slower
+    config.remat = (
+        "none"  # or "activations", "blocks": less memory, more work (docs/performance.md)
+    )
+    config.scan_blocks = zoo.depth(name) > 200  # compiled once for all that are alike, but slower
     config.onednn = True  # on CPUs: faster, but compiled anew at every start
     return config
 
@@ -83,10 +85,10 @@ def recipe(name: str) -> ConfigDict:
 def _model(name: str) -> ConfigDict:
     model = ConfigDict()
     model.name = name
-    model.group_size = 64  # 128 images on two GPUs
+    model.bn_group_size = 64  # 128 images on two GPUs
     model.dtype = "float32"
     # The axes of `Architecture`; None is what the name stands for.
-    model.branch = placeholder(str)
+    model.block = placeholder(str)
     model.shortcut = placeholder(str)
     model.option = placeholder(str)
     model.option_a_padding = placeholder(str)
@@ -94,7 +96,7 @@ def _model(name: str) -> ConfigDict:
     model.norm = placeholder(str)
     model.activation = placeholder(str)
     model.width = placeholder(int)
-    model.stride_in = placeholder(str)
+    model.downsample_in = placeholder(str)
     model.initialization = placeholder(str)
     model.zero_init_last = placeholder(bool)
     model.shortcut_scale = placeholder(float)
@@ -114,7 +116,7 @@ def _dataset() -> ConfigDict:
     dataset.test = "test"
     dataset.mean = "pixel"
     dataset.std = "none"
-    dataset.padding = 4
+    dataset.crop_padding = 4
     dataset.flip = True
     return dataset
 
@@ -124,7 +126,7 @@ def _optimizer() -> ConfigDict:
     optimizer.momentum = 0.9
     optimizer.nesterov = False
     optimizer.weight_decay = 1e-4
-    optimizer.decay = "kernels"
+    optimizer.weight_decay_mask = "kernels"
     return optimizer
 
 
@@ -133,11 +135,11 @@ def _schedule(name: str) -> ConfigDict:
     schedule.name = "steps"
     schedule.learning_rate = 0.1
     schedule.boundaries = (0.5, 0.75)  # of num_steps: 32k and 48k
-    schedule.factor = 0.1
+    schedule.decay_factor = 0.1
     schedule.patience = 5  # evaluations
     schedule.warmup = _warmup(name)
     schedule.warmup_steps = 400
-    schedule.warmup_rate = 0.01
+    schedule.warmup_learning_rate = 0.01
     schedule.warmup_error = 0.8
     return schedule
 

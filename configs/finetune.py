@@ -1,14 +1,14 @@
 r"""Your own pictures, on the weights of a net that has been trained before.
 
     python -m experiments.train --workdir=runs/pets \
-        --config=configs/finetune.py:start=runs/akamaster-20,data_dir=pictures
+        --config=configs/finetune.py:init_from=runs/akamaster-20,data_dir=pictures
 
-`start` is a run's folder: one of `experiments.convert`, or of any run here. Its network and its
+`init_from` is a run's folder: one of `experiments.convert`, or of any run here. Its network and its
 colours' mean and deviation are taken over; its classifier is replaced by a new one for the classes
 in `data_dir/train/`. ("pixel" and "channel" are then statistics of the new pictures.) The whole net
-learns, at a tenth of the usual rate. What is named in `frozen` stays as it is:
+learns, at a tenth of the usual rate. What is named in `freeze` stays as it is:
 
-    …:start=runs/akamaster-20,data_dir=pictures,frozen=stem+stage1+stage2+batch_norm
+    …:init_from=runs/akamaster-20,data_dir=pictures,freeze=stem+stage1+stage2+batch_norm
 
 Pictures become squares of `dataset.image_size`: 32 pixels for CIFAR nets, 224 for ImageNet nets,
 or what the first run had.
@@ -28,24 +28,28 @@ IMAGE_SIZES = {"cifar": 32, "imagenet": 224}  # by stem
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
-    """The config of "start=RUN,data_dir=PICTURES[,frozen=…][,key=value…]"."""
+    """The config of "init_from=RUN,data_dir=PICTURES[,freeze=…][,key=value…]"."""
     name, fields = arguments.split(argument, "")
     if name:
-        raise InputError(f"config argument {name!r}: the network is that of the run in start=RUN")
-    start = fields.pop("start", None)
+        raise InputError(
+            f"config argument {name!r}: the network is that of the run in init_from=RUN"
+        )
+    start = fields.pop("init_from", None)
     if start is None:
-        raise InputError("config argument start=None: name the folder of a trained run, start=RUN")
+        raise InputError(
+            "config argument init_from=None: name the folder of a trained run, init_from=RUN"
+        )
     theirs = _config_of(str(start))
     config = cifar10.recipe(theirs["model"]["name"])
-    config.start = str(start)
+    config.init_from = str(start)
     config.model.update({k: v for k, v in theirs["model"].items() if v is not None})
-    config.model.group_size = 32
+    config.model.bn_group_size = 32
     config.dataset.name = "image_folder"
     config.dataset.data_dir = fields.pop("data_dir", None)
     config.dataset.mean, config.dataset.std = theirs["dataset"]["mean"], theirs["dataset"]["std"]
     size = theirs["dataset"].get("image_size") or IMAGE_SIZES[_stem(theirs["model"])]
     config.dataset.image_size = fields.get("dataset.image_size", size)
-    config.dataset.padding = config.dataset.image_size // 8
+    config.dataset.crop_padding = config.dataset.image_size // 8
 
     config.batch_size = 32
     config.num_steps = 1000
@@ -62,7 +66,7 @@ def get_config(argument: str | None = None) -> ConfigDict:
 def _config_of(start: str) -> dict[str, Any]:
     config = read_run(Path(start)).config
     if not {"model", "dataset"} <= config.keys():
-        raise InputError(f"start={start!r}: no run in this folder (no config.json of one)")
+        raise InputError(f"init_from={start!r}: no run in this folder (no config.json of one)")
     return config
 
 

@@ -44,19 +44,19 @@ def get_config(argument: str | None = None) -> ConfigDict:
 def paper(name: str) -> ConfigDict:
     """All fields, with v1's values for ImageNet."""
     config = cifar10.recipe(name)
-    config.model.group_size = 32  # 256 images on eight GPUs
+    config.model.bn_group_size = 32  # 256 images on eight GPUs
 
     config.dataset.name = "imagenet2012"
     config.dataset.test = "validation"
     config.dataset.image_size = 224
     config.dataset.mean = "imagenet"  # of each colour
-    config.dataset.padding = 0
+    config.dataset.crop_padding = 0
 
     config.streaming = ConfigDict()
     config.streaming.augmentation = "scale"
     config.streaming.scales = (256, 480)
     config.streaming.shorter_side = 256  # in tests
-    config.streaming.color_noise = 0.1
+    config.streaming.pca_lighting_std = 0.1
     config.streaming.num_workers = placeholder(int)  # None is one a core
 
     config.batch_size = 256
@@ -88,10 +88,10 @@ def _modern(config: ConfigDict, fields: dict[str, Any]) -> None:
     net = zoo.describe(config.model.name)
     if "norm" in ORDERS[net.order].last:
         config.model.zero_init_last = True
-    if net.branch == "bottleneck":
-        config.model.stride_in = "3x3"
+    if net.block == "bottleneck":
+        config.model.downsample_in = "3x3"
     config.dataset.std = "imagenet"
-    config.streaming.augmentation = "scale_and_aspect"
+    config.streaming.augmentation = "random_resized_crop"
     config.label_smoothing = 0.1
     config.optimizer.nesterov = True
     config.schedule.name = "cosine"

@@ -4,9 +4,9 @@
     python -m experiments.evaluate --workdir=runs/resnet-20 --split=train --step=200
     python -m experiments.evaluate --workdir=runs/resnet-20 --confusion=folder
 
-`--views` shows a net photographs as the papers do: centre, 10-crop, multi-scale (fully
+`--test_crops` shows a net photographs as the papers do: centre, 10-crop, multi-scale (fully
 convolutional at five sizes) or single-320. It reads the pictures anew, so it needs an image folder
-or a TFDS set whose pictures vary in size. `--batch_norm=recomputed` puts the mean over the whole
+or a TFDS set whose pictures vary in size. `--recalibrate_batch_norm` puts the mean over the whole
 training split in place of batch norm's running averages. `--confusion` writes confusion.csv (a row
 for each true class, a column for each answer) and confusion.png into a folder.
 """
@@ -24,9 +24,11 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=Tru
 _SPLIT = flags.DEFINE_string("split", "test", "train, validation or test, as the config has them")
 _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if not given")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is now, if it has moved")
-_VIEWS = flags.DEFINE_string("views", None, f"how photographs are cut: {', '.join(VIEWS)}")
+_VIEWS = flags.DEFINE_string("test_crops", None, f"how photographs are cut: {', '.join(VIEWS)}")
 _AVERAGE = flags.DEFINE_string("average", "probabilities", "over views: or logits")
-_BATCH_NORM = flags.DEFINE_string("batch_norm", "running", "running averages, or recomputed")
+_BATCH_NORM = flags.DEFINE_bool(
+    "recalibrate_batch_norm", False, "statistics over the training split, not running averages"
+)
 _CONFUSION = flags.DEFINE_string("confusion", None, "folder for the confusion matrix")
 
 
@@ -34,9 +36,9 @@ def main(argv: list[str]) -> None:
     """Prints one JSON object: model, split, step, loss, error (a fraction) and examples."""
     del argv
     if _VIEWS.value is not None:
-        check_choice("views", _VIEWS.value, VIEWS)
+        check_choice("test_crops", _VIEWS.value, VIEWS)
     elif _AVERAGE.value != "probabilities":
-        raise InputError(f"average={_AVERAGE.value!r}: goes with --views; there is one view")
+        raise InputError(f"average={_AVERAGE.value!r}: goes with --test_crops; there is one view")
     # Only now, so that wrong flags fail at once.
     from resnet_jax.training import run_evaluation
 
@@ -47,7 +49,7 @@ def main(argv: list[str]) -> None:
         data_dir=_DATA_DIR.value,
         view=_VIEWS.value,
         average=_AVERAGE.value,
-        batch_norm=_BATCH_NORM.value,
+        recalibrate_batch_norm=_BATCH_NORM.value,
     )
     if _CONFUSION.value:
         run_evaluation.write_confusion(answers, Path(_CONFUSION.value))

@@ -1,10 +1,10 @@
 """Says what is on pictures: the most likely classes of each file, one line a file.
 
     python -m experiments.predict --workdir=runs/pets cat.jpg dog.png
-    python -m experiments.predict --workdir=runs/pets --json --maps=maps *.jpg
+    python -m experiments.predict --workdir=runs/pets --json --cam_dir=maps *.jpg
 
-Pictures are fitted to what the run's net was trained on, or cut by `--views` (10-crop, …; see
-`experiments.evaluate`). `--json` prints one object a file. `--maps` draws where the net sees the
+Pictures are fitted to what the run's net was trained on, or cut by `--test_crops` (10-crop, …; see
+`experiments.evaluate`). `--json` prints one object a file. `--cam_dir` draws where the net sees the
 most likely class, with a box around it, into a folder, and adds the box to the JSON, in the file's
 own pixels; `--output_stride=8` dilates an ImageNet net for a finer map.
 
@@ -26,8 +26,8 @@ _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if n
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the run's data set is now, if it moved")
 _TOP = flags.DEFINE_integer("top", 5, "how many classes to name", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "one JSON object a file")
-_VIEWS = flags.DEFINE_string("views", None, f"how pictures are cut: {', '.join(VIEWS)}")
-_MAPS = flags.DEFINE_string("maps", None, "folder for drawings of where the class is seen")
+_VIEWS = flags.DEFINE_string("test_crops", None, f"how pictures are cut: {', '.join(VIEWS)}")
+_MAPS = flags.DEFINE_string("cam_dir", None, "folder for drawings of where the class is seen")
 _OUTPUT_STRIDE = flags.DEFINE_integer("output_stride", None, "pixels a place of the maps: 8 or 16")
 
 
@@ -37,9 +37,9 @@ def main(argv: list[str]) -> int:
     if not files:
         raise InputError("no pictures: name files after the flags")
     if _VIEWS.value is not None:
-        check_choice("views", _VIEWS.value, VIEWS)
+        check_choice("test_crops", _VIEWS.value, VIEWS)
     if _OUTPUT_STRIDE.value is not None and _MAPS.value is None:
-        raise InputError(f"output_stride={_OUTPUT_STRIDE.value}: goes with --maps")
+        raise InputError(f"output_stride={_OUTPUT_STRIDE.value}: goes with --cam_dir")
     # Only now, so that wrong flags fail at once.
     from resnet_jax.training import inference, prediction
 

@@ -15,7 +15,7 @@ from resnet_jax.training.trainer import build
 
 STEPS = 20
 CONFIG = (
-    f"resnet-8,batch_size=32,num_steps={STEPS},model.width=4,model.group_size=4,dataset.flip=True,"
+    f"resnet-8,batch_size=32,num_steps={STEPS},model.width=4,model.bn_group_size=4,dataset.flip=True,"
     "dataset.train=train[:200],dataset.test=test[:50],schedule.learning_rate=0.05"
 )
 
@@ -74,7 +74,7 @@ def test_every_engine_draws_the_curve_of_one_device(engine, devices):
 
 @pytest.mark.parametrize("engine", ["jit", pytest.param("pmap", marks=slow)])
 def test_accumulation_draws_the_same_curve_on_four_devices(engine):
-    assert_same_curve(trained(engine, 4, accumulate=2), trained())
+    assert_same_curve(trained(engine, 4, grad_accum_steps=2), trained())
 
 
 @slow
@@ -83,13 +83,13 @@ def test_accumulation_draws_the_same_curve_on_four_devices(engine):
     [(16, "jit", 8), (16, "pmap", 2), (8, "pmap", 4), (None, "jit", 4), (None, "pmap", 1)],
 )
 def test_statistics_groups_are_those_of_the_config(group, engine, devices):
-    fields = {"model.group_size": group}
+    fields = {"model.bn_group_size": group}
     assert_same_curve(trained(engine, devices, **fields), trained(**fields))
 
 
 @slow
 @pytest.mark.parametrize(
-    "fields", [{"model.shortcut": "dropout"}, {"model.norm": "none", "model.group_size": None}]
+    "fields", [{"model.shortcut": "dropout"}, {"model.norm": "none", "model.bn_group_size": None}]
 )
 def test_dropout_and_no_norm_do_not_depend_on_the_devices_either(fields):
     fields = {**fields, "schedule.learning_rate": 0.01}
@@ -104,7 +104,7 @@ def test_step_sends_its_gradients_and_statistics_once_and_nothing_else(engine):
 
 @pytest.mark.parametrize("engine", ["jit", pytest.param("pmap", marks=slow)])
 def test_accumulation_moves_no_example_between_devices(engine):
-    run = trained(engine, 4, accumulate=2)
+    run = trained(engine, 4, grad_accum_steps=2)
     assert set(run.sent) == {"all-reduce"}
     # Of `jit` once a part, but the parts' loop has its body in the program once.
     assert run.sent["all-reduce"] <= run.least
@@ -112,11 +112,11 @@ def test_accumulation_moves_no_example_between_devices(engine):
 
 @slow
 @pytest.mark.parametrize(
-    ("engine", "devices", "accumulate"), [("jit", 2, 1), ("pmap", 2, 1), ("jit", 2, 2)]
+    ("engine", "devices", "grad_accum_steps"), [("jit", 2, 1), ("pmap", 2, 1), ("jit", 2, 2)]
 )
-def test_units_in_a_loop_draw_the_same_curve_on_two_devices(engine, devices, accumulate):
+def test_units_in_a_loop_draw_the_same_curve_on_two_devices(engine, devices, grad_accum_steps):
     fields = {"model.name": "resnet-20", "schedule.learning_rate": 0.01}
-    looped = trained(engine, devices, accumulate=accumulate, scan_units=True, **fields)
+    looped = trained(engine, devices, grad_accum_steps=grad_accum_steps, scan_blocks=True, **fields)
     assert_same_curve(looped, trained(**fields))
     assert set(looped.sent) == {"all-reduce"}
 
@@ -124,7 +124,10 @@ def test_units_in_a_loop_draw_the_same_curve_on_two_devices(engine, devices, acc
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model.group_size": 16, "num_devices": 4}, "4 devices cannot share 2 batch-norm group"),
+        (
+            {"model.bn_group_size": 16, "num_devices": 4},
+            "4 devices cannot share 2 batch-norm group",
+        ),
         (
             {"model.shortcut": "dropout", "num_devices": 2},
             "what a net drops is drawn for the whole batch",

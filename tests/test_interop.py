@@ -94,7 +94,7 @@ def empty(shapes: Shapes) -> dict[str, np.ndarray]:
 
 
 BOTH = {"option_a_padding": "both"}
-V1_5 = {"stride_in": "3x3"}
+V1_5 = {"downsample_in": "3x3"}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ V1_5 = {"stride_in": "3x3"}
         (akamaster(1, width=4, colours=1), "resnet-8", {**BOTH, "width": 4}),
         # Depths that the zoo's short names give to other nets.
         (akamaster(8), "cifar-resnet-50", BOTH),
-        (akamaster(27), "resnet-164", {**BOTH, "branch": "basic", "option": "A"}),
+        (akamaster(27), "resnet-164", {**BOTH, "block": "basic", "option": "A"}),
     ],
 )
 def test_net_is_known_by_its_names_and_shapes(shapes, name, overrides):
@@ -259,12 +259,12 @@ def test_many_tensors_of_a_kind_are_summarised():
     [
         ("plain-8", {}, "akamaster", "shortcut='none'"),
         ("preact-resnet-8", {}, "akamaster", "order='full_preact'"),
-        ("resnet-11", {"branch": "bottleneck"}, "akamaster", "branch='bottleneck'"),
+        ("resnet-11", {"block": "bottleneck"}, "akamaster", "block='bottleneck'"),
         ("resnet-8", {"option": "C"}, "akamaster", "option='C'.*'A' or 'B'"),
         ("resnet-8", {"norm": "none"}, "akamaster", "norm='none'"),
         ("resnet-8", {"activation": "tanh"}, "akamaster", "activation='tanh'"),
         ("resnet-8", {}, "torchvision", "stem='cifar'"),
-        ("resnet-50", {}, "torchvision", "stride_in='1x1'"),
+        ("resnet-50", {}, "torchvision", "downsample_in='1x1'"),
         ("resnet-34", {"option": "A"}, "torchvision", "option='A'"),
         ("resnet-18", {"output_stride": 16}, "torchvision", "output_stride=16"),
         ("resnet-8", {}, "timm", "layout='timm': allowed are torchvision, akamaster"),

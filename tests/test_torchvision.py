@@ -47,7 +47,7 @@ def test_random_weights_give_the_same_logits(make, depth):
         net.train()(pytorch.nchw(images))
         expected = net.eval()(pytorch.nchw(images)).numpy()
     weights = pytorch_names.from_torch({name: t.numpy() for name, t in net.state_dict().items()})
-    assert weights.overrides == ({"stride_in": "3x3"} if depth >= 50 else {})
+    assert weights.overrides == ({"downsample_in": "3x3"} if depth >= 50 else {})
     model = zoo.create(weights.name, weights.num_classes, **weights.overrides)
     logits = np.asarray(jax.jit(model.apply)(weights.variables, images))
     assert np.abs(expected).max() > 0.1

@@ -18,7 +18,7 @@ def main() -> None:
     config = recipe.get_config(asked.net)
     config.batch_size = asked.batch_size
     config.model.dtype = asked.setting
-    config.model.group_size = min(config.model.group_size, asked.batch_size)
+    config.model.bn_group_size = min(config.model.bn_group_size, asked.batch_size)
     config.deterministic = False
     turns.serve(lambda: _trainer(config, asked))
 

@@ -16,8 +16,8 @@ CONFIG = "configs/cifar10.py"
 COMMON = {"schedule.warmup": "constant"}  # v2: rate .01 for the first 400 steps of every run
 
 NETS = (
-    {"model.name": "resnet-110", "model.branch": "single"},  # a skip over one layer
-    {"model.name": "preact-resnet-110", "model.branch": "single"},
+    {"model.name": "resnet-110", "model.block": "one_layer"},  # a skip over one layer
+    {"model.name": "preact-resnet-110", "model.block": "one_layer"},
     *(
         {"model.name": f"{family}-{depth}"}
         for depth in (110, 164, 1001)
@@ -27,12 +27,12 @@ NETS = (
     {
         "model.name": "preact-resnet-1001",
         "batch_size": 64,
-        "model.group_size": 32,
+        "model.bn_group_size": 32,
         "num_steps": 156_250,
         "schedule.boundaries": (0.4, 0.605),
         "schedule.warmup": "none",
         "optimizer.nesterov": True,
-        "optimizer.decay": "all",
+        "optimizer.weight_decay_mask": "all",
         "dataset.mean": "channel",
         "dataset.std": "channel",
     },

@@ -47,7 +47,7 @@ def crop_and_flip(key: jax.Array, batch: int, *, padding: int, flip: bool) -> Wi
     return Windows(corners[:, 0], corners[:, 1], flips)
 
 
-def color_noise(key: jax.Array, batch: int, deviation: float) -> jax.Array:
+def pca_lighting(key: jax.Array, batch: int, deviation: float) -> jax.Array:
     """What is added to all pixels in [0, 1] of an image: float32 [batch, 1, 1, 3].
 
     The principal components of the colours, each in its magnitude times a normal number of that

@@ -53,7 +53,7 @@ def scale(height: int, width: int, framing: Framing, draws: np.ndarray) -> Crop:
     return _resized(height, width, shorter, framing, draws[1], draws[2], draws[-1] < 0.5)
 
 
-def scale_and_aspect(height: int, width: int, framing: Framing, draws: np.ndarray) -> Crop:
+def random_resized_crop(height: int, width: int, framing: Framing, draws: np.ndarray) -> Crop:
     """A box of 8% to 100% of the area and an aspect of 3/4 to 4/3 (Szegedy et al. 2015, §6).
 
     The area is uniform and so is the logarithm of the aspect, as in common use. When none of ten
@@ -83,7 +83,7 @@ def centre(height: int, width: int, framing: Framing, draws: np.ndarray | None =
 
 AUGMENTATIONS: dict[str, Callable[[int, int, Framing, np.ndarray], Crop]] = {
     "scale": scale,
-    "scale_and_aspect": scale_and_aspect,
+    "random_resized_crop": random_resized_crop,
     "centre": centre,
 }
 """Names of a config's `streaming.augmentation`."""
@@ -113,7 +113,7 @@ def _resized(
 
 def min_side(name: str, framing: Framing) -> int | None:
     """The shorter side that suffices to decode: no crop then enlarges what was made smaller."""
-    if name == "scale_and_aspect":
+    if name == "random_resized_crop":
         return None  # An eighth of the area may fill the square.
     return framing.scales[1] if name == "scale" else framing.shorter_side
 

@@ -40,17 +40,17 @@ class Receiver:
 
     Attributes:
       normalization: of the training split.
-      color_noise: standard deviation of `augment.color_noise`; 0 for none.
+      pca_lighting_std: standard deviation of `augment.pca_lighting`; 0 for none.
     """
 
     normalization: device_dataset.Normalization
-    color_noise: float = struct.field(pytree_node=False, default=0.0)
+    pca_lighting_std: float = struct.field(pytree_node=False, default=0.0)
 
     def augmented(
         self, batch: pictures.Batch, key: jax.Array, batch_size: int, own: Callable[[Any], Any]
     ) -> tuple[jax.Array, jax.Array]:
         """A batch as the network is trained on it; see `resident.Resident.augmented`."""
-        noise = own(augment.color_noise(key, batch_size, self.color_noise))
+        noise = own(augment.pca_lighting(key, batch_size, self.pca_lighting_std))
         return self._normalized(batch[0], noise), batch[1]
 
     def plain(self, batch: pictures.Batch) -> tuple[jax.Array, jax.Array]:

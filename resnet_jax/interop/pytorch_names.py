@@ -22,7 +22,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
-from resnet_jax.models.architecture import BRANCHES, Architecture
+from resnet_jax.models.architecture import BLOCKS, Architecture
 from resnet_jax.models.channels import Path, split_zero_channels
 
 
@@ -52,7 +52,7 @@ LAYOUTS = {
     "akamaster": Layout(
         "linear",
         "shortcut",
-        {**_V1, "stem": ("cifar",), "option": ("A", "B"), "branch": ("basic",)},
+        {**_V1, "stem": ("cifar",), "option": ("A", "B"), "block": ("basic",)},
     ),
 }
 
@@ -129,8 +129,8 @@ def check_has(layout: str, architecture: Architecture) -> None:
     """Raises `InputError`, naming the axis, if a library has no nets of this kind."""
     check_choice("layout", layout, LAYOUTS)
     axes = dict(LAYOUTS[layout].axes)
-    if architecture.branch == "bottleneck":  # Other branches have one place to stride in.
-        axes["stride_in"] = ("3x3",)
+    if architecture.block == "bottleneck":  # Other branches have one place to stride in.
+        axes["downsample_in"] = ("3x3",)
     for axis, allowed in axes.items():
         if getattr(architecture, axis) not in allowed:
             raise InputError(
@@ -163,32 +163,32 @@ def _find_layout(tensors: Collection[str]) -> str:
 def _find_net(tensors: Mapping[str, np.ndarray], layout: str) -> tuple[str, dict[str, Any]]:
     """The zoo's name, and the axes in which the net differs from what the name stands for."""
     sizes = _stage_sizes(tensors)
-    axes = {"branch": "basic", "width": _shape(tensors, "conv1.weight", 4)[0]}
+    axes = {"block": "basic", "width": _shape(tensors, "conv1.weight", 4)[0]}
     if layout == "torchvision":
         if any(".conv3." in name for name in tensors):
-            axes |= {"branch": "bottleneck", "stride_in": "3x3"}
-        name = _imagenet_name(sizes, axes["branch"])
+            axes |= {"block": "bottleneck", "downsample_in": "3x3"}
+        name = _imagenet_name(sizes, axes["block"])
     else:
         projects = any(f".{LAYOUTS[layout].projection}." in name for name in tensors)
         axes |= {"option": "B"} if projects else {"option": "A", "option_a_padding": "both"}
         name = _cifar_name(sizes)
     if name is None:
         units = "-".join(map(str, sizes)) or "no"
-        raise InputError(f"{layout} has no net with {units} {axes['branch']} units in its layers")
+        raise InputError(f"{layout} has no net with {units} {axes['block']} units in its layers")
     default = zoo.describe(name)
     return name, {axis: value for axis, value in axes.items() if getattr(default, axis) != value}
 
 
 def _imagenet_name(sizes: tuple[int, ...], branch: str) -> str | None:
     nets = {f"resnet-{depth}": zoo.describe(f"resnet-{depth}") for depth in zoo.IMAGENET_STAGES}
-    fits = (name for name, net in nets.items() if (net.stage_sizes, net.branch) == (sizes, branch))
+    fits = (name for name, net in nets.items() if (net.stage_sizes, net.block) == (sizes, branch))
     return next(fits, None)
 
 
 def _cifar_name(sizes: tuple[int, ...]) -> str | None:
     if not sizes or sizes != sizes[:1] * 3:
         return None
-    depth = sum(sizes) * BRANCHES["basic"] + 2
+    depth = sum(sizes) * BLOCKS["basic"] + 2
     return f"cifar-resnet-{depth}" if depth in zoo.IMAGENET_STAGES else f"resnet-{depth}"
 
 

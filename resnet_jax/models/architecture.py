@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from resnet_jax.errors import InputError, check_choice
 
-BRANCHES = {"basic": 2, "bottleneck": 3, "single": 1}
+BLOCKS = {"basic": 2, "bottleneck": 3, "one_layer": 1}
 """Convolutions in a unit's branch: 3×3,3×3 (v1 Fig. 5 left); 1×1,3×3,1×1 (v1 Fig. 5 right); one
 3×3 (the one-layer skip of v2 Table 3)."""
 
@@ -58,7 +58,7 @@ STEMS = {"cifar": 1, "imagenet": 4}
 NORMS = ("batch", "none")
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "linear")  # "linear": none, for theory
 INITIALIZATIONS = ("he_normal", "delta_orthogonal", "fixup")
-STRIDE_IN = ("1x1", "3x3")
+DOWNSAMPLE_IN = ("1x1", "3x3")
 OUTPUT_STRIDES = (8, 16, 32)
 EXPANSION = 4  # A bottleneck's outer layers are this much wider than its 3×3 (v1 Table 1).
 
@@ -71,14 +71,14 @@ class Architecture:
       stage_sizes: units in each stage.
       stem: a key of `STEMS`.
       width: channels of the first stage's 3×3 convolutions; each later stage doubles it.
-      branch, shortcut, option, order: see this module's tables.
+      block, shortcut, option, order: see this module's tables.
       option_a_padding: where option A's zero channels stand: "end", after the shortcut's own, or
         "both", half of them on each side, as in some PyTorch releases. It numbers channels and
         changes nothing else: either net is the other with its channels renumbered.
       norm: "batch", or "none" (convolutions then have biases).
-      group_size: examples that share batch-norm statistics; None for the whole batch.
+      bn_group_size: examples that share batch-norm statistics; None for the whole batch.
       activation: "relu", "tanh", "sigmoid" or "linear".
-      stride_in: the bottleneck's convolution that strides: "1x1" (v1), "3x3" ("v1.5").
+      downsample_in: the bottleneck's convolution that strides: "1x1" (v1), "3x3" ("v1.5").
       output_stride: input pixels per output pixel; under 32, strides become dilation. ImageNet
         stems only.
       initialization: of the kernels, see `resnet_jax.models.initialization`; "fixup" is for
@@ -95,15 +95,15 @@ class Architecture:
     stage_sizes: tuple[int, ...]
     stem: str = "cifar"
     width: int = 16
-    branch: str = "basic"
+    block: str = "basic"
     shortcut: str = "identity"
     option: str = "A"
     option_a_padding: str = "end"
     order: str = "original"
     norm: str = "batch"
-    group_size: int | None = None
+    bn_group_size: int | None = None
     activation: str = "relu"
-    stride_in: str = "1x1"
+    downsample_in: str = "1x1"
     output_stride: int = 32
     initialization: str = "he_normal"
     zero_init_last: bool = False
@@ -114,7 +114,7 @@ class Architecture:
 
     def __post_init__(self):
         check_choice("stem", self.stem, STEMS)
-        check_choice("branch", self.branch, BRANCHES)
+        check_choice("block", self.block, BLOCKS)
         check_choice("shortcut", self.shortcut, SHORTCUTS)
         check_choice("option", self.option, OPTIONS)
         check_choice("option_a_padding", self.option_a_padding, OPTION_A_PADDINGS)
@@ -122,7 +122,7 @@ class Architecture:
         check_choice("norm", self.norm, NORMS)
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("initialization", self.initialization, INITIALIZATIONS)
-        check_choice("stride_in", self.stride_in, STRIDE_IN)
+        check_choice("downsample_in", self.downsample_in, DOWNSAMPLE_IN)
         check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
         self._check_numbers()
         if self.output_stride != 32 and self.stem != "imagenet":
@@ -137,11 +137,11 @@ class Architecture:
             )
 
         if self.initialization == "fixup" and (
-            self.norm != "none" or self.shortcut == "none" or self.branch == "single"
+            self.norm != "none" or self.shortcut == "none" or self.block == "one_layer"
         ):
             raise InputError(
                 "initialization='fixup': for two convolutions or more beside a shortcut, "
-                f"with norm='none'; here branch={self.branch!r}, shortcut={self.shortcut!r}, "
+                f"with norm='none'; here block={self.block!r}, shortcut={self.shortcut!r}, "
                 f"norm={self.norm!r}"
             )
 
@@ -150,8 +150,8 @@ class Architecture:
             raise InputError(f"stage_sizes={self.stage_sizes}: each stage needs at least one unit")
         if self.width < 1:
             raise InputError(f"width={self.width}: must be at least 1")
-        if self.group_size is not None and self.group_size < 1:
-            raise InputError(f"group_size={self.group_size}: must be at least 1, or None")
+        if self.bn_group_size is not None and self.bn_group_size < 1:
+            raise InputError(f"bn_group_size={self.bn_group_size}: must be at least 1, or None")
         if not 0 <= self.dropout_rate < 1:
             raise InputError(f"dropout_rate={self.dropout_rate}: must be in [0, 1)")
 
@@ -162,7 +162,7 @@ class Architecture:
     @property
     def depth(self) -> int:
         """Weighted layers as the papers count them: convolutions of branches, stem, classifier."""
-        return self.num_units * BRANCHES[self.branch] + 2
+        return self.num_units * BLOCKS[self.block] + 2
 
     @property
     def is_stochastic(self) -> bool:
@@ -171,4 +171,4 @@ class Architecture:
 
     def stage_channels(self, stage: int) -> int:
         """Channels of a stage's output; stages count from 0."""
-        return self.width * 2**stage * (EXPANSION if self.branch == "bottleneck" else 1)
+        return self.width * 2**stage * (EXPANSION if self.block == "bottleneck" else 1)

@@ -48,7 +48,7 @@ def mean_over_groups(model: ResNet, variables: Any, batches: Iterable[jax.Array]
     parts = []
     for images in batches:
         statistics = with_statistics_of(model, variables, images)["batch_stats"]
-        groups = len(images) // (model.architecture.group_size or len(images))
+        groups = len(images) // (model.architecture.bn_group_size or len(images))
         parts.append((groups, jax.device_get(statistics)))
     weights, statistics = zip(*parts, strict=True)
     mean = lambda *leaves: np.average(leaves, axis=0, weights=weights).astype(np.float32)

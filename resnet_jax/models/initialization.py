@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from resnet_jax.models.architecture import BRANCHES, Architecture
+from resnet_jax.models.architecture import BLOCKS, Architecture
 
 _BLOCK = 2**16
 
@@ -73,7 +73,7 @@ def kernel_init(architecture: Architecture, role: str) -> Callable:
         if role in ("branch_end", "classifier"):
             return jax.nn.initializers.zeros
         if role == "branch":
-            layers = BRANCHES[architecture.branch]
+            layers = BLOCKS[architecture.block]
             factor = architecture.num_units ** (-1 / (2 * layers - 2))
             return functools.partial(scaled_he_normal, factor=factor)
     return he_normal

@@ -63,7 +63,7 @@ class Layers(nn.Module):
         if self.architecture.norm == "none":
             return x
         scale_init = nn.initializers.zeros if zero_init else nn.initializers.ones
-        return BatchNorm(self.architecture.group_size, scale_init, name=name)(x, train)
+        return BatchNorm(self.architecture.bn_group_size, scale_init, name=name)(x, train)
 
     def activate(self, x) -> jax.Array:
         return _ACTIVATIONS[self.architecture.activation](x)
@@ -137,12 +137,12 @@ class ResidualUnit(Layers):
     def _convolutions(self) -> list[tuple[int, int, int, int]]:
         """(channels, size, stride, dilation) of each convolution of the branch."""
         c, (until, after), stride = self.channels, self.dilations, self.stride
-        if self.architecture.branch == "single":
+        if self.architecture.block == "one_layer":
             return [(c, 3, stride, until)]
-        if self.architecture.branch == "basic":
+        if self.architecture.block == "basic":
             return [(c, 3, stride, until), (c, 3, 1, after)]
         narrow = c // EXPANSION
-        if self.architecture.stride_in == "1x1":
+        if self.architecture.downsample_in == "1x1":
             return [(narrow, 1, stride, 1), (narrow, 3, 1, after), (c, 1, 1, 1)]
         return [(narrow, 1, 1, 1), (narrow, 3, stride, until), (c, 1, 1, 1)]
 

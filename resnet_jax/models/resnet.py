@@ -15,7 +15,7 @@ from resnet_jax.models.residual import Layers, ResidualUnit
 REMATS = {
     "none": jax.checkpoint_policies.everything_saveable,
     "activations": jax.checkpoint_policies.save_only_these_names(COSTLY),
-    "units": jax.checkpoint_policies.nothing_saveable,
+    "blocks": jax.checkpoint_policies.nothing_saveable,
 }
 
 
@@ -28,8 +28,8 @@ class ResNet(Layers):
       dtype: of activations; parameters and batch-norm statistics are float32.
       remat: one of `REMATS`: what each unit computes a second time for the gradient, instead of
         keeping it (Chen et al. 2016). "activations": what follows from the convolutions' outputs
-        and from batch norm's statistics; "units": all its inside, which is a third more work.
-      scan_units: the units of a stage that are alike, all but its first, are the steps of one
+        and from batch norm's statistics; "blocks": all its inside, which is a third more work.
+      scan_blocks: the units of a stage that are alike, all but its first, are the steps of one
         `lax.scan`, compiled once, whatever their number. Their parameters and their first values
         are the same. An interceptor sees a loop's unit once, without its name, and no
         intermediates are captured there. Nets whose shortcuts drop out have no such loops: each
@@ -38,7 +38,7 @@ class ResNet(Layers):
 
     num_classes: int = 10
     remat: str = "none"
-    scan_units: bool = False
+    scan_blocks: bool = False
 
     @nn.compact
     def __call__(
@@ -82,12 +82,12 @@ class ResNet(Layers):
 
     @property
     def loops(self) -> scan_layers.Loops:
-        """What `scan_units` makes loops of: the units of a stage but the first, if several.
+        """What `scan_blocks` makes loops of: the units of a stage but the first, if several.
 
         `apply` takes variables that `stacking.pack` has packed so, and also others, which it
         stacks itself.
         """
-        if not self.scan_units or self.architecture.is_stochastic:
+        if not self.scan_blocks or self.architecture.is_stochastic:
             return {}
         sizes = enumerate(self.architecture.stage_sizes, start=1)
         return {

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from resnet_jax.errors import InputError, check_choice
-from resnet_jax.models.architecture import BRANCHES, Architecture
+from resnet_jax.models.architecture import BLOCKS, Architecture
 
 if TYPE_CHECKING:
     from resnet_jax.models.resnet import ResNet
@@ -45,7 +45,7 @@ def describe(name: str, **overrides: Any) -> Architecture:
         four-stage ImageNet nets (option B); every other N = 6n+2 is a three-stage CIFAR net of
         basic units (option A; v1 §4.2), but 164 and 1001 = 9n+2 are bottlenecks with option B
         (v2). "cifar-resnet-50" is the CIFAR net of a depth that both have.
-      **overrides: any attribute of `Architecture`, e.g. `shortcut`, `option`, `branch`.
+      **overrides: any attribute of `Architecture`, e.g. `shortcut`, `option`, `block`.
 
     Raises:
       InputError: no such name, depth or attribute; it says what is allowed and nearest.
@@ -55,9 +55,9 @@ def describe(name: str, **overrides: Any) -> Architecture:
         check_choice("override", key, sorted(fields))
     prefix, family, depth = _parse(name)
     if depth in IMAGENET_STAGES and not prefix:
-        axes = _imagenet(name, depth, overrides.get("branch"))
+        axes = _imagenet(name, depth, overrides.get("block"))
     else:
-        axes = _cifar(name, depth, overrides.get("branch"))
+        axes = _cifar(name, depth, overrides.get("block"))
     return Architecture(**{**axes, **FAMILIES[family], **overrides})
 
 
@@ -76,7 +76,7 @@ def create(
     dtype: Any = "float32",
     *,
     remat: str = "none",
-    scan_units: bool = False,
+    scan_blocks: bool = False,
     **overrides: Any,
 ) -> "ResNet":
     """The network of that name, a linen module.
@@ -85,7 +85,7 @@ def create(
       name, **overrides: see `describe`.
       num_classes: of the classifier.
       dtype: of activations, "float32" or "bfloat16"; parameters are float32.
-      remat, scan_units: see `ResNet`.
+      remat, scan_blocks: see `ResNet`.
 
     Raises:
       InputError: see `describe`.
@@ -97,7 +97,7 @@ def create(
 
     net = describe(name, **overrides)
     return ResNet(
-        net, jnp.dtype(dtype), num_classes=num_classes, remat=remat, scan_units=scan_units
+        net, jnp.dtype(dtype), num_classes=num_classes, remat=remat, scan_blocks=scan_blocks
     )
 
 
@@ -112,12 +112,12 @@ def _parse(name: str) -> tuple[str | None, str, int]:
 def _imagenet(name: str, depth: int, branch: str | None) -> dict[str, Any]:
     own = "bottleneck" if depth >= 50 else "basic"
     if branch not in (None, own):
-        raise InputError(f"name={name!r}: the ImageNet net of that depth has branch={own!r} only")
+        raise InputError(f"name={name!r}: the ImageNet net of that depth has block={own!r} only")
     return {
         "stem": "imagenet",
         "stage_sizes": IMAGENET_STAGES[depth],
         "width": 64,
-        "branch": own,
+        "block": own,
         "option": "B",
     }
 
@@ -125,29 +125,29 @@ def _imagenet(name: str, depth: int, branch: str | None) -> dict[str, Any]:
 def _cifar(name: str, depth: int, branch: str | None) -> dict[str, Any]:
     if branch is None:
         branch = "bottleneck" if depth in CIFAR_BOTTLENECKS else "basic"
-    check_choice("branch", branch, BRANCHES)
-    layers = 3 * BRANCHES[branch]
+    check_choice("block", branch, BLOCKS)
+    layers = 3 * BLOCKS[branch]
     units, rest = divmod(depth - 2, layers)
     if rest or units < 1:
         raise InputError(_wrong_depth(name, depth, branch))
     return {
         "stage_sizes": (units,) * 3,
-        "branch": branch,
+        "block": branch,
         "option": "B" if branch == "bottleneck" else "A",
     }
 
 
 def _wrong_depth(name: str, depth: int, branch: str) -> str:
-    layers = 3 * BRANCHES[branch]
+    layers = 3 * BLOCKS[branch]
     nearest = max(round((depth - 2) / layers), 1) * layers + 2
     family = name.rsplit("-", 1)[0]
     others = [
-        f"branch={other!r}"
-        for other, count in BRANCHES.items()
+        f"block={other!r}"
+        for other, count in BLOCKS.items()
         if other != branch and depth > 2 and (depth - 2) % (3 * count) == 0
     ]
     return (
-        f"name={name!r}: CIFAR depths with branch={branch!r} are {layers}n+2 "
+        f"name={name!r}: CIFAR depths with block={branch!r} are {layers}n+2 "
         f"({layers + 2}, {2 * layers + 2}, {3 * layers + 2}, …), ImageNet depths are "
         f"{', '.join(map(str, IMAGENET_STAGES))}; nearest: {family}-{nearest}"
         + (f", or {' or '.join(others)}" if others else "")

@@ -44,13 +44,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def architecture(settings: Mapping[str, Any]) -> Architecture | None:
     """What the flat config's `model.*` fields build, or None if the zoo knows no such net.
 
-    `group_size` is left out: it belongs to the recipe, and two nets that differ in it have the
+    `bn_group_size` is left out: it belongs to the recipe, and two nets that differ in it have the
     same layers.
     """
     axes = {
         name: tuple(value) if isinstance(value, list) else value
         for key, value in settings.items()
-        if (name := key.removeprefix("model.")) in _AXES - {"group_size"}
+        if (name := key.removeprefix("model.")) in _AXES - {"bn_group_size"}
         and key.startswith("model.")
         and value is not None
     }

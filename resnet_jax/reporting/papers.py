@@ -107,16 +107,16 @@ def _very_deep() -> list[Number]:
     # The authors' release, which stands on fb.resnet.torch: 200 epochs of batches of 64 on two
     # GPUs, and otherwise that code's recipe and not the paper's.
     release = {
-        "num_steps": 156_250, "model.group_size": 32, "schedule.boundaries": [0.4, 0.605],
-        "schedule.warmup": "none", "optimizer.nesterov": True, "optimizer.decay": "all",
+        "num_steps": 156_250, "model.bn_group_size": 32, "schedule.boundaries": [0.4, 0.605],
+        "schedule.warmup": "none", "optimizer.nesterov": True, "optimizer.weight_decay_mask": "all",
         "dataset.mean": "channel", "dataset.std": "channel",
         "model.initialization": "he_normal_fan_out",
     }  # fmt: skip
     small = {"mean": 4.69, "std": 0.20, "batch_size": 64, "recipe": release}
     # Means and deviations are Table 4's.
     return [
-        row("resnet-110", 9.90, axes={"branch": "single"}),
-        row("preact-resnet-110", 8.91, axes={"branch": "single"}),
+        row("resnet-110", 9.90, axes={"block": "one_layer"}),
+        row("preact-resnet-110", 8.91, axes={"block": "one_layer"}),
         row("resnet-110", 6.61),
         row("preact-resnet-110", 6.37),
         row("resnet-164", 5.93),

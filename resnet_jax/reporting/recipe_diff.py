@@ -9,16 +9,16 @@ from resnet_jax.reporting.papers import HE, SINGLE_VIEW, Number
 _UNSET = {"model.initialization": HE}  # what a field that is None stands for
 
 _BOTH = {
-    "start": None,
-    "frozen": None,
+    "init_from": None,
+    "freeze": None,
     "label_smoothing": 0.0,
     "optimizer.weight_decay": 1e-4,
-    "optimizer.decay": "kernels",
+    "optimizer.weight_decay_mask": "kernels",
     "optimizer.momentum": 0.9,
     "optimizer.nesterov": False,
     "schedule.name": "steps",
     "schedule.learning_rate": 0.1,
-    "schedule.factor": 0.1,
+    "schedule.decay_factor": 0.1,
     "model.dtype": "float32",
     "model.initialization": HE,
     "dataset.train": "train",
@@ -30,10 +30,10 @@ CIFAR = {
     "num_steps": 64_000,
     **_BOTH,
     "schedule.boundaries": [0.5, 0.75],
-    "model.group_size": 64,
+    "model.bn_group_size": 64,
     "dataset.test": "test",
     "dataset.mean": "pixel",
-    "dataset.padding": 4,
+    "dataset.crop_padding": 4,
     "dataset.flip": True,
 }
 """v1 §4.2 and v2's appendix, by field of the config; the two differ in the warm-up."""
@@ -43,13 +43,13 @@ IMAGENET = {
     "num_steps": 500_000,
     **_BOTH,
     "schedule.boundaries": [0.3, 0.6, 0.9],
-    "model.group_size": 32,
+    "model.bn_group_size": 32,
     "dataset.test": "validation",
     "dataset.mean": "imagenet",
     "dataset.image_size": 224,
     "streaming.augmentation": "scale",
     "streaming.scales": [256, 480],
-    "streaming.color_noise": 0.1,
+    "streaming.pca_lighting_std": 0.1,
 }
 """v1 §3.4, as `configs/imagenet.py` has it by default. (v1 lets the rate fall when the error stands
 still, in up to 60 × 10⁴ steps: that is the recipe `plateau` there, and counts as another.)"""

@@ -136,7 +136,7 @@ def same_experiment(settings: Mapping[str, Any], planned: Mapping[str, Any]) -> 
     net, wanted = naming.architecture(settings), naming.architecture(planned)
     if net is None or net != wanted:
         return False
-    own = {"model.group_size", "model.dtype"}
+    own = {"model.bn_group_size", "model.dtype"}
     fields = [key for key in planned if not key.startswith("model.") or key in own]
     return all(
         naming.as_text(settings[key]) == naming.as_text(planned[key])

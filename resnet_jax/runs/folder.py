@@ -37,8 +37,8 @@ Row = dict[str, Any]
 
 WHERE_NOT_WHAT = (
     *("num_devices", "parallel", "steps_per_dispatch", "deterministic", "onednn"),
-    *("remat", "scan_units"),
-    *("keep_checkpoints", "dataset.data_dir", "streaming.num_workers"),
+    *("remat", "scan_blocks"),
+    *("max_to_keep", "dataset.data_dir", "streaming.num_workers"),
 )
 """Fields of a config that say where a run runs, not what it computes: it may continue under other
 values."""

@@ -22,9 +22,9 @@ _SECTIONS = ("model", "dataset", "optimizer", "schedule")
 
 ADDED = {
     **{"parallel": "jit", "deterministic": False, "onednn": False, "remat": "none"},
-    "scan_units": False,
-    "start": None,
-    "frozen": None,
+    "scan_blocks": False,
+    "init_from": None,
+    "freeze": None,
 }
 """Fields that configs of earlier versions lack, and what stood for them."""
 
@@ -37,13 +37,13 @@ def check(config: ConfigDict, *, prepared: bool = True) -> None:
     """
     _check_finite(config)
     for field in (
-        *("batch_size", "num_steps", "accumulate"),
-        *("log_every", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
+        *("batch_size", "num_steps", "grad_accum_steps"),
+        *("log_every", "evaluate_every", "checkpoint_every", "max_to_keep"),
     ):
         _require(config, field, lambda value: value >= 1, "must be at least 1")
     for field in _OPTIONAL:
         _require(config, field, lambda value: value is None or value >= 1, "must be at least 1")
-    for field in ("seed", "dataset.padding", "optimizer.weight_decay"):
+    for field in ("seed", "dataset.crop_padding", "optimizer.weight_decay"):
         _require(config, field, lambda value: value >= 0, "must not be negative")
     for field in ("optimizer.momentum", "label_smoothing"):
         _require(config, field, lambda value: 0 <= value < 1, "must be in [0, 1)")
@@ -58,7 +58,7 @@ def check(config: ConfigDict, *, prepared: bool = True) -> None:
     from resnet_jax.runtime import parallel
     from resnet_jax.training import freezing, schedules, step
 
-    freezing.parse(config.frozen, architecture(config))
+    freezing.parse(config.freeze, architecture(config))
     check_choice("parallel", config.parallel, parallel.ENGINES)
     check_choice("remat", config.remat, resnet.REMATS)
     with section("dataset"):
@@ -66,7 +66,7 @@ def check(config: ConfigDict, *, prepared: bool = True) -> None:
         check_choice("mean", config.dataset.mean, means)
         check_choice("std", config.dataset.std, device_dataset.STDS)
     with section("optimizer"):
-        check_choice("decay", config.optimizer.decay, step.DECAYS)
+        check_choice("weight_decay_mask", config.optimizer.weight_decay_mask, step.DECAYS)
     with section("schedule"):
         schedules.Schedule(num_steps=config.num_steps, **config.schedule)
 
@@ -88,7 +88,7 @@ def load_config(workdir: Path) -> ConfigDict:
         raise InputError(f"{workdir / 'config.json'}: has no section {missing[0]!r}")
     config = {**ADDED, **run.config}
     if isinstance(config["remat"], bool):  # in configs of earlier versions
-        config["remat"] = "units" if config["remat"] else "none"
+        config["remat"] = "blocks" if config["remat"] else "none"
     return ConfigDict(config)
 
 
@@ -100,14 +100,14 @@ def architecture(config: ConfigDict) -> Architecture:
 def model_overrides(config: ConfigDict) -> dict[str, Any]:
     """The axes that the config sets itself; the model's name stands for the others."""
     fields = {k: v for k, v in config.model.items() if k not in ("name", "dtype")}
-    return {k: v for k, v in fields.items() if v is not None or k == "group_size"}
+    return {k: v for k, v in fields.items() if v is not None or k == "bn_group_size"}
 
 
-def group_size(config: ConfigDict) -> int:
+def bn_group_size(config: ConfigDict) -> int:
     """Examples that share batch-norm statistics; 1 if there are none to share."""
     if architecture(config).norm == "none":
         return 1
-    return config.model.group_size or config.batch_size // config.accumulate
+    return config.model.bn_group_size or config.batch_size // config.grad_accum_steps
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -140,18 +140,20 @@ def _check_finite(config: ConfigDict, prefix: str = "") -> None:
 
 
 def _check_groups(config: ConfigDict) -> None:
-    if config.batch_size % config.accumulate:
+    if config.batch_size % config.grad_accum_steps:
         raise InputError(
-            f"batch_size={config.batch_size}: not a multiple of accumulate={config.accumulate}"
+            f"batch_size={config.batch_size}: not a multiple of "
+            f"grad_accum_steps={config.grad_accum_steps}"
         )
-    part, group = config.batch_size // config.accumulate, group_size(config)
+    part, group = config.batch_size // config.grad_accum_steps, bn_group_size(config)
     if part % group:
         sizes = (size for size in range(1, part + 1) if part % size == 0)
         fitting = min(sizes, key=lambda size: abs(math.log(size / group)))
         raise InputError(
-            f"model.group_size={group}: batches of {part} (batch_size / accumulate) are not a "
-            f"whole number of batch-norm groups; set model.group_size={fitting}, or batch_size to "
-            f"a multiple of {group * config.accumulate}"
+            f"model.bn_group_size={group}: batches of {part} (batch_size / grad_accum_steps) "
+            "are not a whole number of batch-norm groups; set "
+            f"model.bn_group_size={fitting}, or batch_size to a multiple of "
+            f"{group * config.grad_accum_steps}"
         )
 
 
@@ -184,7 +186,7 @@ def _check_streaming(config: ConfigDict) -> None:
         raise InputError("dataset.image_size=None: a stream needs the side of crops, such as 224")
     if stream.num_workers is not None and stream.num_workers < 0:
         raise InputError(f"streaming.num_workers={stream.num_workers}: must not be negative")
-    _require(config, "streaming.color_noise", lambda value: value >= 0, "must not be negative")
+    _require(config, "streaming.pca_lighting_std", lambda value: value >= 0, "must not be negative")
     sides = tuple(stream.scales)
     if len(sides) != 2 or not all(isinstance(n, int) for n in sides) or sides[0] > sides[1]:
         raise InputError(f"streaming.scales={sides}: wanted two lengths in pixels, the lower first")

@@ -156,7 +156,7 @@ def check_pmap(mesh: Mesh, *, num_groups: int, stochastic: bool) -> None:
     if num_groups % mesh.size:
         raise InputError(
             f"parallel='pmap': {mesh.size} devices cannot share {num_groups} batch-norm group(s) "
-            "without dividing one; give a smaller model.group_size, fewer devices with "
+            "without dividing one; give a smaller model.bn_group_size, fewer devices with "
             "num_devices, or parallel='jit'"
         )
     if stochastic and mesh.size > 1:

@@ -20,7 +20,7 @@ from resnet_jax.models.residual import ResidualUnit
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies.hooks import changed
 
-_ENDS = {"single": "1", "basic": "2", "bottleneck": "3"}  # number of a branch's last layer
+_ENDS = {"one_layer": "1", "basic": "2", "bottleneck": "3"}  # number of a branch's last layer
 
 
 def deepen(
@@ -73,8 +73,8 @@ def _check(shallow: Architecture, deep: Architecture) -> None:
         )
     if deep.shortcut == "none":
         allowed = {"order": "original", "activation": "relu"}
-        if deep.branch == "bottleneck":
-            raise InputError("branch='bottleneck': a plain bottleneck is not the identity")
+        if deep.block == "bottleneck":
+            raise InputError("block='bottleneck': a plain bottleneck is not the identity")
     else:
         allowed = {"shortcut": "identity"}
         if deep.option == "C":
@@ -124,7 +124,7 @@ def _pass_through(unit: dict[str, Any], mean: np.ndarray, var: np.ndarray) -> No
 
 def _end_with_zeros(unit: dict[str, Any], architecture: Architecture) -> None:
     """Makes a branch add nothing, in place."""
-    params, end = unit["params"], _ENDS[architecture.branch]
+    params, end = unit["params"], _ENDS[architecture.block]
     last = params.get(f"norm{end}", params[f"conv{end}"])
     for name in last:
         last[name] = np.zeros_like(last[name])

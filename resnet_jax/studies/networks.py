@@ -50,7 +50,7 @@ class Subject:
             dtype=self.config.model.dtype,
             **recipe.model_overrides(self.config),
         )
-        return model.clone(architecture=dataclasses.replace(model.architecture, group_size=None))
+        return model.clone(architecture=dataclasses.replace(model.architecture, bn_group_size=None))
 
     @property
     def is_plain(self) -> bool:
@@ -174,7 +174,7 @@ def settings(config: ConfigDict) -> str:
     fields = {
         f"model.{name}": value
         for name, value in recipe.model_overrides(config).items()
-        if name != "group_size"
+        if name != "bn_group_size"
     }
     return naming.describe_settings(fields, sorted(fields))
 

@@ -85,7 +85,7 @@ def not_counted(model: ResNet) -> str:
 
 def _keeps_shape(model: ResNet, unit: str) -> bool:
     first = unit.endswith("_unit1")
-    return not first or (unit == "stage1_unit1" and model.architecture.branch != "bottleneck")
+    return not first or (unit == "stage1_unit1" and model.architecture.block != "bottleneck")
 
 
 @partial(jax.jit, static_argnums=(0, 4))

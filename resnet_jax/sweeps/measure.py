@@ -17,9 +17,9 @@ def measure(run: PlannedRun, multiply_adds: int) -> Reference:
     began = time.perf_counter()
     config = run.config.copy_and_resolve_references()
     if "streaming" in config:  # An image of that size takes about as long in a smaller batch.
-        group, devices = recipe.group_size(config), trainer.make_mesh(config).size
-        part = config.batch_size // config.accumulate
-        config.update(batch_size=min(part, group * devices), accumulate=1)
+        group, devices = recipe.bn_group_size(config), trainer.make_mesh(config).size
+        part = config.batch_size // config.grad_accum_steps
+        config.update(batch_size=min(part, group * devices), grad_accum_steps=1)
     subject = trainer.of_noise(config, *data_shape(run), num_examples=config.batch_size)
     data, advance, chunk = subject.splits["train"], subject.make_advance(), subject.calendar().chunk
     state = jax.block_until_ready(advance(subject.initial_state(), data, 0, chunk))

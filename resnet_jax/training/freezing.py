@@ -36,7 +36,7 @@ def parse(text: str | None, architecture: Architecture) -> frozenset[str]:
     """
     names = frozenset(text.split("+")) if text else frozenset()
     for name in sorted(names):
-        check_choice("frozen", name, parts(architecture))
+        check_choice("freeze", name, parts(architecture))
     return names
 
 

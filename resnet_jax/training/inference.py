@@ -70,7 +70,7 @@ class Trained:
     def scorer(self, average: str = "probabilities", count: int | None = None) -> Scorer:
         """Of as many pixels at a time as a batch of the training had, or as `count` images have."""
         height, width, _ = self.image_shape
-        part = self.config.batch_size // self.config.accumulate
+        part = self.config.batch_size // self.config.grad_accum_steps
         part = part if count is None else min(part, count)
         mesh = parallel.make_mesh(len(jax.devices()), len(jax.devices()))
         return Scorer(

@@ -93,14 +93,12 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
 
     config = experiment.config
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(
-            Checkpoints(workdir / "checkpoints", config.keep_checkpoints)
-        )
+        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints", config.max_to_keep))
         if checkpoints.steps:
             state = checkpoints.restore(experiment.state_template())
         else:
             state = experiment.initial_state()
-            if config.start:
+            if config.init_from:
                 checkpoints.save(state)  # From here on the other run may change or go.
         step = int(state.step)
         rows: list[runs.Row] = []

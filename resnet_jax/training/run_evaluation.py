@@ -26,8 +26,6 @@ from resnet_jax.training.checkpoints import Checkpoints
 from resnet_jax.training.evaluation import make_score
 from resnet_jax.training.multi_crop import AVERAGES
 
-BATCH_NORMS = ("running", "recomputed")
-
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
@@ -68,7 +66,7 @@ def answer(
     data_dir: str | None = None,
     view: str | None = None,
     average: str = "probabilities",
-    batch_norm: str = "running",
+    recalibrate_batch_norm: bool = False,
 ) -> Answers:
     """Shows a run's net a split.
 
@@ -79,15 +77,14 @@ def answer(
       data_dir: where the data set is now, if it has moved.
       view: one of `VIEWS`; None for the images as the net was shown them.
       average: over the view's crops, see `multi_view`.
-      batch_norm: one of `BATCH_NORMS`.
+      recalibrate_batch_norm: whether statistics over the training split replace running averages.
 
     Raises:
       InputError: something of it cannot be had.
     """
-    check_choice("batch_norm", batch_norm, BATCH_NORMS)
     check_choice("average", average, AVERAGES)
     if view is not None:
-        check_choice("views", view, VIEWS)
+        check_choice("test_crops", view, VIEWS)
     config = recipe.load_config(workdir)
     config.num_devices = None  # Those of this machine, not of the one that trained.
     config.update(parallel="jit", deterministic=False, onednn=False)  # They concern training alone.
@@ -96,7 +93,7 @@ def answer(
     given = [name for name in ("train", "validation", "test") if config.dataset[name]]
     check_choice("split", split, given)
     show = _show_images if view is None else functools.partial(_show_view, view, average)
-    return show(config, workdir, split, step, batch_norm)
+    return show(config, workdir, split, step, recalibrate_batch_norm)
 
 
 def write_confusion(answers: Answers, folder: Path) -> None:
@@ -109,7 +106,7 @@ def write_confusion(answers: Answers, folder: Path) -> None:
 
 
 def _show_images(
-    config: ConfigDict, workdir: Path, split: str, step: int | None, batch_norm: str
+    config: ConfigDict, workdir: Path, split: str, step: int | None, recalibrate_batch_norm: bool
 ) -> Answers:
     """The images of a split as the net is shown them in training."""
     run = trainer.build(config)
@@ -118,7 +115,7 @@ def _show_images(
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         state = checkpoints.restore(run.state_template(), step)
     variables, about = state.variables, _about(config, split, int(state.step))
-    if batch_norm == "recomputed":
+    if recalibrate_batch_norm:
         data, sharded = run.splits["train"], parallel.sharded(run.mesh)
         look = jax.jit(lambda data, inputs: data.plain(inputs)[0])
         batches = (
@@ -138,7 +135,7 @@ def _show_view(
     workdir: Path,
     split: str,
     step: int | None,
-    batch_norm: str,
+    recalibrate_batch_norm: bool,
 ) -> Answers:
     """The pictures of a split, read anew and cut as the view says."""
     dataset = config.dataset
@@ -146,11 +143,11 @@ def _show_view(
     try:
         pictures = photographs.open(dataset.name, dataset[split], **where)
     except photographs.OneSize as error:
-        raise InputError(f"views={view!r}: {error}") from error
+        raise InputError(f"test_crops={view!r}: {error}") from error
     net = inference.load(workdir, step, dataset.data_dir)
     _check_classes(net.class_names, pictures.class_names)
     about = _about(config, split, net.step)
-    if batch_norm == "recomputed":
+    if recalibrate_batch_norm:
         training = photographs.open(dataset.name, dataset.train, **where)
         squares = photographs.read_ahead(
             lambda i: net.as_trained(net.decode(training[i])), len(training)
@@ -168,7 +165,7 @@ def _show_view(
         return cut(net.decode(record), VIEWS[view], net.size)
 
     logits = net.scorer(average)(photographs.read_ahead(crops, len(pictures)))
-    return Answers({**about, "views": view}, logits, labels, pictures.class_names)
+    return Answers({**about, "test_crops": view}, logits, labels, pictures.class_names)
 
 
 def _check_classes(known: Sequence[str], found: Sequence[str]) -> None:
@@ -203,13 +200,13 @@ def _recompute(
     The groups are those of the training split in its order, without augmentation. What is left
     after the last whole group, less than one, has no part in them.
     """
-    group = recipe.group_size(config)
+    group = recipe.bn_group_size(config)
     if num_examples < group:
         raise InputError(
-            f"batch_norm='recomputed': the {num_examples} training examples are less than one "
+            f"recalibrate_batch_norm: the {num_examples} training examples are less than one "
             f"group of {group}"
         )
-    grouped = model.clone(architecture=dataclasses.replace(model.architecture, group_size=group))
+    grouped = model.clone(architecture=dataclasses.replace(model.architecture, bn_group_size=group))
     whole = (images[: len(images) // group * group] for images in batches)
     found = mean_over_groups(grouped, variables, (images for images in whole if len(images)))
     return found, num_examples // group

@@ -41,17 +41,17 @@ class Schedule:
     """A learning rate for every step.
 
     Attributes:
-      name: "steps" (multiply by `factor` at each boundary), "plateau" (multiply by `factor` when
-        the validation error has not improved in `patience` evaluations), "cosine" (to zero) or
-        "constant".
+      name: "steps" (multiply by `decay_factor` at each boundary), "plateau" (multiply by
+        `decay_factor` when the validation error has not improved in `patience` evaluations),
+        "cosine" (to zero) or "constant".
       num_steps: of the whole run.
       learning_rate: before any drop.
       boundaries: for "steps"; whole numbers are steps, fractions are parts of `num_steps`
         (v1 §4.2: 32k and 48k of 64k are 0.5 and 0.75).
-      factor, patience: see `name`.
-      warmup: "none", "constant" (`warmup_rate` for `warmup_steps`; v2's CIFAR nets), "linear"
-        (from 0 in `warmup_steps`) or "until_error" (`warmup_rate` until the running training
-        error is below `warmup_error`; v1 §4.2, ResNet-110).
+      decay_factor, patience: see `name`.
+      warmup: "none", "constant" (`warmup_learning_rate` for `warmup_steps`; v2's CIFAR nets),
+        "linear" (from 0 in `warmup_steps`) or "until_error" (`warmup_learning_rate` until the
+        running training error is below `warmup_error`; v1 §4.2, ResNet-110).
 
     Raises:
       InputError: a value is not allowed.
@@ -61,17 +61,23 @@ class Schedule:
     num_steps: int
     learning_rate: float
     boundaries: Sequence[int | float] = ()
-    factor: float = 0.1
+    decay_factor: float = 0.1
     patience: int = 5
     warmup: str = "none"
     warmup_steps: int = 0
-    warmup_rate: float = 0.01
+    warmup_learning_rate: float = 0.01
     warmup_error: float = 0.8
 
     def __post_init__(self):
         check_choice("name", self.name, SCHEDULES)
         check_choice("warmup", self.warmup, WARMUPS)
-        for field in ("learning_rate", "factor", "warmup_rate", "warmup_error", "patience"):
+        for field in (
+            "learning_rate",
+            "decay_factor",
+            "warmup_learning_rate",
+            "warmup_error",
+            "patience",
+        ):
             if not getattr(self, field) > 0:
                 raise InputError(f"{field}={getattr(self, field)!r}: must be above 0")
         if self.warmup in ("constant", "linear") and self.warmup_steps < 1:
@@ -109,10 +115,12 @@ class Schedule:
         if self.warmup == "linear":
             rate *= jnp.minimum(1.0, (step + 1) / self.warmup_steps)
         elif self.warmup == "constant":
-            rate = jnp.where(step < self.warmup_steps, jnp.minimum(self.warmup_rate, rate), rate)
+            rate = jnp.where(
+                step < self.warmup_steps, jnp.minimum(self.warmup_learning_rate, rate), rate
+            )
         elif self.warmup == "until_error":
             # The lower one: a net that never gets below the error drops its rate all the same.
-            rate = jnp.where(state.warming, jnp.minimum(self.warmup_rate, rate), rate)
+            rate = jnp.where(state.warming, jnp.minimum(self.warmup_learning_rate, rate), rate)
         if self.name == "plateau":
             rate *= state.plateau.scale
         return jnp.asarray(rate, jnp.float32)
@@ -135,7 +143,9 @@ class Schedule:
         if self.name == "cosine":
             return optax.cosine_decay_schedule(self.learning_rate, self.num_steps)
         drops = (
-            {self._step(b): self.factor for b in self.boundaries} if self.name == "steps" else {}
+            {self._step(b): self.decay_factor for b in self.boundaries}
+            if self.name == "steps"
+            else {}
         )
         return optax.piecewise_constant_schedule(self.learning_rate, drops)
 
@@ -145,4 +155,4 @@ class Schedule:
 
     @property
     def _plateau(self) -> optax.GradientTransformationExtraArgs:
-        return optax.contrib.reduce_on_plateau(factor=self.factor, patience=self.patience)
+        return optax.contrib.reduce_on_plateau(factor=self.decay_factor, patience=self.patience)

@@ -27,7 +27,7 @@ def sgd(
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
     *,
-    decay: str = "kernels",
+    weight_decay_mask: str = "kernels",
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
     """SGD with momentum and L2 weight decay (v1 §3.4), before the learning rate.
@@ -37,11 +37,11 @@ def sgd(
     after a rate drops.)
 
     Args:
-      decay: "kernels" decays convolutions and the classifier; "all" also biases and batch norm's
-        scales, as fb.resnet.torch does.
+      weight_decay_mask: "kernels" decays convolutions and the classifier; "all" also biases and
+        batch norm's scales, as fb.resnet.torch does.
     """
-    check_choice("decay", decay, DECAYS)
-    mask = None if decay == "all" else _kernels
+    check_choice("weight_decay_mask", weight_decay_mask, DECAYS)
+    mask = None if weight_decay_mask == "all" else _kernels
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask), optax.trace(momentum, nesterov)
     )
@@ -65,7 +65,7 @@ def make_train_step(
     schedule: Schedule,
     *,
     label_smoothing: float = 0.0,
-    accumulate: int = 1,
+    grad_accum_steps: int = 1,
     frozen: Collection[str] = (),
     mesh: Mesh | None = None,
     axis_name: str | None = None,
@@ -76,27 +76,27 @@ def make_train_step(
     `gradient_norm` and `learning_rate`.
 
     Args:
-      accumulate: parts in which the batch goes through the network, one after another, to save
-        memory. The update is the same as for the whole batch where no batch-norm group is larger
-        than a part.
+      grad_accum_steps: parts in which the batch goes through the network, one after another, to
+        save memory. The update is the same as for the whole batch where no batch-norm group is
+        larger than a part.
       frozen: parts of the net that stay as they are, see `freezing`; `optimizer` leaves them out.
       mesh: devices that share the parts; without one a part stays where its examples are.
       axis_name: of `jax.pmap`, whose devices' means make the update: the batch is then a device's
         part. None where `jax.jit` divides the whole batch.
     """
     if frozen and model.loops:
-        raise ValueError("units in a loop lack the names that freezing needs: scan_units=False")
+        raise ValueError("units in a loop lack the names that freezing needs: scan_blocks=False")
     gradients = partial(_gradients, model, label_smoothing=label_smoothing, frozen=frozen)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         """One update; `batch` is images and labels, `key` draws what dropout drops."""
-        if accumulate == 1:
+        if grad_accum_steps == 1:
             means = gradients(state, batch, key)
         else:
             means = _mean_over_parts(
                 partial(gradients, state),
-                _parts(batch, accumulate, model.architecture, mesh),
-                jax.random.split(key, accumulate),
+                _parts(batch, grad_accum_steps, model.architecture, mesh),
+                jax.random.split(key, grad_accum_steps),
             )
         if axis_name is not None:
             means = jax.lax.pmean(means, axis_name)
@@ -164,7 +164,7 @@ def _parts(batch: Batch, parts: int, net: Architecture, mesh: Mesh | None) -> Ba
     """
 
     def deal(x):
-        group = 1 if net.norm == "none" else net.group_size or len(x) // parts
+        group = 1 if net.norm == "none" else net.bn_group_size or len(x) // parts
         x = x.reshape(-1, parts, group, *x.shape[1:]).swapaxes(0, 1)
         x = x.reshape(parts, -1, *x.shape[3:])
         # Else a part of few groups lies on few devices, and every device computes every part.

@@ -32,7 +32,7 @@ def load_splits(
     multihost.same_everywhere("dataset", lambda: b"".join(map(_glance, opened.values())))
     train, squares = opened["train"], framing(config)
     receiver = streaming.Receiver(
-        streaming.normalization(train, squares, dataset.mean, dataset.std), section.color_noise
+        streaming.normalization(train, squares, dataset.mean, dataset.std), section.pca_lighting_std
     )
     receiver = parallel.place(receiver, parallel.replicated(mesh))
     splits = {

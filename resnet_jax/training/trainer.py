@@ -69,8 +69,8 @@ class Experiment:
         """
         key, _ = self._keys()
         fresh = state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
-        if self.config.start:
-            fresh = warm_start.take_over(fresh, Path(self.config.start))
+        if self.config.init_from:
+            fresh = warm_start.take_over(fresh, Path(self.config.init_from))
         return parallel.place(fresh, parallel.replicated(self.mesh))
 
     def state_template(self) -> Any:
@@ -98,8 +98,8 @@ class Experiment:
                 self.optimizer,
                 self.schedule,
                 label_smoothing=config.label_smoothing,
-                accumulate=config.accumulate,
-                frozen=freezing.parse(config.frozen, self.model.architecture),
+                grad_accum_steps=config.grad_accum_steps,
+                frozen=freezing.parse(config.freeze, self.model.architecture),
                 mesh=self.mesh if config.parallel == "jit" else None,
                 axis_name=parallel.axis_name(config.parallel),
             ),
@@ -200,8 +200,8 @@ def make_mesh(config: ConfigDict) -> jax.sharding.Mesh:
       InputError: there are not as many, or they do not suit the config.
     """
     setup.prepare(deterministic=config.deterministic, onednn=config.onednn)
-    net, part = recipe.architecture(config), config.batch_size // config.accumulate
-    num_groups = part // recipe.group_size(config)
+    net, part = recipe.architecture(config), config.batch_size // config.grad_accum_steps
+    num_groups = part // recipe.bn_group_size(config)
     mesh = parallel.make_mesh(part, num_groups, config.num_devices)
     if config.parallel == "pmap":
         parallel.check_pmap(mesh, num_groups=num_groups, stochastic=net.is_stochastic)
@@ -225,17 +225,17 @@ def assemble(
             dtype=config.model.dtype,
             remat=config.remat,
             # A frozen stage's batch norms are known by its name, which a loop's units lack.
-            scan_units=config.scan_units and not config.frozen,
+            scan_blocks=config.scan_blocks and not config.freeze,
             **recipe.model_overrides(config),
         ),
         optimizer=freezing.optimizer(
             step.sgd(
                 optimizer.momentum,
                 optimizer.weight_decay,
-                decay=optimizer.decay,
+                weight_decay_mask=optimizer.weight_decay_mask,
                 nesterov=optimizer.nesterov,
             ),
-            freezing.parse(config.frozen, recipe.architecture(config)),
+            freezing.parse(config.freeze, recipe.architecture(config)),
         ),
         schedule=schedules.Schedule(num_steps=config.num_steps, **config.schedule),
         splits=splits,
@@ -252,7 +252,7 @@ def of_noise(
     images = random.integers(256, size=(num_examples, *shape), dtype=np.uint8)
     labels = random.integers(num_classes, size=num_examples, dtype=np.int32)
     statistics = device_dataset.normalization(images, "channel")
-    padding, flip = config.dataset.padding, config.dataset.flip
+    padding, flip = config.dataset.crop_padding, config.dataset.flip
     noise = device_dataset.Resident(images, labels, statistics, padding, flip)
     noise = parallel.place(noise, parallel.replicated(mesh))
     names = tuple(map(str, range(num_classes)))
@@ -280,7 +280,7 @@ def load_splits(
     splits = {
         name: parallel.place(
             device_dataset.Resident(
-                part.images, part.labels, statistics, dataset.padding, dataset.flip
+                part.images, part.labels, statistics, dataset.crop_padding, dataset.flip
             ),
             place,
         )

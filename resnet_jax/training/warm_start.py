@@ -12,20 +12,27 @@ from resnet_jax.models.architecture import Architecture
 from resnet_jax.runs import recipe
 
 _OF_TRAINING = frozenset(
-    ("group_size", "initialization", "zero_init_last", "gate_bias", "dropout_rate", "output_stride")
+    (
+        "bn_group_size",
+        "initialization",
+        "zero_init_last",
+        "gate_bias",
+        "dropout_rate",
+        "output_stride",
+    )
 )
 """Axes that change nothing in what given weights compute, or where they are."""
 
 
 def check(config: ConfigDict) -> None:
-    """Finds what is wrong with `config.start`, before anything slow.
+    """Finds what is wrong with `config.init_from`, before anything slow.
 
     Raises:
       InputError: it is not a run's folder with checkpoints, or the run has another architecture.
     """
-    if config.start is None:
+    if config.init_from is None:
         return
-    folder = Path(config.start)
+    folder = Path(config.init_from)
     with _named(folder):
         theirs = recipe.architecture(recipe.load_config(folder))
         steps = (folder / "checkpoints").glob("*")
@@ -70,4 +77,4 @@ def _named(folder: Path) -> Iterator[None]:
         yield
     except InputError as error:
         message = str(error).removeprefix(f"workdir={str(folder)!r}: ")
-        raise InputError(f"start={str(folder)!r}: {message}") from error
+        raise InputError(f"init_from={str(folder)!r}: {message}") from error

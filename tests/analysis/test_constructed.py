@@ -11,14 +11,14 @@ from resnet_jax.errors import InputError
 from resnet_jax.models.batch_norm_recalibration import with_statistics_of
 from resnet_jax.studies import constructed
 
-SMALLEST = {"basic": 8, "bottleneck": 11, "single": 5}
+SMALLEST = {"basic": 8, "bottleneck": 11, "one_layer": 5}
 AXES = [
     ("plain", {}),
-    pytest.param("plain", {"norm": "none", "branch": "single"}, marks=pytest.mark.slow),
+    pytest.param("plain", {"norm": "none", "block": "one_layer"}, marks=pytest.mark.slow),
     ("resnet", {}),
     pytest.param("resnet", {"norm": "none"}, marks=pytest.mark.slow),
-    ("resnet", {"branch": "bottleneck"}),
-    pytest.param("resnet", {"branch": "single"}, marks=pytest.mark.slow),
+    ("resnet", {"block": "bottleneck"}),
+    pytest.param("resnet", {"block": "one_layer"}, marks=pytest.mark.slow),
     pytest.param("resnet", {"order": "relu_before_add"}, marks=pytest.mark.slow),
     ("preact-resnet", {}),
     pytest.param("preact-resnet", {"activation": "tanh"}, marks=pytest.mark.slow),
@@ -27,7 +27,7 @@ AXES = [
 
 def build(family, **axes):
     """A net of (1, 1) units, its weights, one of (2, 1) units and its weights."""
-    depth = SMALLEST[axes.get("branch", "basic")]
+    depth = SMALLEST[axes.get("block", "basic")]
     model, variables = make(f"{family}-{depth}", stage_sizes=(1, 1), **axes)
     variables = shaken(variables)
     deep = model.clone(architecture=dataclasses.replace(model.architecture, stage_sizes=(2, 1)))
@@ -66,7 +66,7 @@ def test_constructed_net_computes_the_same_in_training_too(family):
     ("family", "axes", "message"),
     [
         ("plain", {"activation": "tanh"}, "activation='tanh'.*activation='relu'"),
-        ("plain", {"branch": "bottleneck"}, "branch='bottleneck': a plain"),
+        ("plain", {"block": "bottleneck"}, "block='bottleneck': a plain"),
         ("resnet", {"option": "C"}, "option='C'"),
         ("resnet", {"order": "bn_after_add"}, "order='bn_after_add'"),
         ("resnet", {"shortcut": "exclusive_gating"}, "shortcut='exclusive_gating'"),

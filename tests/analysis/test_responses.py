@@ -38,7 +38,7 @@ def test_several_batches_give_the_deviation_of_all_images():
 
 
 def test_bottlenecks_and_preactivation_nets_have_one_response_for_each_3x3_layer():
-    model, variables = make("preact-resnet-20", branch="bottleneck")
+    model, variables = make("preact-resnet-20", block="bottleneck")
     found = responses.measure(model, variables, IMAGES)
     assert len(found.layers) == 1 + model.architecture.num_units
     assert all(name.endswith("conv2") for name in found.layers[1:])

@@ -52,13 +52,13 @@ def test_every_recipe_describes_a_net(name: str, chosen: str):
     config = imagenet.get_config(f"{name},recipe={chosen}")
     net = run_recipe.architecture(config)
     assert net.stem == "imagenet"
-    assert run_recipe.group_size(config) == 32
+    assert run_recipe.bn_group_size(config) == 32
 
 
 def test_modern_stride_is_on_the_3x3_where_there_is_a_1x1():
     config = imagenet.get_config("resnet-50,recipe=modern")
-    assert run_recipe.architecture(config).stride_in == "3x3"
-    assert run_recipe.architecture(imagenet.get_config("resnet-50")).stride_in == "1x1"
+    assert run_recipe.architecture(config).downsample_in == "3x3"
+    assert run_recipe.architecture(imagenet.get_config("resnet-50")).downsample_in == "1x1"
 
 
 def test_unknown_recipe_names_the_nearest():

@@ -96,7 +96,7 @@ def test_nets_of_batches_of_64_follow_the_releases_recipe():
 def test_second_paper_warms_every_run_up_for_400_steps_at_a_tenth_of_the_rate():
     for run in planned("cifar10_identity_table1.py") + planned("cifar10_identity_table2.py"):
         schedule = run.config.schedule
-        assert (schedule.warmup, schedule.warmup_steps, schedule.warmup_rate) == (
+        assert (schedule.warmup, schedule.warmup_steps, schedule.warmup_learning_rate) == (
             "constant",
             400,
             0.01,

@@ -61,7 +61,7 @@ def test_all_scales_and_places_are_drawn():
 
 def test_boxes_have_the_areas_and_aspects_of_inception():
     drawn = [
-        crops.scale_and_aspect(300, 400, FRAMING, RNG.random(crops.DRAWS)) for _ in range(4000)
+        crops.random_resized_crop(300, 400, FRAMING, RNG.random(crops.DRAWS)) for _ in range(4000)
     ]
     areas = np.array([crop.width * crop.height / 120_000 for crop in drawn])
     aspects = np.array([crop.width / crop.height for crop in drawn])
@@ -78,7 +78,7 @@ def test_boxes_have_the_areas_and_aspects_of_inception():
 
 
 def test_picture_in_which_no_box_fits_is_seen_in_its_centre():
-    crop = crops.scale_and_aspect(500, 4, FRAMING, np.full(crops.DRAWS, 0.99))
+    crop = crops.random_resized_crop(500, 4, FRAMING, np.full(crops.DRAWS, 0.99))
     assert (crop.left, crop.top, crop.width, crop.height) == (0, 247, 4, 5)
 
 
@@ -99,4 +99,4 @@ def test_every_shape_of_picture_gives_a_square(name: str, shape: tuple[int, int]
 def test_decoding_leaves_what_the_largest_scale_needs():
     assert crops.min_side("scale", FRAMING) == 50
     assert crops.min_side("centre", FRAMING) == 28
-    assert crops.min_side("scale_and_aspect", FRAMING) is None
+    assert crops.min_side("random_resized_crop", FRAMING) is None

@@ -196,7 +196,7 @@ def test_devices_see_normalised_floats_with_noise_in_training_alone(data_dir: st
 
 
 def test_noise_varies_as_the_colours_do():
-    noise = np.asarray(augment.color_noise(jax.random.key(0), 20_000, 0.1))[:, 0, 0]
+    noise = np.asarray(augment.pca_lighting(jax.random.key(0), 20_000, 0.1))[:, 0, 0]
     vectors = np.array(augment.COLOR_VECTORS)
     wanted = vectors @ np.diag((0.1 * np.array(augment.COLOR_VALUES)) ** 2) @ vectors.T
     np.testing.assert_allclose(np.cov(noise.T), wanted, atol=0.03 * wanted.max())

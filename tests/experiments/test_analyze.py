@@ -21,8 +21,8 @@ from resnet_jax.studies.study import STUDIES, study
 from resnet_jax.training import run
 
 TINY = (
-    "{}-5,model.branch=single,batch_size=16,num_steps=8,log_every=4,evaluate_every=8,checkpoint_every=4,"
-    "keep_checkpoints=9,model.width=4,model.group_size=8,dataset.train=train[:200],"
+    "{}-5,model.block=one_layer,batch_size=16,num_steps=8,log_every=4,evaluate_every=8,checkpoint_every=4,"
+    "max_to_keep=9,model.width=4,model.bn_group_size=8,dataset.train=train[:200],"
     "dataset.test=test[:64]"
 )
 FEW = "examples=8"

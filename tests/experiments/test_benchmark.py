@@ -15,7 +15,7 @@ from resnet_jax.runtime import parallel
 ASKED = {
     "config": "configs/cifar10.py",
     "model": "resnet-8",
-    "fields": {"model.width": 4, "model.group_size": 8, "num_devices": 1},
+    "fields": {"model.width": 4, "model.bn_group_size": 8, "num_devices": 1},
     "batch_size": 8,
     "image_shape": [8, 8, 3],
     "num_classes": 10,
@@ -86,7 +86,7 @@ def test_costs_have_plain_numbers_on_their_axes(found):
 @pytest.mark.slow
 def test_command_leaves_numbers_figure_and_finding(tmp_path):
     arguments = ["--sweep=depth", "--models=resnet-8,resnet-14", "--batch_size=8", "--repeats=1"]
-    arguments += ["--seconds=0.1", "--image_size=8", "--set=model.group_size=8"]
+    arguments += ["--seconds=0.1", "--image_size=8", "--set=model.bn_group_size=8"]
     done = subprocess.run(
         [sys.executable, "-m", "experiments.benchmark", *arguments, f"--output={tmp_path}"],
         capture_output=True,

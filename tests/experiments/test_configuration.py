@@ -15,21 +15,24 @@ WRONG = [
     ("batch_size=0", "batch_size=0: must be at least 1"),
     ("num_steps=-5", "num_steps=-5: must be at least 1"),
     ("log_every=0", "log_every=0"),
-    ("keep_checkpoints=0", "keep_checkpoints=0"),
+    ("max_to_keep=0", "max_to_keep=0"),
     ("num_devices=0", "num_devices=0"),
     ("seed=-1", "seed=-1: must not be negative"),
     ("optimizer.momentum=1.0", "optimizer.momentum=1.0: must be in [0, 1)"),
     ("optimizer.weight_decay=-1e-4", "optimizer.weight_decay=-0.0001: must not be negative"),
-    ("optimizer.decay=kernel", "optimizer.decay='kernel': allowed are kernels, all"),
+    (
+        "optimizer.weight_decay_mask=kernel",
+        "optimizer.weight_decay_mask='kernel': allowed are kernels, all",
+    ),
     ("label_smoothing=1.0", "label_smoothing=1.0"),
-    ("remat=unit", "remat='unit': allowed are none, activations, units; nearest: units"),
+    ("remat=block", "remat='block': allowed are none, activations, blocks; nearest: blocks"),
     ("model.dtype=float16", "model.dtype='float16': allowed are float32, bfloat16"),
-    ("model.group_size=48", "model.group_size=48: batches of 128"),
-    ("batch_size=100", "; set model.group_size=50, or batch_size to a multiple of 64"),
-    ("batch_size=101", "; set model.group_size=101, or"),
-    ("accumulate=3", "batch_size=128: not a multiple of accumulate=3"),
-    ("accumulate=4", "model.group_size=64: batches of 32"),
-    ("accumulate=4", "; set model.group_size=32, or batch_size to a multiple of 256"),
+    ("model.bn_group_size=48", "model.bn_group_size=48: batches of 128"),
+    ("batch_size=100", "; set model.bn_group_size=50, or batch_size to a multiple of 64"),
+    ("batch_size=101", "; set model.bn_group_size=101, or"),
+    ("grad_accum_steps=3", "batch_size=128: not a multiple of grad_accum_steps=3"),
+    ("grad_accum_steps=4", "model.bn_group_size=64: batches of 32"),
+    ("grad_accum_steps=4", "; set model.bn_group_size=32, or batch_size to a multiple of 256"),
     ("model.shortcut=identify", "nearest: identity"),
     ("model.option=D", "model.option='D': allowed are A, B, C"),
     ("model.zero_init_last=True,model.norm=none", "model.zero_init_last=True"),
@@ -37,7 +40,7 @@ WRONG = [
     ("dataset.train=trian", "trian"),
     ("dataset.train=train[:0]", "empty"),
     ("dataset.mean=pixels", "dataset.mean='pixels'"),
-    ("dataset.padding=-1", "dataset.padding=-1"),
+    ("dataset.crop_padding=-1", "dataset.crop_padding=-1"),
     ("dataset.image_size=32", "image_size=32"),
     ("dataset.name=image_folder", "data_dir"),
     ("schedule.name=step", "schedule.name='step': allowed are steps, plateau, cosine, constant"),
@@ -78,7 +81,10 @@ def test_split_by_name_holds_5000_images_back(get_config):
         ("resnet-20,lr=0.1", "nearest: schedule.learning_rate$"),
         ("resnet-20,momentum=0.8", "nearest: optimizer.momentum$"),
         ("resnet-20,model.learning_rate=1.0", "nearest: schedule.learning_rate$"),
-        ("resnet-20,optimizer.name=adam", "are decay, momentum, nesterov, weight_decay$"),
+        (
+            "resnet-20,optimizer.name=adam",
+            "are momentum, nesterov, weight_decay, weight_decay_mask$",
+        ),
         ("resnet-20,seed.x=1", "no config field 'seed.x'"),
         ("resnet-20,optimizer=adam", "'optimizer' is a section; .*optimizer.momentum"),
         ("resnet-20,seed=one", "seed='one': must be of type int$"),
@@ -100,7 +106,7 @@ def test_given_configs_are_sound(argument):
 
 def test_recipe_is_that_of_the_papers():  # v1 §4.2
     config = cifar10.get_config("resnet-56")
-    assert (config.batch_size, config.num_steps, config.model.group_size) == (128, 64_000, 64)
+    assert (config.batch_size, config.num_steps, config.model.bn_group_size) == (128, 64_000, 64)
     assert (config.optimizer.momentum, config.optimizer.weight_decay) == (0.9, 1e-4)
     assert config.schedule.warmup == "none"
     assert cifar10.get_config("resnet-110").schedule.warmup == "until_error"
@@ -118,7 +124,7 @@ def test_fields_that_say_where_a_run_runs_may_change():
 def test_runs_of_earlier_versions_are_read(tmp_path):
     config = digits.get_config().to_dict()
     del config["parallel"]
-    for switch, now in ((False, "none"), (True, "units")):
+    for switch, now in ((False, "none"), (True, "blocks")):
         runs.write_json(tmp_path / "config.json", {"config": {**config, "remat": switch}})
         found = recipe.load_config(tmp_path)
         assert (found.parallel, found.remat) == ("jit", now)

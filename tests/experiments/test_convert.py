@@ -54,7 +54,7 @@ def score(workdir: Path) -> dict[str, float]:
 def trained(tmp_path_factory) -> Path:
     """A run of a narrow ResNet-8 on digits, whose option A pads at the end."""
     config = digits.get_config(
-        "resnet-8,batch_size=32,num_steps=2,evaluate_every=2,model.width=4,model.group_size=32,"
+        "resnet-8,batch_size=32,num_steps=2,evaluate_every=2,model.width=4,model.bn_group_size=32,"
         "dataset.train=train[:200],dataset.test=test[:100]"
     )
     workdir = tmp_path_factory.mktemp("trained") / "run"

@@ -42,7 +42,7 @@ def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     fields = (
         "resnet-8,batch_size=8,num_steps=8,log_every=4,evaluate_every=8,checkpoint_every=8,"
-        "num_devices=1,model.width=4,model.group_size=4,dataset.name=image_folder,"
+        "num_devices=1,model.width=4,model.bn_group_size=4,dataset.name=image_folder,"
         f"dataset.image_size={SIZE},dataset.mean=imagenet,dataset.std=imagenet"
     )
     config = arguments.update(cifar10.recipe("resnet-8"), arguments.split(fields, "")[1])
@@ -62,10 +62,10 @@ def test_figures_are_those_of_the_runs_own_last_row(run, run_command):
 
 @pytest.mark.parametrize("view", ["centre", "10-crop", "multi-scale", "single-320"])
 def test_view_shows_every_picture_of_the_split_once(view, run, run_command):
-    done = run_command("evaluate", f"--workdir={run}", f"--views={view}")
+    done = run_command("evaluate", f"--workdir={run}", f"--test_crops={view}")
     assert done.code == 0, done.stderr
     figures = json.loads(done.stdout)
-    assert (figures["views"], figures["examples"]) == (view, 12)
+    assert (figures["test_crops"], figures["examples"]) == (view, 12)
     assert 0 <= figures["error"] <= 1
     # The very net, on the very pictures: a loss far from chance's is the net's.
     plain = json.loads(run_command("evaluate", f"--workdir={run}").stdout)
@@ -100,7 +100,7 @@ def test_recomputed_statistics_are_the_mean_over_whole_groups(view, run, monkeyp
         return seen[-1][-1]
 
     monkeypatch.setattr(run_evaluation, "mean_over_groups", spy)
-    answers = run_evaluation.answer(run, "test", view=view, batch_norm="recomputed")
+    answers = run_evaluation.answer(run, "test", view=view, recalibrate_batch_norm=True)
     assert answers.figures()["groups"] == 5
     ((variables, batches, found),) = seen
     images = np.concatenate([np.asarray(batch) for batch in batches])
@@ -138,12 +138,11 @@ def mistakes(flags: str, message: str):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        mistakes("--views=11-crop", "nearest: 10-crop"),
-        mistakes("--views=centre --average=mean", "average='mean': allowed are"),
-        mistakes("--average=logits", "goes with --views"),
-        mistakes("--batch_norm=true", "batch_norm='true': allowed are running, recomputed"),
-        mistakes("--views=centre --split=val", "split='val': allowed are train, test"),
-        mistakes("--views=centre --step=3", "step=3: no such checkpoint"),
+        mistakes("--test_crops=11-crop", "nearest: 10-crop"),
+        mistakes("--test_crops=centre --average=mean", "average='mean': allowed are"),
+        mistakes("--average=logits", "goes with --test_crops"),
+        mistakes("--test_crops=centre --split=val", "split='val': allowed are train, test"),
+        mistakes("--test_crops=centre --step=3", "step=3: no such checkpoint"),
     ],
 )
 def test_mistake_is_one_line(flags, message, run, run_command):
@@ -157,13 +156,13 @@ def test_broken_picture_is_named(run, run_command, tmp_path):
     file = tmp_path / "pictures/test/green/25x25.png"
     file.write_bytes(file.read_bytes()[:200])
     done = run_command(
-        "evaluate", f"--workdir={run}", "--views=centre", f"--data_dir={tmp_path / 'pictures'}"
+        "evaluate", f"--workdir={run}", "--test_crops=centre", f"--data_dir={tmp_path / 'pictures'}"
     )
     assert (done.code, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "test/green/25x25.png: unreadable picture" in done.stderr
 
 
-@pytest.mark.parametrize("view", [[], ["--views=centre"]])
+@pytest.mark.parametrize("view", [[], ["--test_crops=centre"]])
 def test_data_set_of_other_classes_is_refused(view, run, run_command, tmp_path):
     """As many folders, so that nothing but the names shows it."""
     shutil.copytree(run.parent / "pictures", tmp_path / "pictures")
@@ -182,6 +181,6 @@ def test_data_sets_of_one_size_have_one_view(tmp_path):
 
     config = digits.get_config("resnet-8")
     runs.write_config(tmp_path, config.to_dict(), devices="none")
-    message = r"views='10-crop': digits's pictures are all 8×8: there is one view"
+    message = r"test_crops='10-crop': digits's pictures are all 8×8: there is one view"
     with pytest.raises(InputError, match=message):
         run_evaluation.answer(tmp_path, "test", view="10-crop")

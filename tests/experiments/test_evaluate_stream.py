@@ -33,7 +33,7 @@ def run(tmp_path_factory, run_command) -> Path:
     assert done.code == 0, done.stderr
     config = imagenet.get_config(
         "resnet-8,batch_size=8,num_steps=6,log_every=3,evaluate_every=6,checkpoint_every=6,"
-        "model.width=4,model.group_size=4,num_devices=1,dataset.name=shots,dataset.test=test,"
+        "model.width=4,model.bn_group_size=4,num_devices=1,dataset.name=shots,dataset.test=test,"
         "dataset.image_size=14,streaming.shorter_side=16,streaming.num_workers=1"
     )
     config.streaming.scales = (16, 24)
@@ -63,8 +63,8 @@ def test_centre_view_is_what_the_run_is_tested_on(run):
 
 
 def test_recomputed_statistics_are_of_the_whole_stream(run):
-    streamed = run_evaluation.answer(run, "test", batch_norm="recomputed")
-    viewed = run_evaluation.answer(run, "test", view="multi-scale", batch_norm="recomputed")
+    streamed = run_evaluation.answer(run, "test", recalibrate_batch_norm=True)
+    viewed = run_evaluation.answer(run, "test", view="multi-scale", recalibrate_batch_norm=True)
     assert streamed.figures()["groups"] == viewed.figures()["groups"] == 6
 
 

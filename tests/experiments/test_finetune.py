@@ -35,7 +35,7 @@ def draw(folder: Path, *classes: str) -> Path:
 def pretrained(tmp_path_factory) -> Path:
     """A run that tells two classes apart."""
     folder = tmp_path_factory.mktemp("pretrained")
-    fields = arguments.split(f"resnet-8,{SHORT},model.width=4,model.group_size=8", "")[1]
+    fields = arguments.split(f"resnet-8,{SHORT},model.width=4,model.bn_group_size=8", "")[1]
     config = arguments.update(cifar10.recipe("resnet-8"), fields)
     config.dataset.update(name="image_folder", image_size=8, mean="imagenet", std="imagenet")
     config.dataset.data_dir = str(draw(folder / "pictures", "day", "night"))
@@ -49,7 +49,7 @@ def pictures(tmp_path) -> Path:
 
 
 def tuned(start: Path, pictures: Path, extra: str = ""):
-    fields = f"start={start},data_dir={pictures},model.group_size=8,{SHORT}{extra}"
+    fields = f"init_from={start},data_dir={pictures},model.bn_group_size=8,{SHORT}{extra}"
     return finetune.get_config(fields)
 
 
@@ -62,7 +62,7 @@ def is_classifier(path) -> bool:
 
 
 def test_first_weights_are_the_other_runs_and_the_classifier_is_new(pretrained, pictures, tmp_path):
-    config = tuned(pretrained, pictures, ",keep_checkpoints=9")
+    config = tuned(pretrained, pictures, ",max_to_keep=9")
     assert config.model.width == 4
     assert (config.dataset.mean, config.dataset.image_size) == ("imagenet", 8)
     assert train.train(config, tmp_path / "run") == 0
@@ -77,7 +77,7 @@ def test_first_weights_are_the_other_runs_and_the_classifier_is_new(pretrained, 
             assert not np.array_equal(last[path], value)
     run = runs.read_run(tmp_path / "run")
     assert run.info["class_names"] == ["ash", "beech", "cedar"]
-    assert run.config["start"] == str(pretrained)
+    assert run.config["init_from"] == str(pretrained)
 
 
 def test_stopped_run_ends_with_the_same_bits_even_if_the_other_is_gone(
@@ -85,7 +85,7 @@ def test_stopped_run_ends_with_the_same_bits_even_if_the_other_is_gone(
 ):
     start = tmp_path / "start"
     shutil.copytree(pretrained, start)
-    config = tuned(start, pictures, ",frozen=stem+batch_norm")
+    config = tuned(start, pictures, ",freeze=stem+batch_norm")
     assert train.train(config, tmp_path / "whole") == 0
     asked = iter([False, False, True])
     monkeypatch.setattr(StopSignals, "asked", lambda self: next(asked))
@@ -98,7 +98,7 @@ def test_stopped_run_ends_with_the_same_bits_even_if_the_other_is_gone(
 
 
 def test_frozen_net_learns_a_classifier_only(pretrained, pictures, tmp_path):
-    config = tuned(pretrained, pictures, ",frozen=stem+stage1+stage2+stage3")
+    config = tuned(pretrained, pictures, ",freeze=stem+stage1+stage2+stage3")
     assert train.train(config, tmp_path / "run") == 0
     theirs, last = weights(pretrained), weights(tmp_path / "run")
     assert {p for p in last if not is_classifier(p) and not np.array_equal(last[p], theirs[p])} == (
@@ -114,28 +114,28 @@ def spoilt(pretrained: Path, folder: Path, spoil) -> Path:
 
 def test_start_without_checkpoints_is_one_line_and_leaves_no_folder(pretrained, pictures, tmp_path):
     start = spoilt(pretrained, tmp_path / "s", lambda f: shutil.rmtree(f / "checkpoints"))
-    with pytest.raises(InputError, match=r"start='.*/s': no checkpoint in this folder"):
+    with pytest.raises(InputError, match=r"init_from='.*/s': no checkpoint in this folder"):
         train.train(tuned(start, pictures), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_start_that_is_no_run_is_one_line(pretrained, pictures, tmp_path):
-    with pytest.raises(InputError, match=r"start='.*/none': no run in this folder"):
+    with pytest.raises(InputError, match=r"init_from='.*/none': no run in this folder"):
         tuned(tmp_path / "none", pictures)
     config = tuned(pretrained, pictures)
-    config.start = str(tmp_path / "none")
-    with pytest.raises(InputError, match=r"^start='.*/none': no run in this folder"):
+    config.init_from = str(tmp_path / "none")
+    with pytest.raises(InputError, match=r"^init_from='.*/none': no run in this folder"):
         train.train(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (",model.width=8", r"start=.*another architecture \(width=4, here 8\)"),
+        (",model.width=8", r"init_from=.*another architecture \(width=4, here 8\)"),
         (",model.shortcut=none", r"another architecture \(shortcut='identity', here 'none'\)"),
         (",model.name=resnet-14", r"another architecture \(stage_sizes"),
-        (",frozen=stem+stage9", "frozen='stage9': allowed are stem, stage1"),
-        (",frozen=classifier", "frozen='classifier': allowed are"),
+        (",freeze=stem+stage9", "freeze='stage9': allowed are stem, stage1"),
+        (",freeze=classifier", "freeze='classifier': allowed are"),
     ],
 )
 def test_net_that_does_not_fit_is_named_before_anything_is_made(
@@ -150,4 +150,4 @@ def test_config_wants_a_start():
     with pytest.raises(InputError, match="name the folder of a trained run"):
         finetune.get_config("data_dir=pictures")
     with pytest.raises(InputError, match="'resnet-50': the network is that of the run"):
-        finetune.get_config("resnet-50,start=x")
+        finetune.get_config("resnet-50,init_from=x")

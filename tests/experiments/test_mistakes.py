@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 TINY = (
-    "resnet-8,batch_size=16,num_steps=4,checkpoint_every=2,model.width=4,model.group_size=4,"
+    "resnet-8,batch_size=16,num_steps=4,checkpoint_every=2,model.width=4,model.bn_group_size=4,"
     "dataset.train=train[:64],dataset.test=test[:32],num_devices=1"
 )
 CONFIG = f"--config=configs/digits.py:{TINY}"
@@ -76,12 +76,12 @@ def fields(*pairs: tuple[str, str]) -> list[Case]:
 
 
 CONFIGS = fields(
-    ("sede=1", "no config field 'sede': allowed are accumulate"),
-    ("optimizer.name=adam", "'optimizer.name': allowed in optimizer are decay, momentum"),
-    ("optimizr.momentum=0.8", "'optimizr.momentum': allowed are accumulate"),
+    ("sede=1", "no config field 'sede': allowed are batch_size"),
+    ("optimizer.name=adam", "'optimizer.name': allowed in optimizer are momentum, nesterov"),
+    ("optimizr.momentum=0.8", "'optimizr.momentum': allowed are batch_size"),
     ("lr=0.1", "nearest: schedule.learning_rate"),
     ("seed.x=1", "no config field 'seed.x'"),
-    ("optimizer=adam", "config field 'optimizer' is a section; set its fields: optimizer.decay"),
+    ("optimizer=adam", "config field 'optimizer' is a section; set its fields: optimizer.momentum"),
     ("optimizer={{'momentum':0.5}}", "config field 'optimizer' is a section; set its fields: "),
     ("seed=one", "one"),
     ("seed=-1", "seed=-1: must not be negative"),
@@ -92,15 +92,15 @@ CONFIGS = fields(
     ("model.option=D", "model.option='D': allowed are A, B, C"),
     ("model.width=0", "model.width=0: must be at least 1"),
     ("model.dtype=float16", "model.dtype='float16': allowed are float32, bfloat16"),
-    ("model.group_size=3", "model.group_size=3: batches of 16"),
-    ("model.group_size=-4", "model.group_size=-4"),
+    ("model.bn_group_size=3", "model.bn_group_size=3: batches of 16"),
+    ("model.bn_group_size=-4", "model.bn_group_size=-4"),
     ("model.dropout_rate=1.5", "model.dropout_rate=1.5"),
     ("model.gate_bias=nan", "model.gate_bias=nan: must be finite"),
     ("batch_size=0", "batch_size=0: must be at least 1"),
-    ("batch_size=15", "set model.group_size=5, or batch_size to a multiple of 4"),
+    ("batch_size=15", "set model.bn_group_size=5, or batch_size to a multiple of 4"),
     ("num_devices=3", "batch_size=16: 3 devices cannot share it evenly"),
     ("num_devices=99", "num_devices=99: JAX sees 4"),
-    ("accumulate=3", "error: batch_size=16: not a multiple of accumulate=3"),
+    ("grad_accum_steps=3", "error: batch_size=16: not a multiple of grad_accum_steps=3"),
     ("num_steps=-5", "num_steps=-5: must be at least 1"),
     ("log_every=0", "log_every=0: must be at least 1"),
     ("steps_per_dispatch=0", "steps_per_dispatch=0: must be at least 1"),
@@ -108,7 +108,10 @@ CONFIGS = fields(
     ("label_smoothing=nan", "label_smoothing=nan: must be finite"),
     ("optimizer.momentum=nan", "optimizer.momentum=nan: must be finite"),
     ("optimizer.weight_decay=inf", "optimizer.weight_decay=inf"),
-    ("optimizer.decay=kernel", "optimizer.decay='kernel': allowed are kernels, all"),
+    (
+        "optimizer.weight_decay_mask=kernel",
+        "optimizer.weight_decay_mask='kernel': allowed are kernels, all",
+    ),
     ("schedule.learning_rate=nan", "schedule.learning_rate=nan"),
     ("schedule.learning_rate=inf", "schedule.learning_rate=inf"),
     ("schedule.name=step", "schedule.name='step': allowed are"),
@@ -122,7 +125,7 @@ CONFIGS = fields(
     ("dataset.train=train[:0]", "empty"),
     ("dataset.train=train[:10", "train[:10"),
     ("dataset.train=", "dataset.train=''"),
-    ("dataset.padding=-1", "dataset.padding=-1"),
+    ("dataset.crop_padding=-1", "dataset.crop_padding=-1"),
     ("dataset.mean=median", "dataset.mean='median'"),
     ("dataset.mean=imagenet", "for 3 colours"),
     ("dataset.image_size=32", "image_size=32"),

@@ -38,7 +38,7 @@ def run(tmp_path_factory) -> Path:
                 paint(folder / "pictures" / split / colour / f"{i}.png", colour)
     fields = (
         "resnet-8,batch_size=12,num_steps=40,log_every=20,evaluate_every=40,checkpoint_every=40,"
-        "num_devices=1,model.width=4,model.group_size=12,dataset.name=image_folder,"
+        "num_devices=1,model.width=4,model.bn_group_size=12,dataset.name=image_folder,"
         "dataset.image_size=16,dataset.mean=imagenet,dataset.std=imagenet"
     )
     config = arguments.update(cifar10.recipe("resnet-8"), arguments.split(fields, "")[1])
@@ -133,7 +133,7 @@ def test_array_that_is_no_picture_of_the_net_is_refused(shape, kind, run):
 
 @pytest.mark.parametrize("view", ["10-crop", "multi-scale"])
 def test_views_serve_files_too(view, run, files, run_command):
-    done = run_command("predict", f"--workdir={run}", f"--views={view}", *map(str, files))
+    done = run_command("predict", f"--workdir={run}", f"--test_crops={view}", *map(str, files))
     assert [line.split(": ")[1].split()[0] for line in done.stdout.splitlines()] == [
         "green", "red", "blue",
     ]  # fmt: skip
@@ -148,7 +148,7 @@ def test_maps_show_where_the_class_is(run, run_command, tmp_path):
         Image.fromarray(grey).save(tmp_path / folder / "half.png")
     files = [str(tmp_path / folder / "half.png") for folder in ("one", "two")]
     maps = tmp_path / "maps"
-    done = run_command("predict", f"--workdir={run}", "--json", f"--maps={maps}", *files)
+    done = run_command("predict", f"--workdir={run}", "--json", f"--cam_dir={maps}", *files)
     assert done.code == 0, done.stderr
     first, second = map(json.loads, done.stdout.splitlines())
     assert [Path(first["map"]).name, Path(second["map"]).name] == ["half.png", "half-2.png"]
@@ -172,7 +172,11 @@ def test_converted_imagenet_net_predicts_and_draws_finer_maps(run_command, files
     dataset = f"image_folder,data_dir={tmp_path / 'p'},image_size=64"
     export.fill(tmp_path / "run", source, dataset)
     shutil.rmtree(tmp_path / "p")
-    flags = [f"--workdir={tmp_path / 'run'}", f"--maps={tmp_path / 'maps'}", "--output_stride=16"]
+    flags = [
+        f"--workdir={tmp_path / 'run'}",
+        f"--cam_dir={tmp_path / 'maps'}",
+        "--output_stride=16",
+    ]
     done = run_command("predict", *flags, str(files[0]))
     assert done.code == 0, done.stderr
     assert ": class " in done.stdout
@@ -184,11 +188,11 @@ def test_converted_imagenet_net_predicts_and_draws_finer_maps(run_command, files
     [
         ("--workdir={run}", "no pictures: name files"),
         ("--workdir={dir}/none {dir}/a.png", "no run in this folder"),
-        ("--workdir={run} --views=crop {dir}/a.png", "views='crop'"),
+        ("--workdir={run} --test_crops=crop {dir}/a.png", "test_crops='crop'"),
         ("--workdir={run} --top=0 {dir}/a.png", "top"),
         ("--workdir={run} --step=7 {dir}/a.png", "step=7: no such checkpoint"),
-        ("--workdir={run} --output_stride=8 {dir}/a.png", "goes with --maps"),
-        ("--workdir={run} --maps={dir}/m --output_stride=8 {dir}/a.png", "ImageNet stem dilate"),
+        ("--workdir={run} --output_stride=8 {dir}/a.png", "goes with --cam_dir"),
+        ("--workdir={run} --cam_dir={dir}/m --output_stride=8 {dir}/a.png", "ImageNet stem dilate"),
         ("--workdir={run} --mpas={dir}/m {dir}/a.png", "mpas"),
     ],
 )

@@ -21,7 +21,7 @@ from resnet_jax.training.trainer import build
 # Tanh has no kink: a ReLU may be flipped by the last bit of a sum in another order.
 TINY = (
     "resnet-8,batch_size=16,num_steps=12,log_every=4,evaluate_every=6,checkpoint_every=6,"
-    "model.width=4,model.group_size=4,model.activation=tanh,dataset.train=train[:200],"
+    "model.width=4,model.bn_group_size=4,model.activation=tanh,dataset.train=train[:200],"
     "dataset.test=test[:50]"
 )
 slow = pytest.mark.slow

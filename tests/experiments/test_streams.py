@@ -24,7 +24,7 @@ SMALL = {
     "streaming.shorter_side": 18,
     "streaming.num_workers": 0,
     "model.width": 4,
-    "model.group_size": 4,
+    "model.bn_group_size": 4,
     "batch_size": 4,
     "num_steps": 6,
     "log_every": 1,
@@ -111,7 +111,10 @@ def test_broken_picture_ends_a_run_with_its_name_in_one_line(
         ({"streaming__shorter_side": 8}, "streaming.shorter_side=8: too small for crops of"),
         ({"streaming__scales": "(24, 18)"}, "wanted two lengths in pixels, the lower first"),
         ({"streaming__augmentation": "scales"}, "nearest: scale"),
-        ({"streaming__color_noise": -1.0}, "streaming.color_noise=-1.0: must not be negative"),
+        (
+            {"streaming__pca_lighting_std": -1.0},
+            "streaming.pca_lighting_std=-1.0: must not be negative",
+        ),
         ({"streaming__num_workers": -1}, "streaming.num_workers=-1: must not be negative"),
     ],
 )

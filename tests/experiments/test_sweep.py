@@ -29,7 +29,7 @@ PAPER = None
 RECIPE = "other"
 CONFIG = "configs/digits.py"
 COMMON = {
-    "model.width": 4, "model.group_size": 8, "batch_size": 16, "num_steps": 600,
+    "model.width": 4, "model.bn_group_size": 8, "batch_size": 16, "num_steps": 600,
     "log_every": 20, "evaluate_every": 200, "checkpoint_every": 100,
     "dataset.train": "train[:200]", "dataset.test": "test[:50]",
 }

@@ -13,7 +13,7 @@ def test_large_pictures_are_measured_in_the_smallest_batch_of_all_devices(
     norm, batch_size, monkeypatch
 ):
     config = imagenet.get_config(
-        f"resnet-18,batch_size=16,num_devices=2,model.group_size=2,model.width=4,model.norm={norm}"
+        f"resnet-18,batch_size=16,num_devices=2,model.bn_group_size=2,model.width=4,model.norm={norm}"
     )
     made = []
 

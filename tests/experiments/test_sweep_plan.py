@@ -72,10 +72,10 @@ def test_value_with_a_comma_has_a_flag_of_its_own():
 
 
 def test_what_all_runs_have_in_common_does_not_enter_names():
-    planned = plan.plan(sweep(common={"batch_size": 64}), extra={"dataset.padding": 0})
+    planned = plan.plan(sweep(common={"batch_size": 64}), extra={"dataset.crop_padding": 0})
     assert names(planned) == ["plain-20-seed0", "resnet-20-seed0"]
     assert {run.config.batch_size for run in planned} == {64}
-    assert {run.config.dataset.padding for run in planned} == {0}
+    assert {run.config.dataset.crop_padding for run in planned} == {0}
 
 
 def test_filter_keeps_runs_by_name():

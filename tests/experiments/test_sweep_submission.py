@@ -23,7 +23,7 @@ PAPER = None
 RECIPE = "other"
 CONFIG = "configs/digits.py"
 COMMON = {
-    "model.width": 4, "model.group_size": 8, "batch_size": 16, "num_steps": STEPS,
+    "model.width": 4, "model.bn_group_size": 8, "batch_size": 16, "num_steps": STEPS,
     "dataset.train": "train[:200]", "dataset.test": "test[:50]",
 }
 

@@ -29,7 +29,7 @@ from resnet_jax.training.trainer import build
 
 TINY = (
     "resnet-8,batch_size=16,num_steps=12,log_every=4,evaluate_every=6,checkpoint_every=3,"
-    "model.width=4,model.group_size=8,dataset.train=train[:200],dataset.test=test[:50]"
+    "model.width=4,model.bn_group_size=8,dataset.train=train[:200],dataset.test=test[:50]"
 )
 TIMES = ("seconds", "images_per_second", "wall_seconds")
 
@@ -191,7 +191,7 @@ def test_curve_does_not_depend_on_the_number_of_devices(num_devices, finished, t
 
 def test_diverging_run_is_a_result(tmp_path):
     config = tiny(
-        **{"schedule.learning_rate": 1e30, "model.norm": "none", "model.group_size": None}
+        **{"schedule.learning_rate": 1e30, "model.norm": "none", "model.bn_group_size": None}
     )
     assert train.train(config, tmp_path) == 0
     summary = runs.read_run(tmp_path).summary
@@ -247,7 +247,7 @@ def test_plateau_watches_the_validation_split_and_lowers_the_rate(tmp_path):
     "fields",
     [
         {"model.dtype": "bfloat16"},
-        {"accumulate": 2},
+        {"grad_accum_steps": 2},
         {"model.shortcut": "dropout"},
         {"steps_per_dispatch": 3},
         {"label_smoothing": 0.1, "optimizer.nesterov": True, "schedule.name": "cosine"},
@@ -259,7 +259,7 @@ def test_every_kind_of_training_runs_to_its_end(fields, tmp_path):
 
 
 def test_accumulation_draws_the_same_curve(finished, tmp_path):
-    train.train(tiny(accumulate=2), tmp_path)
+    train.train(tiny(grad_accum_steps=2), tmp_path)
     losses = [[row["loss"] for row in runs.read_run(path).rows] for path in (finished, tmp_path)]
     np.testing.assert_allclose(*losses, rtol=1e-3)
 

@@ -48,7 +48,7 @@ def test_gradients_equal_those_of_jax(size, stride, dilation, side, on_one_devic
 @pytest.mark.parametrize("name", ["resnet-20", "resnet-50"])
 def test_every_convolution_of_a_step_has_the_fast_layout(name):
     """XLA:CPU brings others into it outside of loops alone: inside, they are 20 times slower."""
-    model = zoo.create(name, width=4, group_size=None)
+    model = zoo.create(name, width=4, bn_group_size=None)
     images = jnp.zeros((2, 32, 32, 3))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
     loss = lambda v: model.apply(v, images, train=True, mutable=["batch_stats"])[0].sum()

@@ -36,11 +36,11 @@ def test_delta_orthogonal_net_has_such_kernels_everywhere(activation, gain):
     assert not kernel[0].any()
 
 
-@pytest.mark.parametrize(("branch", "power"), [("basic", -1 / 2), ("bottleneck", -1 / 4)])
+@pytest.mark.parametrize(("block", "power"), [("basic", -1 / 2), ("bottleneck", -1 / 4)])
 def test_fixup_scales_branches_by_their_number_and_ends_them_with_zeros(branch, power):
     depth = {"basic": 26, "bottleneck": 38}[branch]
-    fixup = initial(f"resnet-{depth}", branch=branch, norm="none", initialization="fixup")
-    he = initial(f"resnet-{depth}", branch=branch, norm="none")
+    fixup = initial(f"resnet-{depth}", block=branch, norm="none", initialization="fixup")
+    he = initial(f"resnet-{depth}", block=branch, norm="none")
     unit, last = "stage2_unit2", {"basic": "conv2", "bottleneck": "conv3"}[branch]
     np.testing.assert_allclose(
         fixup[unit]["conv1"]["kernel"], 12**power * he[unit]["conv1"]["kernel"], rtol=1e-6

@@ -31,7 +31,7 @@ def test_net_without_batch_norm_stays_as_it_is():
 
 def test_mean_over_groups_is_that_of_the_groups_one_by_one():
     """Whatever the batches in which they come, and whatever the running averages were."""
-    model, variables = make(group_size=4)
+    model, variables = make(bn_group_size=4)
     moved = jax.tree.map(lambda leaf: leaf + 1.0, variables["batch_stats"])
     variables = {**variables, "batch_stats": moved}
     batches = [IMAGES[:16], IMAGES[16:]]  # of four and of two groups
@@ -54,6 +54,6 @@ def test_mean_over_groups_is_that_of_the_groups_one_by_one():
 
 
 def test_batch_that_is_no_whole_number_of_groups_is_refused():
-    model, variables = make(group_size=4)
+    model, variables = make(bn_group_size=4)
     with pytest.raises(ValueError, match="not a whole number of groups"):
         mean_over_groups(model, variables, [IMAGES[:6]])

@@ -183,9 +183,9 @@ def test_projection_of_a_preactivation_unit_takes_the_preactivated_input():
     np.testing.assert_allclose(run(unit, variables), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize(("stride_in", "strides"), [("1x1", (2, 1)), ("3x3", (1, 2))])
-def test_bottleneck_strides_where_it_is_told(stride_in, strides):
-    unit, variables = make(16, 2, branch="bottleneck", option="B", stride_in=stride_in)
+@pytest.mark.parametrize(("downsample_in", "strides"), [("1x1", (2, 1)), ("3x3", (1, 2))])
+def test_bottleneck_strides_where_it_is_told(downsample_in, strides):
+    unit, variables = make(16, 2, block="bottleneck", option="B", downsample_in=downsample_in)
     f = Formula(variables)
     assert [variables["params"][f"conv{i}"]["kernel"].shape for i in (1, 2, 3)] == [
         (1, 1, 8, 4),
@@ -200,7 +200,7 @@ def test_bottleneck_strides_where_it_is_told(stride_in, strides):
 
 
 def test_single_branch_is_one_convolution():
-    unit, variables = make(branch="single")
+    unit, variables = make(block="one_layer")
     f = Formula(variables)
     expected = relu(X + f.norm(f.conv(X, "conv1"), "norm1"))
     np.testing.assert_allclose(run(unit, variables), expected, atol=2e-5)

@@ -58,18 +58,18 @@ def test_pooling_and_its_gradient_are_those_of_linen(height, width):
     np.testing.assert_allclose(pull(gradient)[0], expected_pull(gradient)[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("remat", ["none", "activations", "units"])
+@pytest.mark.parametrize("remat", ["none", "activations", "blocks"])
 @pytest.mark.parametrize(
     ("name", "axes"),
     [
         ("plain-20", {"norm": "none"}),
-        ("resnet-29", {"branch": "bottleneck", "order": "full_preact"}),
+        ("resnet-29", {"block": "bottleneck", "order": "full_preact"}),
         ("resnet-20", {"option": "C"}),
     ],
 )
 def test_units_in_a_loop_compute_the_same(name, axes, remat):
     one_by_one, looped = (
-        zoo.create(name, width=8, group_size=None, remat=remat, scan_units=scan, **axes)
+        zoo.create(name, width=8, bn_group_size=None, remat=remat, scan_blocks=scan, **axes)
         for scan in (False, True)
     )
     images = IMAGES[:, :8, :8]
@@ -97,7 +97,7 @@ def test_units_in_a_loop_compute_the_same(name, axes, remat):
 
 def test_a_loops_program_does_not_grow_with_depth():
     count = lambda name, scan: str(
-        jax.make_jaxpr(lambda v, x: zoo.create(name, scan_units=scan).apply(v, x))(
+        jax.make_jaxpr(lambda v, x: zoo.create(name, scan_blocks=scan).apply(v, x))(
             init(zoo.create(name), IMAGES[:, :8, :8]), IMAGES[:, :8, :8]
         )
     ).count("conv_general_dilated[")
@@ -106,7 +106,7 @@ def test_a_loops_program_does_not_grow_with_depth():
 
 def test_units_that_drop_out_are_not_in_a_loop():
     one_by_one, looped = (
-        zoo.create("resnet-20", width=4, shortcut="dropout", group_size=None, scan_units=scan)
+        zoo.create("resnet-20", width=4, shortcut="dropout", bn_group_size=None, scan_blocks=scan)
         for scan in (False, True)
     )
     images = IMAGES[:, :8, :8]
@@ -118,10 +118,14 @@ def test_units_that_drop_out_are_not_in_a_loop():
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
-@pytest.mark.parametrize("stride_in", ["1x1", "3x3"])
-def test_dilated_net_computes_the_strided_nets_values_and_those_between(output_stride, stride_in):
-    strided = zoo.create("resnet-50", width=4, stride_in=stride_in)
-    dilated = zoo.create("resnet-50", width=4, stride_in=stride_in, output_stride=output_stride)
+@pytest.mark.parametrize("downsample_in", ["1x1", "3x3"])
+def test_dilated_net_computes_the_strided_nets_values_and_those_between(
+    output_stride, downsample_in
+):
+    strided = zoo.create("resnet-50", width=4, downsample_in=downsample_in)
+    dilated = zoo.create(
+        "resnet-50", width=4, downsample_in=downsample_in, output_stride=output_stride
+    )
     variables = init(strided)
     forward = lambda model: jax.jit(lambda v, x: model.apply(v, x, train=False, features=True)[-1])(
         variables, IMAGES

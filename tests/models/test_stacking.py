@@ -36,7 +36,7 @@ def test_without_loops_nothing_is_packed():
 
 
 def test_net_takes_packed_variables_and_returns_packed_statistics():
-    model = zoo.create("resnet-20", width=4, group_size=None, scan_units=True)
+    model = zoo.create("resnet-20", width=4, bn_group_size=None, scan_blocks=True)
     images = jnp.ones((2, 8, 8, 3))
     variables = model.init(jax.random.key(0), images)
     learn = jax.jit(lambda v: model.apply(v, images, train=True, mutable=["batch_stats"]))

@@ -78,13 +78,13 @@ def test_all_names_of_the_zoo_describe_a_net_of_that_depth():
 @pytest.mark.parametrize("depth", [164, 1001])
 def test_depths_of_the_second_paper_are_bottlenecks(family, depth):
     net = zoo.describe(f"{family}-{depth}")
-    assert (net.branch, net.option) == ("bottleneck", "B")
+    assert (net.block, net.option) == ("bottleneck", "B")
 
 
 def test_branch_overrides_the_choice_where_a_depth_allows_both():
-    assert zoo.describe("resnet-164", branch="basic").stage_sizes == (27, 27, 27)
-    assert zoo.describe("resnet-110", branch="bottleneck").stage_sizes == (12, 12, 12)
-    assert zoo.describe("resnet-110", branch="single").stage_sizes == (36, 36, 36)
+    assert zoo.describe("resnet-164", block="basic").stage_sizes == (27, 27, 27)
+    assert zoo.describe("resnet-110", block="bottleneck").stage_sizes == (12, 12, 12)
+    assert zoo.describe("resnet-110", block="one_layer").stage_sizes == (36, 36, 36)
 
 
 def test_prefix_reaches_the_cifar_net_of_an_imagenet_depth():
@@ -97,8 +97,8 @@ def test_prefix_reaches_the_cifar_net_of_an_imagenet_depth():
     [
         ("resnet-21", {}, r"name='resnet-21': CIFAR depths.* 6n\+2.*nearest: resnet-20"),
         ("resnet-1", {}, "nearest: resnet-8"),
-        ("resnet-29", {}, "or branch='bottleneck'"),
-        ("resnet-1001", {"branch": "basic"}, r"6n\+2"),
+        ("resnet-29", {}, "or block='bottleneck'"),
+        ("resnet-1001", {"block": "basic"}, r"6n\+2"),
         ("resent-20", {}, "nearest: resnet-20"),
         ("resnet20", {}, "nearest: resnet-20"),
         ("", {}, "names are plain-N, resnet-N, preact-resnet-N"),
@@ -109,12 +109,12 @@ def test_prefix_reaches_the_cifar_net_of_an_imagenet_depth():
         ("resnet-20", {"activation": "gelu"}, "relu, tanh, sigmoid"),
         ("resnet-20", {"norm": "layer"}, "batch, none"),
         ("resnet-20", {"width": 0}, "width=0"),
-        ("resnet-20", {"group_size": 0}, "group_size=0"),
+        ("resnet-20", {"bn_group_size": 0}, "bn_group_size=0"),
         ("resnet-20", {"dropout_rate": 1.0}, r"\[0, 1\)"),
         ("resnet-20", {"output_stride": 8}, "ImageNet stem"),
         ("resnet-50", {"output_stride": 4}, "8, 16, 32"),
-        ("resnet-18", {"branch": "bottleneck"}, "has branch='basic' only"),
-        ("resnet-50", {"stride_in": "5x5"}, "1x1, 3x3"),
+        ("resnet-18", {"block": "bottleneck"}, "has block='basic' only"),
+        ("resnet-50", {"downsample_in": "5x5"}, "1x1, 3x3"),
         ("preact-resnet-20", {"zero_init_last": True}, "original, relu_before_add"),
         ("resnet-20", {"zero_init_last": True, "norm": "none"}, "zero_init_last"),
     ],

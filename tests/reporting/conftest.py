@@ -30,7 +30,7 @@ def write_run(
     path = folder / (name or f"{model}-seed{seed}")
     path.mkdir(parents=True)
     config = {
-        "model": {"name": model, "group_size": 64, **overrides},
+        "model": {"name": model, "bn_group_size": 64, **overrides},
         "dataset": {"name": dataset},
         "seed": seed,
         "num_steps": steps,

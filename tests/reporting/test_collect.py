@@ -22,7 +22,7 @@ def test_field_that_earlier_versions_lacked_does_not_make_another_experiment(
     for seed in range(3):
         path = write_run(tmp_path, "resnet-20", seed) / "config.json"
         record = json.loads(path.read_text())
-        record["config"] |= [{}, {"start": None}, {"start": "elsewhere"}][seed]
+        record["config"] |= [{}, {"init_from": None}, {"init_from": "elsewhere"}][seed]
         path.write_text(json.dumps(record))
     assert sorted(len(group.results) for group in collect([tmp_path]).groups) == [1, 2]
 

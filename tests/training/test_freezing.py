@@ -14,15 +14,17 @@ IMAGES = jax.random.normal(jax.random.key(1), (8, 8, 8, 3))
 LABELS = jnp.arange(8) % 3
 
 
-def train(frozen: str | None, name: str = "resnet-8", accumulate: int = 1, **axes):
+def train(frozen: str | None, name: str = "resnet-8", grad_accum_steps: int = 1, **axes):
     """The variables before and after three steps, and the last step's metrics."""
     model = zoo.create(name, 3, width=4, **axes)
     parts = freezing.parse(frozen, model.architecture)
     schedule = schedules.Schedule("constant", 3, 0.1)
-    optimizer = freezing.optimizer(step.sgd(decay="all"), parts)
+    optimizer = freezing.optimizer(step.sgd(weight_decay_mask="all"), parts)
     before = state.create(jax.random.key(0), model, (8, 8, 3), optimizer, schedule)
     train_step = jax.jit(
-        step.make_train_step(model, optimizer, schedule, frozen=parts, accumulate=accumulate)
+        step.make_train_step(
+            model, optimizer, schedule, frozen=parts, grad_accum_steps=grad_accum_steps
+        )
     )
     after = before
     for number in range(3):
@@ -36,9 +38,9 @@ def changed(before, after) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_frozen_stem_and_stages_keep_their_bits_and_the_rest_learns(accumulate):
-    before, after, _ = train("stem+stage1", accumulate=accumulate)
+@pytest.mark.parametrize("grad_accum_steps", [1, 2])
+def test_frozen_stem_and_stages_keep_their_bits_and_the_rest_learns(grad_accum_steps):
+    before, after, _ = train("stem+stage1", grad_accum_steps=grad_accum_steps)
     learning = {"/".join(path[1:-1]) for path in before}
     assert changed(before, after) == {
         name for name in learning if not name.startswith(("stem", "stage1"))
@@ -77,7 +79,7 @@ def test_frozen_net_has_no_momentum_for_what_is_frozen():
 def test_part_that_the_net_has_not_is_named():
     net = zoo.describe("resnet-8")
     assert freezing.parse(None, net) == frozenset()
-    with pytest.raises(InputError, match="frozen='stage4': allowed are stem, stage1, stage2"):
+    with pytest.raises(InputError, match="freeze='stage4': allowed are stem, stage1, stage2"):
         freezing.parse("stem+stage4", net)
-    with pytest.raises(InputError, match="frozen='batch_norm'"):
+    with pytest.raises(InputError, match="freeze='batch_norm'"):
         freezing.parse("batch_norm", zoo.describe("resnet-8", norm="none"))

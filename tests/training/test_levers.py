@@ -21,10 +21,10 @@ TEN_STEPS = """
 import json, jax
 from configs import cifar10
 from experiments import experiment
-config = cifar10.get_config("resnet-20,batch_size=16,model.group_size=8,model.width=4")
+config = cifar10.get_config("resnet-20,batch_size=16,model.bn_group_size=8,model.width=4")
 config.schedule.learning_rate = 0.01
 config.num_devices, config.onednn = 1, {onednn}
-config.remat, config.scan_units = {remat!r}, {scan_units}
+config.remat, config.scan_blocks = {remat!r}, {scan_blocks}
 subject = experiment.of_noise(config, (16, 16, 3), 10, 64)
 state, advance, losses = subject.initial_state(), subject.make_advance(), []
 for step in range(10):
@@ -34,9 +34,9 @@ for step in range(10):
 """
 
 
-def losses(remat: str = "none", scan_units: bool = False) -> list[float]:
+def losses(remat: str = "none", scan_blocks: bool = False) -> list[float]:
     scope = {}
-    exec(TEN_STEPS.format(onednn=False, remat=remat, scan_units=scan_units), scope)
+    exec(TEN_STEPS.format(onednn=False, remat=remat, scan_blocks=scan_blocks), scope)
     return scope["losses"]
 
 
@@ -52,17 +52,17 @@ def test_weight_gradient_in_parts(monkeypatch):
     assert max(parts) > 1
 
 
-@pytest.mark.parametrize("remat", ["activations", "units"])
+@pytest.mark.parametrize("remat", ["activations", "blocks"])
 def test_remat(remat):
     np.testing.assert_allclose(losses(remat), losses(), rtol=1e-4)
 
 
 def test_units_in_a_loop():
-    np.testing.assert_allclose(losses(scan_units=True), losses(), rtol=1e-4)
+    np.testing.assert_allclose(losses(scan_blocks=True), losses(), rtol=1e-4)
 
 
 def test_remat_needs_less_memory():
-    everything, convolutions, units = map(saved_numbers, ("none", "activations", "units"))
+    everything, convolutions, units = map(saved_numbers, ("none", "activations", "blocks"))
     assert convolutions < everything * 0.6
     assert units < convolutions * 0.6
 
@@ -85,7 +85,7 @@ def test_onednn():
     found = []
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     for onednn in (False, True):
-        code = TEN_STEPS.format(onednn=onednn, remat="none", scan_units=False)
+        code = TEN_STEPS.format(onednn=onednn, remat="none", scan_blocks=False)
         code += "print(json.dumps(losses))"
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -18,7 +18,7 @@ SCHEDULE = Schedule("constant", 10, 0.1)
 
 
 def make(optimizer=None, name="resnet-8", **options):
-    axes = {"group_size": 2, "width": 4, **options.pop("axes", {})}
+    axes = {"bn_group_size": 2, "width": 4, **options.pop("axes", {})}
     model = zoo.create(name, 3, **axes)
     optimizer = optimizer or step.sgd()
     start = state.create(jax.random.key(1), model, (8, 8, 3), optimizer, SCHEDULE)
@@ -67,7 +67,7 @@ def test_decay_of_all_parameters_reaches_scales_and_biases():
     params = {"conv": {"kernel": jnp.ones(2)}, "norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}
     zeros = jax.tree.map(jnp.zeros_like, params)
     for decay, decayed in (("kernels", 0.0), ("all", 0.5)):
-        optimizer = step.sgd(weight_decay=0.5, decay=decay)
+        optimizer = step.sgd(weight_decay=0.5, weight_decay_mask=decay)
         update, _ = optimizer.update(zeros, optimizer.init(params), params)
         assert float(update["conv"]["kernel"][0]) == 0.5
         assert float(update["norm"]["scale"][0]) == decayed
@@ -87,7 +87,7 @@ def test_metrics_are_of_the_batch_before_the_update():
 
 def test_accumulated_gradients_make_the_same_update():
     _, start, whole = make()
-    _, _, parts = make(accumulate=4)
+    _, _, parts = make(grad_accum_steps=4)
     after_whole, metrics = whole(start, (IMAGES, LABELS), jax.random.key(0))
     after_parts, metrics_of_parts = parts(start, (IMAGES, LABELS), jax.random.key(0))
     assert_trees_close(after_parts.variables, after_whole.variables, rtol=1e-4, atol=1e-6)
@@ -98,7 +98,7 @@ def test_accumulation_leaves_every_device_its_share_of_the_work():
     mesh = parallel.make_mesh(8, 4, 2)
     flops = {}
     for parts in (1, 2):
-        _, start, train_step = make(accumulate=parts, mesh=mesh)
+        _, start, train_step = make(grad_accum_steps=parts, mesh=mesh)
         batch = jax.device_put((IMAGES, LABELS), parallel.sharded(mesh))
         compiled = train_step.lower(start, batch, jax.random.key(0)).compile()
         flops[parts] = parts * compiled.cost_analysis()["flops"]  # which has a loop's body once
@@ -124,7 +124,7 @@ def test_label_smoothing_mixes_in_the_uniform_distribution():
 
 
 def test_training_lowers_the_loss_without_batch_norm_too():
-    _, current, train_step = make(axes={"norm": "none", "group_size": None})
+    _, current, train_step = make(axes={"norm": "none", "bn_group_size": None})
     losses = []
     for i in range(20):
         current, metrics = train_step(current, (IMAGES, LABELS), jax.random.key(i))
