@@ -9,7 +9,8 @@ Reads run folders only, so it needs no accelerator and may run while the runs st
     python -m experiments.report --results=RESULTS.md
 
 The first also keeps the finished runs in a few KB each, to be committed; the second writes the
-papers' tables with our numbers, from all that was so kept in the folder results/ beside the file.
+papers' tables with our numbers, from all that was so kept in the folder results/ beside the file,
+and measures anew how far seeds spread there.
 """
 
 import shlex
@@ -20,7 +21,7 @@ from absl import flags
 from experiments.command import run
 from resnet_jax import runs
 from resnet_jax.errors import InputError
-from resnet_jax.reporting import PaperTable, archive, write_record, write_report
+from resnet_jax.reporting import PaperTable, archive, spreads, write_record, write_report
 from resnet_jax.sweeps import grid, plan
 
 _WORKDIR = flags.DEFINE_multi_string(
@@ -52,14 +53,21 @@ def main(_: list[str]) -> None:
         output = Path(_RESULTS.value)
         tables = [paper_table(path) for path in PAPERS_SWEEPS]
         write_record(tables, output.parent / "results", output)
+        spreads.write(output.parent / "results")
         print(output)
 
 
 def _report(workdirs: list[Path]) -> None:
+    if not _OUTPUT.value and len(workdirs) > 1:
+        raise InputError(
+            "output=None: of several --workdirs, give --output=FOLDER for their report"
+        )
     output = Path(_OUTPUT.value) if _OUTPUT.value else workdirs[0] / "report"
     report = write_report(workdirs, output)
     for path in report.paths:
         print(path)
+    for problem in report.problems:
+        print(f"damaged: {problem}")
     print(report.finding)
     if _ARCHIVE.value:
         kept = archive(workdirs[0], Path(_ARCHIVE.value))

@@ -30,6 +30,11 @@ NETS = (
         "model.bn_group_size": 32,
         "num_steps": 156_250,
         "schedule.boundaries": (0.4, 0.605),
+        "schedule.warmup": "none",
+        "optimizer.nesterov": True,
+        "optimizer.weight_decay_mask": "all",
+        "dataset.mean": "channel",
+        "dataset.std": "channel",
     },
 )
 

@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 from resnet_jax.reporting import papers, recipe_diff, style
 from resnet_jax.reporting.labels import label_line_ends, shorten
 from resnet_jax.reporting.results import Group
-from resnet_jax.reporting.statistics import summarize
+from resnet_jax.reporting.statistics import paired, summarize
 from resnet_jax.reporting.verdicts import percent
 
 MARKERS = {"plain": "o", "residual": "s", "pre-activation": "^", "other": "D"}
@@ -37,7 +37,10 @@ def top_over_depth(groups: Sequence[Group]) -> float:
 
 
 def draw_depths(axes: Axes, groups: Sequence[Group], field: str, top: float) -> None:
-    """`field` ("train_error" or "test_error") in percent: mean and std, every seed as a dot."""
+    """`field` ("train_error" or "test_error") in percent: mean, every seed as a dot, and a band.
+
+    The band is the 95% t interval of the mean over seeds; depths of one seed have none.
+    """
     training = field == "train_error"
     ends, depths = [], set()
     for line in lines_over_depth(groups):
@@ -47,18 +50,30 @@ def draw_depths(axes: Axes, groups: Sequence[Group], field: str, top: float) -> 
         family = line[0].family
         colour = style.LIGHT[f"family-{family}"]
         samples = [summarize(percent(group.values(field))) for group in line]
-        axes.errorbar(
+        intervals = [paired(percent(group.values(field))) for group in line]
+        axes.fill_between(
+            [group.depth for group in line],
+            [interval.low if interval.has_interval else interval.value for interval in intervals],
+            [interval.high if interval.has_interval else interval.value for interval in intervals],
+            color=colour, alpha=0.16, linewidth=0, zorder=1,
+        )  # fmt: skip
+        axes.plot(
             [group.depth for group in line],
             [sample.mean for sample in samples],
-            yerr=[sample.std if sample.count > 1 else 0 for sample in samples],
-            color=colour, linewidth=1.2 if training else 2.2, elinewidth=1.1, capsize=3,
+            color=colour, linewidth=1.2 if training else 2.2,
             linestyle=(0, (3.2, 1.8)) if training else "-", marker=MARKERS[family], markersize=6,
             markerfacecolor=style.LIGHT["paper"], markeredgewidth=1.4, zorder=3,
         )  # fmt: skip
         for group in line:
             values = percent(group.values(field))
             axes.plot(
-                [group.depth] * len(values), values, ".", color=colour, markersize=4, alpha=0.5
+                [group.depth] * len(values),
+                values,
+                ".",
+                color=colour,
+                markersize=5,
+                alpha=0.7,
+                zorder=4,
             )
         depths |= {group.depth for group in line}
         ends.append((samples[-1].mean, shorten(_name(line[0])), colour))
@@ -88,13 +103,15 @@ def _mark_papers(axes: Axes, groups: Sequence[Group]) -> None:
 
 
 def _finish(axes: Axes, depths: list[int], ends: list[tuple[float, str, str]]) -> None:
-    axes.set_xscale("log")
+    if depths and depths[-1] > 8 * depths[0]:
+        axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(depths))
     axes.xaxis.set_major_formatter(lambda depth, _: f"{depth:.0f}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     if depths:
-        axes.set_xlim(depths[0] / 1.08, depths[-1] * 1.08)
+        room = 0.05 * (depths[-1] - depths[0])
+        axes.set_xlim(depths[0] - min(room, depths[0] / 12), depths[-1] + room)
     axes.set_xlabel("depth, layers")
     axes.set_ylabel("final error, %")
     label_line_ends(axes, ends)

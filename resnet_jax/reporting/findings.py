@@ -4,152 +4,240 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import pandas as pd
+
+from resnet_jax.reporting import spreads, statistics
+from resnet_jax.reporting.formatting import signed
 from resnet_jax.reporting.load import Collection
 from resnet_jax.reporting.results import Group
-from resnet_jax.reporting.statistics import Difference, summarize
-from resnet_jax.reporting.verdicts import Comparison, Verdict, compare_families, percent
+from resnet_jax.reporting.selection import Selection, select_best
+from resnet_jax.reporting.statistics import CONFIDENCE, POWER, Difference, summarize
+from resnet_jax.reporting.verdicts import (
+    FIELDS,
+    Arm,
+    Comparison,
+    Contrast,
+    Effect,
+    Trend,
+    Verdict,
+    judge_all,
+    percent,
+)
 
-LEADS = {
-    Verdict.OPTIMISATION: "Degradation: ",
-    Verdict.DIVERGED: "Degradation: ",
-    Verdict.OVERFITTING: "Overfitting, not degradation: ",
-    Verdict.NONE: "No degradation: ",
-    Verdict.SMALL: "No degradation seen: ",
-    Verdict.NOISE: "Undecided: ",
-    Verdict.UNDECIDED: "Undecided: ",
-}
+ONE_POINT = 1.0
+ONE_SEED = "One seed has no spread: neither error is decided."
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """`headlines` has a statement for each data set and setting; `caveats` limit them all."""
+    """What the runs say.
+
+    Attributes:
+      headlines: the contrast of each data set and setting, or its first statement without one.
+      details: the further statements.
+      caveats: what limits them all.
+      arms: what the statements are computed from.
+      selections: networks of which the best of several optimiser settings is compared.
+      groups: those that are compared, one for each network and setting.
+    """
 
     headlines: list[str]
-    comparisons: list[Comparison]
+    details: list[str]
     caveats: list[str]
+    arms: list[Arm]
+    selections: list[Selection]
+    groups: list[Group]
 
     @property
     def text(self) -> str:
-        return "\n".join([*self.headlines, *self.caveats])
+        return "\n".join([*self.headlines, *self.details, *self.caveats])
 
 
-def find(collection: Collection) -> Findings:
-    """What the runs say of degradation, for each data set and setting, and what limits it."""
-    arms: dict[tuple[str, str], list[Group]] = {}
-    for group in collection.groups:
-        arms.setdefault((group.dataset, group.setting), []).append(group)
-    comparisons = {arm: compare_families(groups) for arm, groups in arms.items()}
-    several = len(arms) > 1
-    headlines = [
-        (_arm(*arm) if several else "") + headline(found, arms[arm])
-        for arm, found in comparisons.items()
-        if found
-    ]
-    if not headlines:
-        datasets = dict.fromkeys(group.dataset for group in collection.groups)
-        headlines = [
-            _best([group for group in collection.groups if group.dataset == dataset])
-            for dataset in datasets
-        ]
-    flat = [comparison for found in comparisons.values() for comparison in found]
-    return Findings(headlines, flat, _caveats(collection))
-
-
-def _arm(dataset: str, setting: str) -> str:
-    return f"{dataset}, {setting} – " if setting else f"{dataset} – "
-
-
-def headline(comparisons: Sequence[Comparison], groups: Sequence[Group]) -> str:
-    """The statement on one data set and setting: the first family, its twins, what it means.
+def find(collection: Collection, table: pd.DataFrame | None = None) -> Findings:
+    """What the runs say of degradation, for each data set and setting, and what limits it.
 
     Args:
-      comparisons: of these groups; at least one.
-      groups: all nets of the data set and setting.
+      collection: all runs.
+      table: spreads that stand in for those of single seeds; by default the packaged ones.
     """
-    first, *others = comparisons
-    twins = [
-        c
-        for c in others
-        if (c.shallow.depth, c.deep.depth) == (first.shallow.depth, first.deep.depth)
+    groups, selections = select_best(collection.groups)
+    arms = judge_all(groups, spreads.packaged() if table is None else table)
+    several = sum(bool(arm.comparisons) for arm in arms) > 1
+    headlines, details = [], []
+    for arm in arms:
+        if not arm.comparisons:
+            continue
+        first, *others = [*_statements(arm), *_divergences(arm.groups)]
+        prefix = _prefix(arm) if several else ""
+        headlines.append(prefix + first)
+        details += [prefix + line for line in others]
+    if not headlines:
+        datasets = dict.fromkeys(group.dataset for group in groups)
+        headlines = [_best([g for g in groups if g.dataset == dataset]) for dataset in datasets]
+    details += [_selected(selections)] if selections else []
+    caveats = [*_adjustment(arms), *_rounding(groups), *collection.notes, *_caveats(collection)]
+    return Findings(headlines, details, caveats, arms, selections, groups)
+
+
+def _prefix(arm: Arm) -> str:
+    return f"{arm.dataset}, {arm.setting} – " if arm.setting else f"{arm.dataset} – "
+
+
+def _statements(arm: Arm) -> list[str]:
+    """Contrasts first, then trends, then each family by itself, then what the seeds can show."""
+    lines = list(map(describe_contrast, arm.contrasts))
+    lines += list(map(describe_trend, arm.trends))
+    lines += list(map(describe_comparison, arm.comparisons))
+    judged = [*arm.contrasts, *arm.comparisons][:1]
+    return lines + [line for part in judged if (line := describe_power(part))]
+
+
+def describe_contrast(contrast: Contrast) -> str:
+    """The degradation of the plain family less that of its twin, in training and in test error."""
+    family, twin = contrast.family, contrast.twin
+    lead = _contrast_lead(contrast)
+    if math.isnan(contrast.train.value):
+        return f"{lead}: a network has no completed run."
+    parts = [
+        f"{abs(difference.value):.1f} points {'less' if difference.value < 0 else 'more'} {name} "
+        f"({_interval(difference)})"
+        for difference, name in _named(contrast)
+        if not math.isnan(difference.value)
     ]
-    clauses = [_clause(first), *(_twin_clause(twin) for twin in twins)]
-    sentences = ["; ".join(clauses) + ".", _meaning(first)]
-    sentences += [_of_twin(twin) for twin in twins if twin.verdict in _DEGRADED]
-    sentences += [
-        f"{_clause(other)}."  # A net deeper than its twins, or of a family without twins.
-        for other in others
-        if other not in twins and other.verdict is Verdict.OPTIMISATION
-    ]
-    sentences += _divergences(groups)
-    return LEADS[first.verdict] + " ".join(sentences)
-
-
-_DEGRADED = (Verdict.OPTIMISATION, Verdict.DIVERGED)
-
-
-def _clause(comparison: Comparison) -> str:
-    deep, shallow = comparison.deep.model, comparison.shallow.model
-    if math.isnan(comparison.train.value):
-        return f"{deep} and {shallow} do not both have a training error to compare"
-    level = summarize(percent(comparison.deep.values("train_error"))).mean
-    distance = _distance(comparison.train)
+    train, test = (effect.value for effect in contrast.effects)
+    judged = f"In training the contrast is {train}, in test {test}."
+    if contrast.effects == (Effect.ONE_SEED, Effect.ONE_SEED):
+        judged = ONE_SEED
     return (
-        f"{deep}'s training error is {level:.1f}%, {distance} {shallow}'s "
-        f"({describe_interval(comparison)})"
+        f"{lead}: going from {family.shallow.depth} to {family.deep.depth} layers brings plain "
+        f"networks {' and '.join(parts)} than {twin.family} ones; {contrast.seeds}"
+        f"{_borrowed(contrast.borrowed)}. {judged}"
     )
 
 
-def _twin_clause(comparison: Comparison) -> str:
-    deep, shallow = comparison.deep.model, comparison.shallow.model
-    if math.isnan(comparison.train.value):
-        return f"its {comparison.family} twin {deep} has no training error to compare"
-    level = summarize(percent(comparison.deep.values("train_error"))).mean
-    distance = _distance(comparison.train)
-    return f"its {comparison.family} twin {deep} is at {level:.1f}%, {distance} {shallow}'s"
-
-
-def _distance(difference: Difference) -> str:
-    size = f"{abs(difference.value):.1f} points"
-    if size == "0.0 points":
-        return f"{size} from"
-    return f"{size} {'above' if difference.value > 0 else 'below'}"
-
-
-def describe_interval(comparison: Comparison) -> str:
-    """E.g. "95% interval 87.0 to 89.8, Welch's t, 5 seeds a side"."""
-    seeds, train = comparison.describe_seeds(), comparison.train
-    if not train.has_interval:
-        return f"{seeds}: no interval can be given"
-    return f"95% interval {train.low:.1f} to {train.high:.1f}, Welch's t, {seeds}"
-
-
-def _meaning(comparison: Comparison) -> str:
-    test = f"{abs(comparison.test.value):.1f} points"
+def _contrast_lead(contrast: Contrast) -> str:
+    twin = contrast.twin.family
+    effect = contrast.effects[0]
+    degrades, twin_degrades = (
+        c.effects[0] is Effect.HIGHER or c.diverged for c in (contrast.family, contrast.twin)
+    )
+    if effect is Effect.HIGHER and degrades:
+        spared = contrast.twin.effects[0] in (Effect.SAME, Effect.LOWER)
+        if spared and not twin_degrades:
+            return f"Plain networks degrade and {twin} ones do not"
+        return f"Plain networks degrade, and more than {twin} ones"
     return {
-        Verdict.OPTIMISATION: "Higher training error: an optimisation effect, not overfitting.",
-        Verdict.DIVERGED: f"{_diverged(comparison)}: an optimisation effect.",
-        Verdict.OVERFITTING: f"Only the test error is higher, by {test}: overfitting.",
-        Verdict.NONE: "The deeper net is no worse.",
-        Verdict.SMALL: f"No difference that {comparison.describe_seeds()} can show.",
-        Verdict.NOISE: "These seeds are too few to tell.",
-        Verdict.UNDECIDED: "Nothing can be said yet.",
-    }[comparison.verdict]
+        Effect.HIGHER: f"Depth favours {twin} networks over plain ones",
+        Effect.LOWER: f"Depth favours plain networks over {twin} ones",
+        Effect.SAME: f"Depth treats plain and {twin} networks alike",
+        Effect.UNDECIDED: f"Undecided whether depth favours {twin} networks over plain ones",
+        Effect.ONE_SEED: (
+            f"Undecided, one seed, whether depth favours {twin} networks over plain ones"
+        ),
+        Effect.UNKNOWN: f"Plain and {twin} networks cannot be set against each other",
+    }[effect]
 
 
-def _diverged(comparison: Comparison) -> str:
-    share = "Most" if comparison.deep.completed else "All"
-    return f"{share} of {comparison.deep.model}'s runs diverged"
+def describe_trend(trend: Trend) -> str:
+    """Slopes of both families, and the interval of their difference."""
+    parts = []
+    for name, (ours, theirs, more) in zip(FIELDS.values(), (trend.train, trend.test), strict=True):
+        parts.append(
+            f"{name} by {signed(ours.value)} points in {trend.family} and {signed(theirs.value)} "
+            f"in {trend.twin} networks (difference {signed(more.value)}, {_interval(more, 2)})"
+        )
+    seeds = f"{trend.seeds} seed{'s' * (trend.seeds != 1)}"
+    return (
+        f"Trend over {len(trend.depths)} depths, for each 10 layers more: {'; '.join(parts)}. "
+        f"Slopes of {seeds}."
+    )
 
 
-def _of_twin(twin: Comparison) -> str:
-    if twin.verdict is Verdict.DIVERGED:
-        return f"{_diverged(twin)}."
-    return f"The {twin.family} net degrades too, by {twin.train.value:.1f} points."
+def describe_comparison(comparison: Comparison) -> str:
+    """One family: both errors, their intervals, and what they mean together."""
+    lead = f"{comparison.family.capitalize()} networks – {comparison.verdict.value}: "
+    if math.isnan(comparison.train.value):
+        deep, shallow = comparison.deep.name, comparison.shallow.name
+        return (
+            f"{lead}{deep} and {shallow} do not both have a training error. {_judged(comparison)}"
+        )
+    clauses = ", ".join(
+        _clause(comparison, field, difference)
+        for field, difference in zip(FIELDS, (comparison.train, comparison.test), strict=True)
+        if not math.isnan(difference.value)
+    )
+    seeds = comparison.describe_seeds()
+    return f"{lead}{clauses}; {seeds}{_borrowed(comparison.borrowed)}. {_judged(comparison)}"
+
+
+def _clause(comparison: Comparison, field: str, difference: Difference) -> str:
+    deep, shallow = comparison.deep, comparison.shallow
+    level = summarize(percent(deep.values(field))).mean
+    size = f"{abs(difference.value):.1f} points"
+    side = "above" if difference.value > 0 else "below"
+    where = f"{size} from" if size == "0.0 points" else f"{size} {side}"
+    if field == "train_error":
+        start = f"{deep.name}'s {FIELDS[field]} is {level:.1f}%, {where} {shallow.name}'s"
+    else:
+        start = f"its {FIELDS[field]} {level:.1f}%, {where}"
+        start += " it" if where.endswith("from") else ""
+    return f"{start} ({_interval(difference)})"
+
+
+def _interval(difference: Difference, digits: int = 1) -> str:
+    """E.g. "95% interval +87.0 to +89.8"; adjusted ones say so."""
+    if not difference.has_interval:
+        return "no interval"
+    low, high = signed(difference.low, digits), signed(difference.high, digits)
+    return f"{CONFIDENCE:.0%} interval {low} to {high}"
+
+
+def _borrowed(sources: Sequence[str]) -> str:
+    return f", with the spread of archived runs ({'; '.join(sources)})" if sources else ""
+
+
+def _judged(comparison: Comparison) -> str:
+    """Training and test error, each by itself, and what they mean together."""
+    effects = comparison.effects
+    if comparison.diverged:
+        share = "Most" if comparison.deep.completed else "All"
+        return f"{share} of {comparison.deep.name}'s runs diverged: an optimisation effect."
+    if math.isnan(comparison.train.value):
+        return "Nothing can be said yet."
+    if effects == (Effect.ONE_SEED, Effect.ONE_SEED):
+        return ONE_SEED
+    train, test = (effect.value for effect in effects)
+    meaning = {
+        Verdict.DEGRADATION: "an optimisation effect, not overfitting",
+        Verdict.OVERFITTING: "it generalises worse, and fits no worse",
+        Verdict.NONE: "no worse in either",
+        Verdict.OPPOSITE: "it fits worse and generalises better",
+    }.get(comparison.verdict, "neither degradation nor its absence is shown")
+    return f"Training error {train}, test error {test}: {meaning}."
+
+
+def describe_power(judged: Contrast | Comparison) -> str:
+    """What the given seeds could have found, and how many would find one point."""
+    differences = [judged.train, judged.test]
+    if not all(difference.has_interval for difference in differences):
+        return ""
+    found = [f"{d.detectable():.1f} points of {name}" for d, name in _named(judged)]
+    needed = [d.seeds_for(ONE_POINT) for d in differences]
+    what = "contrast" if isinstance(judged, Contrast) else "difference"
+    words = " and ".join(dict.fromkeys(f"{n:,}" if n else "?" for n in needed))
+    return (
+        f"Power: with probability {POWER:g} these seeds find a {what} of {' and '.join(found)}; "
+        f"{words} seeds of each network would find one of {ONE_POINT:g} point."
+    )
+
+
+def _named(judged: Contrast | Comparison) -> list[tuple[Difference, str]]:
+    return list(zip((judged.train, judged.test), FIELDS.values(), strict=True))
 
 
 def _divergences(groups: Sequence[Group]) -> list[str]:
     return [
-        f"{group.model} diverged in {count_diverged(group)}"
+        f"{group.name} diverged in {count_diverged(group)}"
         + (" (left out of the means)." if group.completed else ".")
         for group in groups
         if group.diverged
@@ -158,8 +246,22 @@ def _divergences(groups: Sequence[Group]) -> list[str]:
 
 def count_diverged(group: Group) -> str:
     """E.g. "2 of 5 seeds"."""
-    total = len(group.results)
-    return f"{len(group.diverged)} of {total} seed{'s' * (total != 1)}"
+    total = group.count_seeds()
+    return f"{group.count_seeds('diverged')} of {total} seed{'s' * (total != 1)}"
+
+
+def _selected(selections: Sequence[Selection]) -> str:
+    """How each network's optimiser setting was chosen, and which waits."""
+    criteria = " or ".join(dict.fromkeys(selection.criterion for selection in selections))
+    chosen = ", ".join(f"{s.best.label} {s.best.chosen}" for s in selections)
+    counts = sorted({selection.seeds for selection in selections})
+    seeds = f"{'–'.join(map(str, counts))} seed{'s' * (counts != [1])}"
+    text = (
+        f"Each network is shown at the best of the optimiser's settings that were tried, by "
+        f"{criteria} over the {seeds} that all settings share, never by test error: {chosen}."
+    )
+    waiting = [f"{s.best.label} at {', '.join(s.waiting)}" for s in selections if s.waiting]
+    return text + (f" Not finished, and not judged: {'; '.join(waiting)}." if waiting else "")
 
 
 def _best(groups: Sequence[Group]) -> str:
@@ -175,11 +277,44 @@ def _best(groups: Sequence[Group]) -> str:
     low, high = min(level, key=level.get), max(level, key=level.get)
     text = f"{dataset}: {low} has a test error of {level[low]:.1f}%"
     if len(level) > 1:
-        text = f"{dataset}: of {len(level)} nets {low} has the lowest test error, {level[low]:.1f}%"
-        text += f", and {high} the highest, {level[high]:.1f}%"
+        text = (
+            f"{dataset}: of {len(level)} networks {low} has the lowest test error, "
+            f"{level[low]:.1f}%, and {high} the highest, {level[high]:.1f}%"
+        )
     diverged = [f"{g.label} diverged in {count_diverged(g)}" for g in groups if g.diverged]
     statement = "No family has two depths, so nothing is said about degradation."
     return " ".join([f"{text}.", *(f"{line}." for line in diverged), statement])
+
+
+def _adjustment(arms: Sequence[Arm]) -> list[str]:
+    parts = [part for arm in arms for part in (*arm.contrasts, *arm.comparisons)]
+    differences = [d for part in parts for d in (part.train, part.test)]
+    differences += [d for arm in arms for t in arm.trends for d in (t.train[2], t.test[2])]
+    number = sum(difference.has_interval for difference in differences)
+    if number < 2:
+        return []
+    return [f"Intervals are adjusted for the {number} statements made here (Holm)."]
+
+
+def _rounding(groups: Sequence[Group]) -> list[str]:
+    """Spread of runs of one seed and config, which differ by rounding alone, beside the seeds'."""
+    lines = []
+    for group in groups:
+        parts = []
+        for field, name in FIELDS.items():
+            std, freedom = statistics.pooled(
+                [percent(values) for values in group.replicates(field).values()]
+            )
+            if freedom:
+                seeds = summarize(percent(group.values(field))).std
+                beside = "" if math.isnan(seeds) else f", over seeds {seeds:.2f}"
+                parts.append(f"{std:.2f} points of {name}{beside}")
+        if parts:
+            lines.append(
+                f"{group.name} was run more than once with one seed: by rounding alone the "
+                f"standard deviation is {' and '.join(parts)}. Such runs count as one seed."
+            )
+    return lines
 
 
 def _caveats(collection: Collection) -> list[str]:

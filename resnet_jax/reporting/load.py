@@ -34,6 +34,8 @@ class Collection:
     groups: list[Group]
     problems: list[str]
     """Damaged files, one line each, with the name of the run."""
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """What else a reader must know of the runs: copies that do not count."""
 
 
 def collect(workdirs: Sequence[Path]) -> Collection:
@@ -55,8 +57,38 @@ def collect(workdirs: Sequence[Path]) -> Collection:
         results += found
         problems += [f"{prefix}{line}" for line in complaint]
     results.sort(key=lambda result: naming.natural(result.name))
+    results, notes = _without_copies(results)
     problems += [f"{result.name}: {line}" for result in results for line in result.run.problems]
-    return Collection(sweeps, results, group(results), problems)
+    return Collection(sweeps, results, group(results), problems, notes)
+
+
+def _without_copies(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
+    """Every run once, though its folder is given twice or was copied; and which are left out.
+
+    Copies have one id (written at a run's first start), or one identity (see `Result`). Of
+    several, the one that came furthest stays.
+    """
+    kept: list[Result] = []
+    copies: list[str] = []
+    place: dict[tuple, int] = {}
+    for result in results:
+        run_id = result.run.info.get("run_id")
+        keys = [result.identity, *([("id", naming.as_text(run_id))] if run_id else [])]
+        index = next((place[key] for key in keys if key in place), None)
+        if index is None:
+            index = len(kept)
+            kept.append(result)
+        else:
+            old = kept[index]
+            further = (result.summary_is_there, result.steps) > (old.summary_is_there, old.steps)
+            kept[index], copy = (result, old) if further else (old, result)
+            copies.append(f"{copy.name} of {kept[index].name}")
+        place |= dict.fromkeys(keys, index)
+    if not copies:
+        return kept, []
+    listed = ", ".join(copies[:3]) + (f" and {len(copies) - 3} more" if len(copies) > 3 else "")
+    noun = "run is a copy" if len(copies) == 1 else "runs are copies"
+    return kept, [f"{len(copies)} {noun} of another and not counted: {listed}."]
 
 
 def _read_results(workdir: Path, sweep: Sweep, prefix: str) -> list[Result]:

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 
 from resnet_jax.reporting import naming, style
 from resnet_jax.reporting.analyses import Analysis
-from resnet_jax.reporting.findings import Findings
+from resnet_jax.reporting.findings import Findings, describe_contrast
 from resnet_jax.reporting.load import Collection
 from resnet_jax.reporting.markup import Markup, escape, join, tag
 from resnet_jax.reporting.results import Result
-from resnet_jax.reporting.tables import Table, comparisons_table, runs_table
-from resnet_jax.reporting.verdicts import THRESHOLD
+from resnet_jax.reporting.tables import Table, comparisons_table, runs_table, selection_table
+from resnet_jax.reporting.verdicts import SMALLEST_EFFECT
 
 FINAL = (
     "Test errors are those of the last step, not of the best epoch: the test set chose nothing, "
@@ -25,14 +25,19 @@ CURVES = (
     "dotted verticals drops of the learning rate, crosses divergences."
 )
 DEPTHS = (
-    " Against depth: mean and standard deviation, with a dot for every seed; a dash is the paper's "
-    "number, where its recipe was followed."
+    " Against depth: the mean with its 95% interval as a band, and a dot for every seed; a dash is "
+    "the paper's number, where its recipe was followed."
 )
 INTERVALS = (
-    "Differences of mean final errors in percentage points, with 95% intervals by Welch's t "
-    "over seeds. An interval needs two completed seeds a side; one that holds zero and reaches "
-    f"above {THRESHOLD:g} points decides nothing. With one seed a side, less than {THRESHOLD:g} "
-    "points is not called a difference."
+    "Differences of mean final errors in percentage points: deep less shallow for each family, and "
+    "the plain family's less its twin's. Intervals are Student's t over seeds: paired where all "
+    "four networks have the same seeds, after Welch and Satterthwaite otherwise; 95% together, "
+    "after Holm. "
+    "An effect is higher or lower if its interval excludes zero and it is at least "
+    f"{SMALLEST_EFFECT:g} points; the same if the whole interval is within {SMALLEST_EFFECT:g}; "
+    "undecided otherwise. One seed a side has an interval only where archived runs of that data "
+    "set, length and learning rate give a spread. Detectable: by these seeds with probability .8, "
+    "for a single comparison at 5%."
 )
 
 
@@ -49,10 +54,11 @@ def render(
         tag("header", tag("h1", title), tag("p", _about(collection), class_="about")),
         _finding(findings),
         _warning(collection.problems),
-        _figure(panels, CURVES + (DEPTHS if findings.comparisons else "")),
+        _figure(panels, _caption(findings)),
         tag("h2", "Results"),
         *(_table(table, heading=len(tables) > 1) for table in tables),
         tag("p", FINAL, class_="note"),
+        *_selections(findings),
         *_degradation(findings),
         *map(_analysis, analyses),
         tag("h2", "Runs"),
@@ -91,6 +97,7 @@ def _count(number: int, noun: str) -> str:
 
 def _finding(findings: Findings) -> Markup:
     paragraphs = [tag("p", _with_whole_names(line)) for line in findings.headlines]
+    paragraphs += [tag("p", _with_whole_names(line), class_="detail") for line in findings.details]
     paragraphs += [tag("p", line, class_="caveat") for line in findings.caveats]
     return tag("section", *paragraphs, class_="finding", id="finding", aria_label="Finding")
 
@@ -147,10 +154,26 @@ LONG = 28  # characters, beyond which a cell may break its line
 _KINDS = ("diverged", "failed", "missing")
 
 
+def _caption(findings: Findings) -> str:
+    """The contrast first, wherever there is one."""
+    contrasts = [describe_contrast(contrast) for arm in findings.arms for contrast in arm.contrasts]
+    return " ".join([*contrasts, CURVES]) + (DEPTHS if _compared(findings) else "")
+
+
+def _compared(findings: Findings) -> bool:
+    return any(arm.comparisons for arm in findings.arms)
+
+
+def _selections(findings: Findings) -> Iterable[Markup]:
+    if findings.selections:
+        table = selection_table(findings.selections)
+        yield from (tag("h2", table.caption), _table(table))
+
+
 def _degradation(findings: Findings) -> Iterable[Markup]:
-    if not findings.comparisons:
+    if not _compared(findings):
         return []
-    table = comparisons_table(findings.comparisons)
+    table = comparisons_table(findings.arms)
     return [tag("h2", table.caption), _table(table), tag("p", INTERVALS, class_="note")]
 
 

@@ -12,13 +12,13 @@ from resnet_jax.reporting.markup import Markup
 from resnet_jax.reporting.page import FINAL, render
 from resnet_jax.reporting.results import Group
 from resnet_jax.reporting.svg import inline
-from resnet_jax.reporting.tables import Table, comparisons_table, results_table
+from resnet_jax.reporting.tables import Table, comparisons_table, results_table, selection_table
 from resnet_jax.runs import write_text
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Where the report lies, and what it found, in plain sentences."""
+    """Where the report lies, and what it found, in plain sentences; `problems`: damaged files."""
 
     index: Path
     figure_png: Path | None
@@ -26,6 +26,7 @@ class Report:
     results_csv: Path
     results_markdown: Path
     finding: str
+    problems: list[str]
 
     @property
     def paths(self) -> list[Path]:
@@ -53,7 +54,7 @@ def write_report(workdirs: Sequence[Path], output: Path) -> Report:
     collection = collect(workdirs)
     findings = find(collection)
     tables = _tables(collection)
-    rows = plots.panel_rows(collection.groups)
+    rows = plots.panel_rows(findings.groups)
     output = Path(output)
     report = Report(
         index=output / "index.html",
@@ -62,6 +63,7 @@ def write_report(workdirs: Sequence[Path], output: Path) -> Report:
         results_csv=output / "results.csv",
         results_markdown=output / "results.md",
         finding=findings.text,
+        problems=collection.problems,
     )
     output.mkdir(parents=True, exist_ok=True)
     _write_figure(report, rows)
@@ -109,8 +111,11 @@ def _markdown(collection: Collection, findings: Findings, tables: list[Table]) -
     parts += [exports.escape_markdown(line) for line in findings.text.splitlines()]
     for table in tables:
         parts += [f"## {exports.escape_markdown(table.caption)}", exports.to_markdown(table)]
-    if findings.comparisons:
-        table = comparisons_table(findings.comparisons)
+    if findings.selections:
+        table = selection_table(findings.selections)
+        parts += [f"## {table.caption}", exports.to_markdown(table)]
+    if any(arm.comparisons for arm in findings.arms):
+        table = comparisons_table(findings.arms)
         parts += [f"## {table.caption}", exports.to_markdown(table)]
     if collection.problems:
         parts += ["## Damaged files"]

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,11 @@ FINISHED = ("completed", "diverged")
 
 NOT_WHAT = frozenset({*RUNTIME_FIELDS, "log_every", "evaluate_every", "checkpoint_every"})
 """Fields of the config that say where a run runs and how often it looks, not what it is."""
+
+CONTENT = ("status", "diverged_at", "train_loss", "train_error", "test_loss", "test_error")
+"""Figures of a summary that are the same in every copy of a run, archived ones too."""
+
+ROW_CONTENT = ("step", "split", "loss", "error")
 
 _LENGTH = ("num_steps", "batch_size")
 """Fields that must agree for nets of two depths to be compared."""
@@ -48,6 +54,28 @@ class Result:
     @property
     def status(self) -> str:
         return str(self.run.status)
+
+    @property
+    def summary_is_there(self) -> bool:
+        return self.run.summary is not None
+
+    @property
+    def seed_key(self) -> str:
+        """Tells seeds apart; a run whose seed is unknown stands for one of its own."""
+        return f"run {self.name}" if self.seed is None else naming.as_text(self.seed)
+
+    @property
+    def identity(self) -> tuple:
+        """Equal for two copies of one run: what decides its result, its seed, what came of it."""
+        stated = {key: value for key, value in self.settings.items() if value is not None}
+        summary = self.run.summary
+        if summary is None:
+            came = [[row.get(field) for field in ROW_CONTENT] for row in self.run.rows]
+        else:
+            came = [summary.get(field) for field in CONTENT]
+        if not came:  # Nothing has come of it yet: the folder alone tells it from others.
+            came = str(self.run.path.resolve())
+        return naming.as_text(stated), naming.as_text(self.seed), naming.as_text(came)
 
     @property
     def has_config(self) -> bool:
@@ -94,6 +122,13 @@ class Group:
     setting: str
     settings: dict[str, Any]
     results: tuple[Result, ...]
+    chosen: str = ""
+    """The optimiser's setting, where it was chosen among several, e.g. "learning_rate=0.03"."""
+
+    @property
+    def name(self) -> str:
+        """For sentences."""
+        return f"{self.model} ({self.chosen})" if self.chosen else self.model
 
     @property
     def label(self) -> str:
@@ -116,24 +151,45 @@ class Group:
 
     @property
     def share_diverged(self) -> float:
-        """Of the finished runs, in [0, 1]; 0 if there are none."""
-        finished = self.having(*FINISHED)
-        return len(self.diverged) / len(finished) if finished else 0.0
+        """Of the seeds that have finished, in [0, 1]; 0 if there are none."""
+        finished = self.count_seeds(*FINISHED)
+        return self.count_seeds("diverged") / finished if finished else 0.0
 
     @property
     def unfinished(self) -> list[Result]:
         return [result for result in self.results if result.status not in FINISHED]
 
+    def replicates(self, field: str) -> dict[Any, list[float]]:
+        """A final figure of the completed runs that have it, by seed.
+
+        Runs of one seed and config differ by rounding alone (other cores, devices or versions).
+        They are no seeds of their own.
+        """
+        values: dict[Any, list[float]] = {}
+        for result in self.completed:
+            if not math.isnan(value := result.final(field)):
+                values.setdefault(result.seed_key, []).append(value)
+        return values
+
+    def by_seed(self, field: str) -> dict[Any, float]:
+        """A final figure for each seed, the mean of its replicates; other runs never enter."""
+        return {seed: statistics.fmean(v) for seed, v in self.replicates(field).items()}
+
     def values(self, field: str) -> list[float]:
-        """A final figure of the completed runs that have it; other runs are never averaged in."""
-        values = [result.final(field) for result in self.completed]
-        return [value for value in values if not math.isnan(value)]
+        """A final figure of every seed that has completed with one."""
+        return list(self.by_seed(field).values())
 
     @property
     def gaps(self) -> list[float]:
-        """Test less training error of the completed runs that have both."""
-        gaps = [run.final("test_error") - run.final("train_error") for run in self.completed]
-        return [gap for gap in gaps if not math.isnan(gap)]
+        """Test less training error of the seeds that have both."""
+        train, test = self.by_seed("train_error"), self.by_seed("test_error")
+        return [test[seed] - train[seed] for seed in test if seed in train]
+
+    def count_seeds(self, *status: str) -> int:
+        """Distinct seeds of the runs of such a status; of all runs if none is named."""
+        return len(
+            {result.seed_key for result in (self.having(*status) if status else self.results)}
+        )
 
 
 def number(value: Any) -> float:
@@ -177,7 +233,7 @@ def group(results: Sequence[Result]) -> list[Group]:
         key = fitting[0] if len(fitting) == 1 else naming.as_text(result.settings)
         members.setdefault(key, []).append(result)
     groups = [_group(list_of_runs) for list_of_runs in members.values()]
-    return sorted(_with_settings_told(groups), key=_order)
+    return sorted(with_settings_told(groups), key=_order)
 
 
 def _fits(declared: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
@@ -195,10 +251,11 @@ def _group(results: list[Result]) -> Group:
     )
 
 
-def _with_settings_told(groups: list[Group]) -> list[Group]:
-    """Fills in `setting`, from the fields in which nets of one name and data set differ.
+def with_settings_told(groups: Sequence[Group], without: Iterable[str] = ()) -> list[Group]:
+    """Fills in `setting`, from the fields in which networks of one name and data set differ.
 
-    The length of the training is told wherever nets of one data set differ in it.
+    The length of the training is told wherever networks of one data set differ in it; the fields
+    `without` are not told.
     """
     keys: dict[str, set[str]] = {}
     for dataset in {this.dataset for this in groups}:
@@ -208,6 +265,7 @@ def _with_settings_told(groups: list[Group]) -> list[Group]:
         for model in {this.model for this in own}:
             twins = (this.settings for this in own if this.model == model)
             keys[dataset].update(naming.differing(twins))
+        keys[dataset] -= set(without)
     return [
         dataclasses.replace(
             this, setting=naming.describe_settings(this.settings, sorted(keys[this.dataset]))

@@ -18,12 +18,18 @@ from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import exports, naming, papers, plots
 from resnet_jax.reporting.analyses import Analysis, read_analyses
-from resnet_jax.reporting.findings import find
+from resnet_jax.reporting.findings import Findings, find
+from resnet_jax.reporting.formatting import NOTHING, duration, fixed, spread
 from resnet_jax.reporting.load import Collection, collect
-from resnet_jax.reporting.numerals import NOTHING, duration, fixed, spread
 from resnet_jax.reporting.results import Group, Result, interpret
 from resnet_jax.reporting.statistics import summarize
-from resnet_jax.reporting.tables import Table, comparisons_table, in_paper, results_table
+from resnet_jax.reporting.tables import (
+    Table,
+    comparisons_table,
+    in_paper,
+    results_table,
+    selection_table,
+)
 from resnet_jax.reporting.verdicts import percent
 from resnet_jax.runs import Run, write_text
 
@@ -109,12 +115,12 @@ def _paper_row(config: dict[str, Any], source: str, results: Sequence[Result]) -
     ours = Group(row.dataset, row.model, row.family, row.depth, "", row.settings, members)
     test = summarize(percent(ours.values("test_error")))
     train = summarize(percent(ours.values("train_error")))
-    failed = f" ({len(ours.diverged)} diverged)" if ours.diverged else ""
+    failed = f" ({ours.count_seeds('diverged')} diverged)" if ours.diverged else ""
     return (
         paper,
         spread(test.mean, test.std) + failed,
         fixed(test.median, 2),
-        str(len(ours.results)),
+        str(ours.count_seeds()),
         spread(train.mean, train.std),
         _hardware(ours.results),
         _time(ours.results),
@@ -150,9 +156,11 @@ def _section(place: Path, collection: Collection | None, root: Path) -> list[str
     for dataset in dict.fromkeys(row.dataset for row in collection.groups):
         rows = [row for row in collection.groups if row.dataset == dataset]
         parts.append(exports.to_markdown(results_table(dataset, rows)))
-    if findings.comparisons:
-        parts.append(exports.to_markdown(comparisons_table(findings.comparisons)))
-    parts += _picture(place, collection, root)
+    if findings.selections:
+        parts.append(exports.to_markdown(selection_table(findings.selections)))
+    if any(arm.comparisons for arm in findings.arms):
+        parts.append(exports.to_markdown(comparisons_table(findings.arms)))
+    parts += _picture(place, findings, root)
     parts += ["How it was measured:", exports.to_markdown(_provenance(collection.groups))]
     parts.append("\n".join(f"    {_wrapped(line)}" for line in _commands(collection)))
     for analysis in read_analyses(collection):
@@ -186,8 +194,8 @@ def _analysis(analysis: Analysis, root: Path) -> list[str]:
     return parts
 
 
-def _picture(place: Path, collection: Collection, root: Path) -> list[str]:
-    rows = plots.panel_rows(collection.groups)
+def _picture(place: Path, findings: Findings, root: Path) -> list[str]:
+    rows = plots.panel_rows(findings.groups)
     if not rows:
         return []
     with plots.drawing_settings():

@@ -1,72 +1,214 @@
-"""Means, spreads and intervals over seeds."""
+"""Means, spreads, intervals and power over seeds."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import optimize, stats
 
 CONFIDENCE = 0.95
+POWER = 0.8
+MOST_SEEDS = 10_000  # beyond which nobody plans
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """What several seeds gave, in the unit of the values; NaN where there are too few of them."""
+    """What several seeds gave, in the unit of the values; NaN where there are too few of them.
+
+    Attributes:
+      count, mean, median: over seeds.
+      std: with Bessel's correction; NaN for a single seed without a measured spread.
+      freedom: degrees of freedom of `std`.
+    """
 
     count: int
     mean: float
     std: float
-    """With Bessel's correction; NaN for a single seed."""
     median: float
+    freedom: float
+
+    def with_spread(self, std: float, freedom: float) -> "Sample":
+        """The same sample with a standard deviation that was measured elsewhere."""
+        return dataclasses.replace(self, std=std, freedom=freedom)
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A difference of two means and, if both have a spread, its confidence interval."""
+    """A difference of means over seeds and what is known of its error.
+
+    Attributes:
+      value: the difference; NaN if a side has no value.
+      variances: of one seed, a term for each mean, squared weights included; empty if unknown.
+      error: standard error of `value`; None if a spread is unknown.
+      freedom: its degrees of freedom (Welch-Satterthwaite).
+      confidence: of the interval.
+      limit: no difference can be larger; the interval is cut there.
+    """
 
     value: float
-    low: float | None
-    high: float | None
+    variances: tuple[float, ...] = ()
+    error: float | None = None
+    freedom: float = math.nan
+    confidence: float = CONFIDENCE
+    limit: float = math.inf
 
     @property
     def has_interval(self) -> bool:
-        return self.low is not None
+        return self.error is not None
+
+    @property
+    def low(self) -> float | None:
+        return None if self.error is None else max(self.value - self._margin, -self.limit)
+
+    @property
+    def high(self) -> float | None:
+        return None if self.error is None else min(self.value + self._margin, self.limit)
+
+    @property
+    def _margin(self) -> float:
+        return self.error * float(stats.t.ppf((1 + self.confidence) / 2, self.freedom))
+
+    @property
+    def p_value(self) -> float:
+        """Of no difference, two-sided."""
+        if self.error is None:
+            return math.nan
+        if self.error == 0:
+            return float(self.value == 0)
+        return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
+
+    def detectable(self, power: float = POWER) -> float:
+        """The difference that as many seeds find with that power at `CONFIDENCE`; NaN if unknown.
+
+        From the noncentral t distribution, with the observed spread for the true one.
+        """
+        if self.error is None:
+            return math.nan
+        return self.error * _noncentrality(power, self.freedom)
+
+    def seeds_for(self, effect: float, power: float = POWER) -> int | None:
+        """Seeds of each network that find a difference `effect` with that power; None if unknown.
+
+        At most `MOST_SEEDS`.
+        """
+        if self.error is None:
+            return None
+        variance = sum(self.variances)
+        if variance == 0:
+            return 2
+        share = variance**2 / sum(v**2 for v in self.variances)
+
+        def finds(seeds: int) -> bool:
+            error = math.sqrt(variance / seeds)
+            return _power(effect / error, (seeds - 1) * share) >= power
+
+        low, high = 1, 2
+        while not finds(high):
+            low, high = high, 2 * high
+            if low >= MOST_SEEDS:
+                return MOST_SEEDS
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if finds(middle) else (middle, high)
+        return min(high, MOST_SEEDS)
+
+
+def _power(noncentrality: float, freedom: float) -> float:
+    """Probability that a two-sided t test at `CONFIDENCE` rejects."""
+    critical = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+    upper = stats.nct.sf(critical, freedom, noncentrality)
+    lower = stats.nct.cdf(-critical, freedom, noncentrality)
+    # SciPy gives NaN for probabilities too near 0 or 1 to compute.
+    return float(np.nan_to_num(upper, nan=1.0) + np.nan_to_num(lower, nan=0.0))
+
+
+@functools.lru_cache
+def _noncentrality(power: float, freedom: float) -> float:
+    excess = lambda noncentrality: _power(noncentrality, freedom) - power
+    upper = 1.0
+    while excess(upper) < 0:
+        upper *= 1.5
+    return float(optimize.brentq(excess, 0.0, upper))
 
 
 def summarize(values: Sequence[float]) -> Sample:
     values = np.asarray(values, np.float64)
     if not values.size:
-        return Sample(0, math.nan, math.nan, math.nan)
+        return Sample(0, math.nan, math.nan, math.nan, math.nan)
     std = float(values.std(ddof=1)) if values.size > 1 else math.nan
-    return Sample(values.size, float(values.mean()), std, float(np.median(values)))
+    freedom = values.size - 1 if values.size > 1 else math.nan
+    return Sample(values.size, float(values.mean()), std, float(np.median(values)), freedom)
+
+
+def contrast(*terms: tuple[float, Sample], limit: float = math.inf) -> Difference:
+    """The weighted sum of independent means, with the interval of Welch and Satterthwaite.
+
+    Variances are not pooled: networks that degrade spread far more over seeds than those that do
+    not. Weights 1 and -1 give Welch's t interval of two means. No interval if a spread is unknown.
+    """
+    value = sum(weight * sample.mean for weight, sample in terms)
+    if any(not sample.count or math.isnan(sample.std) for _, sample in terms):
+        return Difference(value, limit=limit)
+    variances = tuple((weight * sample.std) ** 2 for weight, sample in terms)
+    squares = [v / sample.count for v, (_, sample) in zip(variances, terms, strict=True)]
+    error = math.sqrt(sum(squares))
+    if error == 0:
+        freedom = sum(sample.freedom for _, sample in terms)
+    else:
+        parts = [s**2 / sample.freedom for s, (_, sample) in zip(squares, terms, strict=True)]
+        freedom = sum(squares) ** 2 / sum(parts)
+    return Difference(value, variances, error, freedom, limit=limit)
 
 
 def welch(values: Sequence[float], baseline: Sequence[float]) -> Difference:
-    """Mean of `values` less mean of `baseline`, with Welch's t interval at `CONFIDENCE`.
+    """Mean of `values` less mean of `baseline`, with Welch's t interval at `CONFIDENCE`."""
+    return contrast((1.0, summarize(values)), (-1.0, summarize(baseline)))
 
-    Welch's, because nets that degrade spread far more over seeds than nets that do not, so that
-    the variances must not be pooled. No interval if either side has fewer than two values.
+
+def paired(differences: Sequence[float], limit: float = math.inf) -> Difference:
+    """The mean of differences that were taken seed by seed, with its t interval."""
+    return contrast((1.0, summarize(differences)), limit=limit)
+
+
+def holm(differences: Sequence[Difference]) -> list[Difference]:
+    """The differences with intervals that hold together, after Holm (1979).
+
+    The smallest of m p-values gets an interval of confidence 1 - .05/m, the next of 1 - .05/(m - 1)
+    and so on, up to the first interval that holds zero; all that follow get that one's confidence.
+    So an interval excludes zero if and only if Holm's step-down test rejects.
     """
-    a, b = summarize(values), summarize(baseline)
-    difference = a.mean - b.mean
-    if min(a.count, b.count) < 2:
-        return Difference(difference, None, None)
-    variance_a, variance_b = a.std**2 / a.count, b.std**2 / b.count
-    variance = variance_a + variance_b
-    if variance == 0:
-        return Difference(difference, difference, difference)
-    freedom = variance**2 / (variance_a**2 / (a.count - 1) + variance_b**2 / (b.count - 1))
-    margin = student_t(CONFIDENCE, freedom) * math.sqrt(variance)
-    return Difference(difference, difference - margin, difference + margin)
+    order = sorted(
+        (i for i, d in enumerate(differences) if d.has_interval),
+        key=lambda i: differences[i].p_value,
+    )
+    adjusted, left, rejecting = list(differences), len(order), True
+    for rank, index in enumerate(order):
+        if rejecting:
+            alpha = (1 - CONFIDENCE) / (left - rank)
+            rejecting = differences[index].p_value < alpha
+        adjusted[index] = dataclasses.replace(differences[index], confidence=1 - alpha)
+    return adjusted
 
 
-def student_t(confidence: float, freedom: float) -> float:
-    """The t with P(|T| <= t) = `confidence` for Student's distribution; `freedom` >= 1.
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Of the least-squares line of `y` over `x`."""
+    return float(stats.linregress(x, y).slope)
 
-    With t = sqrt(freedom) tan(angle) the density becomes cos(angle)^(freedom - 1) on a bounded
-    range, which the trapezoidal rule integrates to about six digits.
-    """
-    angle = np.linspace(0, math.pi / 2, 20_001)
-    density = np.cos(angle).clip(0) ** (freedom - 1)
-    below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    return math.sqrt(freedom) * math.tan(np.interp(confidence, below / below[-1], angle))
+
+def pooled(samples: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """The standard deviation within the samples, and its degrees of freedom (NaN and 0 if none)."""
+    freedom = sum(len(sample) - 1 for sample in samples)
+    if freedom < 1:
+        return math.nan, 0
+    squares = sum(float(np.var(sample)) * len(sample) for sample in samples)
+    return math.sqrt(squares / freedom), freedom
+
+
+def more_often(successes: int, total: int, others: int, of_others: int) -> bool:
+    """Whether the first proportion is higher by Fisher's exact test, two-sided at 5%."""
+    if not total or not of_others or successes / total <= others / of_others:
+        return False
+    table = [[successes, total - successes], [others, of_others - others]]
+    return float(stats.fisher_exact(table).pvalue) < 1 - CONFIDENCE

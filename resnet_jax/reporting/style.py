@@ -59,6 +59,7 @@ p { margin: 0 0 .8rem; max-width: 44rem; }
   margin: 2rem 0 2.4rem; padding-left: 1.1rem; border-left: 3px solid var(--accent);
 }
 .finding p { font: 1.3rem/1.5 var(--serif); max-width: 50rem; margin: 0 0 .6rem; }
+.finding p.detail { font: 1.02rem/1.5 var(--sans); max-width: 50rem; }
 .finding p.caveat { font: .95rem/1.5 var(--sans); color: var(--muted); }
 .warning {
   margin: 0 0 2.4rem; padding: .8rem 1rem; border: 1px solid var(--accent); border-radius: 4px;

@@ -5,12 +5,14 @@ import math
 from collections.abc import Sequence
 
 from resnet_jax.reporting import papers, recipe_diff
-from resnet_jax.reporting.numerals import NOTHING, duration, fixed, signed, spread
+from resnet_jax.reporting.formatting import NOTHING, duration, fixed, signed, spread
 from resnet_jax.reporting.papers import Number
 from resnet_jax.reporting.results import Group, Result
+from resnet_jax.reporting.selection import Selection
 from resnet_jax.reporting.statistics import Difference, summarize
-from resnet_jax.reporting.verdicts import Comparison, percent
+from resnet_jax.reporting.verdicts import Arm, Comparison, Contrast, Effect, percent
 
+ONE_POINT = 1.0
 MARK = "*"  # on a difference from the paper that another recipe may explain
 
 
@@ -73,7 +75,7 @@ def _figures(group: Group) -> list[str]:
 
 
 def _seeds(group: Group) -> str:
-    done, total = len(group.completed), len(group.results)
+    done, total = group.count_seeds("completed"), group.count_seeds()
     return str(total) if done == total else f"{done} of {total}"
 
 
@@ -119,28 +121,67 @@ def describe_status(group: Group) -> str:
     return ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
 
 
-def comparisons_table(comparisons: Sequence[Comparison]) -> Table:
-    """One row a family: how much worse its deepest net is, with intervals over seeds."""
+def comparisons_table(arms: Sequence[Arm]) -> Table:
+    """The contrast of each data set and setting first, then a row for each family."""
     columns = (
-        "Family",
-        "Deep − shallow",
-        "Training error, points",
-        "Test error, points",
-        "Reading",
+        "What", "Over", "Training error, points", "Test error, points", "Detectable",
+        "Seeds for 1 point", "Reading",
+    )  # fmt: skip
+    several = len({arm.dataset for arm in arms if arm.comparisons}) > 1
+    rows = []
+    for arm in arms:
+        where = ", ".join(filter(None, [several and arm.dataset, arm.setting]))
+        for part in arm.contrasts:
+            layers = f"{part.family.shallow.depth} to {part.family.deep.depth} layers"
+            what = f"{part.family.family} less {part.twin.family}"
+            reading = words_for(part.effects)
+            rows.append(_judged(part, where, what, f"{layers} ({part.seeds})", reading))
+        for part in arm.comparisons:
+            over = f"{part.deep.name} − {part.shallow.name} ({part.describe_seeds()})"
+            reading = f"{part.verdict.value}: {words_for(part.effects)}"
+            if part.diverged:
+                reading = f"{part.verdict.value}: the deeper network diverges"
+            rows.append(_judged(part, where, part.family, over, reading))
+    numeric = frozenset(columns[2:6])
+    return Table("Degradation and contrast", columns, numeric, rows)
+
+
+def words_for(effects: tuple[Effect, Effect]) -> str:
+    train, test = (effect.value for effect in effects)
+    return f"training {train}, test {test}"
+
+
+def _judged(
+    part: Comparison | Contrast, where: str, what: str, over: str, reading: str
+) -> tuple[str, ...]:
+    differences = (part.train, part.test)
+    detectable = " / ".join(fixed(d.detectable(), 1) for d in differences)
+    seeds = " / ".join(f"{d.seeds_for(ONE_POINT) or NOTHING}" for d in differences)
+    what = f"{what}, {where}" if where else what
+    return (what, over, *map(_interval, differences), detectable, seeds, reading)
+
+
+def selection_table(selections: Sequence[Selection]) -> Table:
+    """Every setting of the optimiser that was tried, the chosen one of each network first."""
+    columns = ("Net", "Setting", "Seeds", "Error to choose by, %", "Test error, %", "Chosen")
+    rows = []
+    for selection in selections:
+        for group, error in zip(selection.candidates, selection.errors, strict=True):
+            test = summarize(percent(group.values("test_error")))
+            diverged = "diverged" if math.isinf(error) else fixed(error, 2)
+            rows.append(
+                (
+                    group.label, group.chosen, str(group.count_seeds("completed")), diverged,
+                    spread(test.mean, test.std), "best" if group is selection.best else NOTHING,
+                )
+            )  # fmt: skip
+    criteria = " or ".join(dict.fromkeys(selection.criterion for selection in selections))
+    note = (
+        f"Chosen by mean {criteria} over the seeds that all settings of a network share; the test "
+        "error is shown and chose nothing. The seeds that chose are counted in the results, too."
     )
-    several = len({c.deep.dataset for c in comparisons}) > 1
-    rows = [
-        (
-            ", ".join(filter(None, [c.family, several and c.deep.dataset, c.deep.setting])),
-            f"{c.deep.model} − {c.shallow.model} ({c.describe_seeds()})",
-            _interval(c.train),
-            _interval(c.test),
-            c.verdict.value,
-        )
-        for c in comparisons
-    ]
-    numeric = frozenset({"Training error, points", "Test error, points"})
-    return Table("Degradation by family", columns, numeric, rows)
+    caption = "Each network at its best setting of the optimiser"
+    return Table(caption, columns, frozenset(columns[2:5]), rows, [note])
 
 
 def runs_table(results: Sequence[Result]) -> Table:

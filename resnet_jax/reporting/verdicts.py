@@ -1,119 +1,337 @@
-"""Is the deepest net of a family worse than its shallowest, and where: in training or in test?"""
+"""What a difference over seeds shows, of training and test error apart, and beside its twin."""
 
 import dataclasses
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from resnet_jax.reporting import naming
-from resnet_jax.reporting.results import Group
-from resnet_jax.reporting.statistics import Difference, welch
+import pandas as pd
 
-THRESHOLD = 5.0
-"""Percentage points by which single seeds must differ to be called different, and that an interval
-must exclude to be called no difference. Fully trained CIFAR nets differ by a few tenths of a point
-from seed to seed, nets of a short run by a few points."""
+from resnet_jax.reporting import naming, spreads, statistics
+from resnet_jax.reporting.results import FINISHED, Group
+from resnet_jax.reporting.statistics import Difference, Sample
+
+SMALLEST_EFFECT = 0.3
+"""Percentage points below which a difference of errors is of no interest, however sure it is."""
+
+FIELDS = {"train_error": "training error", "test_error": "test error"}
+
+
+class Effect(enum.Enum):
+    """What is known of one difference of errors."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+    SAME = f"the same within {SMALLEST_EFFECT:g} points"
+    UNDECIDED = "undecided"
+    ONE_SEED = "undecided: one seed"
+    UNKNOWN = "not measured"
+
+
+def judge(difference: Difference) -> Effect:
+    """Higher or lower: the interval excludes zero, and the difference is of interest.
+
+    The same: the whole interval is within `SMALLEST_EFFECT` of zero. Undecided otherwise, and
+    without an interval always.
+    """
+    if difference.value != difference.value:
+        return Effect.UNKNOWN
+    if not difference.has_interval:
+        return Effect.ONE_SEED
+    if difference.low > -SMALLEST_EFFECT and difference.high < SMALLEST_EFFECT:
+        return Effect.SAME
+    if difference.low > 0 and difference.value >= SMALLEST_EFFECT:
+        return Effect.HIGHER
+    if difference.high < 0 and difference.value <= -SMALLEST_EFFECT:
+        return Effect.LOWER
+    return Effect.UNDECIDED
 
 
 class Verdict(enum.Enum):
-    """What a comparison of two depths shows."""
+    """What training and test error together say of the deeper network."""
 
-    OPTIMISATION = "higher training error: an optimisation effect"
-    DIVERGED = "most of the deeper net's runs diverged: an optimisation effect"
-    OVERFITTING = "only the test error is higher: overfitting"
-    NONE = "the deeper net is no worse"
-    SMALL = "no difference that these seeds can show"
-    NOISE = "these seeds are too few to tell"
-    UNDECIDED = "no finished runs to compare"
+    DEGRADATION = "Degradation"
+    OVERFITTING = "Overfitting, not degradation"
+    NONE = "No degradation"
+    OPPOSITE = "Opposite signs"
+    UNDECIDED = "Undecided"
+    ONE_SEED = "Undecided, one seed"
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Deepest against shallowest net of one family under one setting.
+    """Deepest against shallowest network of one family under one setting.
 
-    `train` and `test` are deep less shallow, in percentage points of final error.
+    `train`, `test` and `gap` (test less training error) are deep less shallow, in percentage points
+    of final error; `borrowed` says whose spread stands in where a side has one seed.
     """
 
     shallow: Group
     deep: Group
     train: Difference
     test: Difference
-    verdict: Verdict
+    gap: Difference
+    borrowed: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
         return self.deep.family
 
     @property
-    def seeds(self) -> tuple[int, int]:
-        """Completed runs of the deep and of the shallow net."""
-        return len(self.deep.completed), len(self.shallow.completed)
+    def diverged(self) -> bool:
+        """Whether the deeper network diverges more often than chance would have it."""
+        counts = [
+            (group.count_seeds("diverged"), group.count_seeds(*FINISHED))
+            for group in (self.deep, self.shallow)
+        ]
+        return statistics.more_often(*counts[0], *counts[1])
+
+    @property
+    def effects(self) -> tuple[Effect, Effect]:
+        """Of training and test error.
+
+        Runs that diverged are not in the means, which flatters the network that lost more of them:
+        nothing is said in its favour.
+        """
+        return _guarded(self, self.more_diverged)
+
+    @property
+    def more_diverged(self) -> float:
+        """By how much the deeper network's share of diverged seeds is larger."""
+        return self.deep.share_diverged - self.shallow.share_diverged
+
+    @property
+    def verdict(self) -> Verdict:
+        train, test = self.effects
+        if self.diverged:
+            return Verdict.DEGRADATION
+        if train is Effect.HIGHER:
+            return Verdict.OPPOSITE if test is Effect.LOWER else Verdict.DEGRADATION
+        no_worse = (Effect.LOWER, Effect.SAME)
+        if train in no_worse and test is Effect.HIGHER and judge(self.gap) is Effect.HIGHER:
+            return Verdict.OVERFITTING
+        if train in no_worse and test in no_worse:
+            return Verdict.NONE
+        if Effect.ONE_SEED in (train, test):
+            return Verdict.ONE_SEED
+        return Verdict.UNDECIDED
 
     def describe_seeds(self) -> str:
-        deep, shallow = self.seeds
+        deep, shallow = (len(group.values("train_error")) for group in (self.deep, self.shallow))
         if deep == shallow:
             return f"{deep} seed{'s' * (deep != 1)} a side"
         return f"{deep} and {shallow} seeds"
 
 
-def compare(shallow: Group, deep: Group) -> Comparison:
-    train, test = (
-        _within_bounds(welch(percent(deep.values(field)), percent(shallow.values(field))))
-        for field in ("train_error", "test_error")
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """How much more depth costs one family than another: degradation less its twin's.
+
+    `train` and `test` are (deep - shallow of `family`) - (deep - shallow of `twin`), in points;
+    `seeds` says over how many seeds, and whether paired.
+    """
+
+    family: Comparison
+    twin: Comparison
+    train: Difference
+    test: Difference
+    seeds: str
+    borrowed: tuple[str, ...] = ()
+
+    @property
+    def effects(self) -> tuple[Effect, Effect]:
+        """Of training and test error; diverged runs count as in `Comparison.effects`."""
+        return _guarded(self, self.family.more_diverged - self.twin.more_diverged)
+
+
+def _guarded(judged: Comparison | Contrast, flattered: float) -> tuple[Effect, Effect]:
+    """The effects, but undecided where the runs that are left out speak against them.
+
+    `flattered` is above zero if they make the difference look smaller, below if larger.
+    """
+    effects = judge(judged.train), judge(judged.test)
+    doubtful = (Effect.LOWER if flattered > 0 else Effect.HIGHER, Effect.SAME)
+    if not flattered:
+        return effects
+    return tuple(Effect.UNDECIDED if effect in doubtful else effect for effect in effects)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trend:
+    """Slopes of error against depth over all depths that two families share.
+
+    In percentage points for each 10 layers, seed by seed: of the `family`, of its `twin`, and the
+    first less the second, for training and for test error.
+    """
+
+    family: str
+    twin: str
+    depths: tuple[int, ...]
+    seeds: int
+    train: tuple[Difference, Difference, Difference]
+    test: tuple[Difference, Difference, Difference]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """All that is judged of one data set and setting."""
+
+    dataset: str
+    setting: str
+    groups: list[Group]
+    comparisons: list[Comparison]
+    contrasts: list[Contrast]
+    trends: list[Trend]
+
+
+def judge_all(groups: Sequence[Group], table: pd.DataFrame) -> list[Arm]:
+    """Comparisons, contrasts and trends of every data set and setting.
+
+    Intervals are adjusted, after Holm, for all statements that stand on the page.
+
+    Args:
+      groups: one for each network of a data set and setting.
+      table: spreads for single seeds, see `resnet_jax.reporting.spreads`.
+    """
+    by_arm: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        by_arm.setdefault((group.dataset, group.setting), []).append(group)
+    arms = [_arm(*key, members, table) for key, members in by_arm.items()]
+    judged = [d for arm in arms for part in _parts(arm) for d in _differences(part)]
+    adjusted = dict(zip(map(id, judged), statistics.holm(judged), strict=True))
+    return [_adjust(arm, lambda difference: adjusted[id(difference)]) for arm in arms]
+
+
+def _parts(arm: Arm) -> Iterable[Comparison | Contrast | Trend]:
+    return [*arm.contrasts, *arm.trends, *arm.comparisons]
+
+
+def _differences(part: Comparison | Contrast | Trend) -> list[Difference]:
+    """Those of which something is said; of a trend, the difference of the slopes."""
+    if isinstance(part, Trend):
+        return [part.train[2], part.test[2]]
+    return [part.train, part.test]
+
+
+def _adjust(arm: Arm, adjusted: Callable[[Difference], Difference]) -> Arm:
+    def adjust(part):
+        if isinstance(part, Trend):
+            train, test = ((*own[:2], adjusted(own[2])) for own in (part.train, part.test))
+        else:
+            train, test = adjusted(part.train), adjusted(part.test)
+        return dataclasses.replace(part, train=train, test=test)
+
+    return dataclasses.replace(
+        arm,
+        comparisons=list(map(adjust, arm.comparisons)),
+        contrasts=list(map(adjust, arm.contrasts)),
+        trends=list(map(adjust, arm.trends)),
     )
-    return Comparison(shallow, deep, train, test, _verdict(shallow, deep, train, test))
 
 
-def _within_bounds(difference: Difference) -> Difference:
-    """Two errors in percent differ by 100 at most, whatever few seeds' interval says."""
-    if not difference.has_interval:
-        return difference
-    low, high = max(difference.low, -100.0), min(difference.high, 100.0)
-    return Difference(difference.value, low, high)
+def _arm(dataset: str, setting: str, groups: list[Group], table: pd.DataFrame) -> Arm:
+    comparisons = compare_families(groups, table)
+    plain = [c for c in comparisons if c.family == "plain"][:1]
+    twins = [
+        (c, twin)
+        for c in plain
+        for twin in comparisons
+        if twin.family != "plain" and _ends(twin) == _ends(c)
+    ]
+    contrasts = [_contrast(family, twin, table) for family, twin in twins]
+    trends = [_trend(groups, c.family, twin.family) for c, twin in twins]
+    return Arm(
+        dataset, setting, groups, comparisons, contrasts, [trend for trend in trends if trend]
+    )
 
 
-def percent(fractions: Sequence[float]) -> list[float]:
+def _ends(comparison: Comparison) -> tuple[int, int]:
+    return comparison.shallow.depth, comparison.deep.depth
+
+
+def percent(fractions: Iterable[float]) -> list[float]:
     return [100 * fraction for fraction in fractions]
 
 
-def _verdict(shallow: Group, deep: Group, train: Difference, test: Difference) -> Verdict:
-    diverges_more = deep.share_diverged > shallow.share_diverged
-    if diverges_more and deep.share_diverged > 0.5 and shallow.completed:
-        return Verdict.DIVERGED
-    if not deep.values("train_error") or not shallow.values("train_error"):
-        return Verdict.UNDECIDED
-    if direction(train) > 0:
-        return Verdict.OPTIMISATION
-    if diverges_more or _most(train) > THRESHOLD:
-        return Verdict.NOISE  # Runs that diverged are not in the means.
-    if direction(test) > 0:
-        return Verdict.OVERFITTING if _gap_is_wider(shallow, deep) else Verdict.NOISE
-    if direction(train) < 0 or direction(test) < 0:
-        return Verdict.NONE
-    return Verdict.SMALL
+def _sample(group: Group, field: str, table: pd.DataFrame) -> tuple[Sample, str | None]:
+    """Errors in percent over seeds; a single seed's with a measured spread, and whose it is."""
+    sample = statistics.summarize(percent(group.values(field)))
+    if sample.count != 1:
+        return sample, None
+    spread = spreads.lookup(table, group, field)
+    if spread is None:
+        return sample, None
+    return sample.with_spread(spread.std, spread.freedom), spread.source
 
 
-def _gap_is_wider(shallow: Group, deep: Group) -> bool:
-    """Whether test less training error is clearly larger in the deep net; never by single seeds."""
-    gap = welch(percent(deep.gaps), percent(shallow.gaps))
-    return gap.has_interval and direction(gap) > 0
+def _weighted(
+    terms: Sequence[tuple[float, Group]], field: str, table: pd.DataFrame, limit: float
+) -> tuple[Difference, list[str]]:
+    samples = [(weight, *_sample(group, field, table)) for weight, group in terms]
+    difference = statistics.contrast(*((w, sample) for w, sample, _ in samples), limit=limit)
+    return difference, [source for *_, source in samples if source and difference.has_interval]
 
 
-def direction(difference: Difference) -> int:
-    """+1 if clearly above zero, -1 if clearly below, else 0.
-
-    Clearly: the whole interval is on that side, or with one seed, by the threshold above.
-    """
-    if difference.has_interval:
-        return int(difference.low > 0) - int(difference.high < 0)
-    return int(difference.value > THRESHOLD) - int(difference.value < -THRESHOLD)
-
-
-def _most(difference: Difference) -> float:
-    return difference.high if difference.has_interval else difference.value
+def compare(shallow: Group, deep: Group, table: pd.DataFrame) -> Comparison:
+    sides = ((1.0, deep), (-1.0, shallow))
+    # Two errors in percent differ by 100 at most, whatever few seeds' interval says.
+    (train, of_train), (test, of_test) = (
+        _weighted(sides, field, table, limit=100) for field in FIELDS
+    )
+    gap = statistics.welch(percent(deep.gaps), percent(shallow.gaps))
+    return Comparison(shallow, deep, train, test, gap, tuple(dict.fromkeys(of_train + of_test)))
 
 
-def compare_families(groups: Sequence[Group]) -> list[Comparison]:
-    """One comparison for each family of nets that differ in depth, in the families' order.
+def _contrast(family: Comparison, twin: Comparison, table: pd.DataFrame) -> Contrast:
+    corners = [
+        (1.0, family.deep), (-1.0, family.shallow), (-1.0, twin.deep), (1.0, twin.shallow)
+    ]  # fmt: skip
+    found, sources = [], []
+    for field in FIELDS:
+        by_seed = [group.by_seed(field) for _, group in corners]
+        seeds = list(by_seed[0])
+        is_paired = len(seeds) > 1 and all(set(own) == set(seeds) for own in by_seed)
+        if is_paired:  # Twins of one seed start alike and see the same order of the examples.
+            values = [
+                100 * sum(w * own[s] for (w, _), own in zip(corners, by_seed, strict=True))
+                for s in seeds
+            ]
+            found.append((statistics.paired(values, limit=200), f"{len(seeds)} seeds, paired"))
+        else:
+            difference, borrowed = _weighted(corners, field, table, limit=200)
+            sources += borrowed
+            counts = sorted({len(own) for own in by_seed})
+            words = "1 seed" if counts == [1] else f"{'–'.join(map(str, counts))} seeds, unpaired"
+            found.append((difference, words))
+    (train, words), (test, _) = found
+    return Contrast(family, twin, train, test, words, tuple(dict.fromkeys(sources)))
+
+
+def _trend(groups: Sequence[Group], family: str, twin: str) -> Trend | None:
+    """None unless the families share more than two depths, and each of these a seed."""
+    lines = [
+        {g.depth: g for g in groups if g.family == f and g.depth is not None and g.completed}
+        for f in (family, twin)
+    ]
+    depths = sorted(set(lines[0]) & set(lines[1]))
+    if len(depths) < 3:
+        return None
+    found = []
+    for field in FIELDS:
+        errors = [[line[depth].by_seed(field) for depth in depths] for line in lines]
+        seeds = sorted(set.intersection(*(set(own) for line in errors for own in line)))
+        if not seeds:
+            return None
+        ours, theirs = (
+            [10 * statistics.slope(depths, percent(own[s] for own in line)) for s in seeds]
+            for line in errors
+        )
+        more = [a - b for a, b in zip(ours, theirs, strict=True)]
+        found.append(tuple(map(statistics.paired, (ours, theirs, more))))
+    return Trend(family, twin, tuple(depths), len(seeds), *found)
+
+
+def compare_families(groups: Sequence[Group], table: pd.DataFrame) -> list[Comparison]:
+    """One comparison for each family of networks that differ in depth, in the families' order.
 
     `groups` share data set and setting. Each family is compared at the deepest and shallowest
     depth that it shares with the first family (its twins), or at its own where it shares fewer
@@ -134,9 +352,9 @@ def compare_families(groups: Sequence[Group]) -> list[Comparison]:
     for family in families:
         of_depth = depths[family]
         twins = _twins(set(of_depth), reference)
-        comparisons.append(compare(of_depth[min(twins)], of_depth[max(twins)]))
+        comparisons.append(compare(of_depth[min(twins)], of_depth[max(twins)], table))
         if max(of_depth) > max(twins):
-            comparisons.append(compare(of_depth[min(twins)], of_depth[max(of_depth)]))
+            comparisons.append(compare(of_depth[min(twins)], of_depth[max(of_depth)], table))
     return comparisons
 
 

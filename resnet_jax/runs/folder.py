@@ -74,6 +74,8 @@ def read_run(path: str | os.PathLike) -> Run:
         status = "partial" if (path / "config.json").exists() else "missing"
     if status != "missing" and not info and not problems:
         problems.append("config.json: missing")
+    if summary is not None and not rows and not (path / "metrics.jsonl").exists():
+        problems.append("metrics.jsonl: missing")
     return Run(path, info.pop("config", {}), info, rows, summary, problems, status)
 
 
@@ -263,8 +265,12 @@ def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         problems.append(f"{path.name}: not a JSON object")
         return None
-    if value.get("format", FORMAT) > FORMAT:
-        problems.append(f"{path.name}: format {value['format']} is newer than this version reads")
+    version = value.get("format", FORMAT)
+    if not isinstance(version, int):
+        problems.append(f"{path.name}: format {version!r} is no number")
+        return None
+    if version > FORMAT:
+        problems.append(f"{path.name}: format {version} is newer than this version reads")
         return None
     return value
 
@@ -272,8 +278,13 @@ def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
 def _read_rows(path: Path, problems: list[str]) -> list[Row]:
     if not path.exists():
         return []
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        problems.append(f"{path.name}: cannot be read ({error.strerror})")
+        return []
     rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
         except ValueError:

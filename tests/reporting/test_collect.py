@@ -1,9 +1,12 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from resnet_jax.errors import InputError
+from resnet_jax.reporting import archive
+from resnet_jax.reporting.findings import find
 from resnet_jax.reporting.load import collect
 
 
@@ -93,7 +96,7 @@ def test_config_of_another_shape_stops_nothing(degradation: Path, content: str):
 
 def test_runs_of_several_folders_keep_the_folders_name(tmp_path: Path, write_run):
     for name in ("first", "second"):
-        write_run(tmp_path / name, "plain-20")
+        write_run(tmp_path / name, "plain-20", train_error=0.1 * len(name))
     results = collect([tmp_path / "first", tmp_path / "second"]).results
     assert [result.name for result in results] == ["first/plain-20-seed0", "second/plain-20-seed0"]
 
@@ -115,3 +118,65 @@ def test_validation_rows_stand_in_for_test_rows(tmp_path: Path, write_run):
     (path / "metrics.jsonl").write_text(rows)
     (result,) = collect([tmp_path]).results
     assert result.curve("test", "error")[0].size == 10
+
+
+@pytest.mark.parametrize("again", ["same folder", "copy", "archive"])
+def test_run_that_is_given_twice_counts_once_and_it_is_said(
+    degradation: Path, tmp_path: Path, again: str
+):
+    twice = degradation
+    if again == "copy":
+        twice = shutil.copytree(degradation, tmp_path / "copy")
+    if again == "archive":
+        archive(degradation, twice := tmp_path / "kept")
+    collection = collect([degradation, twice])
+    assert {len(group.results) for group in collection.groups} == {3}
+    (note,) = collection.notes
+    assert note.startswith("12 runs are copies of another and not counted: ")
+    assert note in find(collection).caveats
+
+
+def test_copy_under_another_name_is_no_second_seed(tmp_path: Path, write_run):
+    for name in ("first", "second"):
+        write_run(tmp_path, "plain-20", seed=3, name=name)
+    assert [result.name for result in collect([tmp_path]).results] == ["first"]
+
+
+def test_id_tells_an_old_copy_of_a_run_from_the_run(tmp_path: Path, write_run):
+    for name, status in (("a-old", None), ("b-whole", "completed")):
+        path = write_run(tmp_path, "plain-20", name=name, status=status) / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"run_id": "0123"}))
+    (result,) = collect([tmp_path]).results
+    assert result.name == "b-whole"
+
+
+def test_replicates_of_one_seed_are_one_seed_and_a_spread_of_their_own(tmp_path: Path, write_run):
+    for seed in range(2):
+        for number, error in enumerate((0.10, 0.14)):
+            write_run(tmp_path, "plain-20", seed, error, error, name=f"seed{seed}-{number}")
+    collection = collect([tmp_path])
+    (group,) = collection.groups
+    assert group.values("train_error") == pytest.approx([0.12, 0.12])
+    assert group.count_seeds() == 2
+    (line,) = find(collection).caveats
+    assert line == (
+        "plain-20 was run more than once with one seed: by rounding alone the standard deviation "
+        "is 2.83 points of training error, over seeds 0.00 and 2.83 points of test error, over "
+        "seeds 0.00. Such runs count as one seed."
+    )
+
+
+def test_format_that_is_no_number_and_metrics_that_are_a_folder_stop_nothing(
+    degradation: Path,
+):
+    path = degradation / "plain-20-seed0" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": None}))
+    metrics = degradation / "plain-20-seed1" / "metrics.jsonl"
+    metrics.unlink()
+    metrics.mkdir()
+    (degradation / "plain-20-seed2" / "metrics.jsonl").unlink()
+    assert collect([degradation]).problems == [
+        "plain-20-seed0: summary.json: format None is no number",
+        "plain-20-seed1: metrics.jsonl: cannot be read (Is a directory)",
+        "plain-20-seed2: metrics.jsonl: missing",
+    ]

@@ -45,8 +45,9 @@ def test_report_is_page_figure_and_tables(degradation: Path):
         "results.md",
     ]
     assert all(path.stat().st_size > 100 for path in report.paths)
-    assert report.finding.startswith("Degradation: plain-56's training error is 89.2%")
-    assert report.finding in report.results_markdown.read_text()
+    assert report.finding.startswith("Plain networks degrade, and more than residual ones: ")
+    markdown = report.results_markdown.read_text()
+    assert all(line in markdown for line in report.finding.splitlines())
 
 
 def test_report_is_the_same_bytes_when_written_again(degradation: Path, tmp_path: Path):
@@ -62,12 +63,23 @@ def test_page_needs_no_other_file(degradation: Path):
     assert all(address.startswith(("#", "data:")) for address in parsed.fetched)
 
 
+def test_contrast_leads_page_and_caption(degradation: Path):
+    page = page_of(degradation)
+    lead = "Plain networks degrade, and more than residual ones: "
+    finding = page[page.index('id="finding"') :]
+    assert finding.index("<p>Plain networks degrade") < finding.index(
+        "Plain networks – Degradation"
+    )
+    caption = page[page.index("<figcaption>") :]
+    assert caption.startswith(f"<figcaption>{lead}")
+
+
 def test_page_says_how_its_numbers_came_about(degradation: Path):
     page = page_of(degradation)
     for words in (
         "12 runs · 3 seeds · digits",
         "the test set chose nothing",
-        "Welch&#x27;s t",
+        "after Welch and Satterthwaite",
         "2 x cpu",
         "jax 0.12.0",
         "train plain-56",

@@ -60,8 +60,40 @@ def test_batch_of_64_has_its_own_number():
     assert recipe_diff.departures({**settings, "batch_size": 64}, small) == [
         "num_steps 64,000, not 156,250"
     ]
-    own = {"num_steps": 156_250, "model.bn_group_size": 32, "schedule.boundaries": (0.4, 0.605)}
+    own = {
+        "num_steps": 156_250, "model.bn_group_size": 32, "schedule.boundaries": (0.4, 0.605),
+        "schedule.warmup": "none", "optimizer.nesterov": True, "optimizer.weight_decay_mask": "all",
+        "dataset.mean": "channel", "dataset.std": "channel",
+    }  # fmt: skip
     assert recipe_diff.departures({**settings, "batch_size": 64, **own}, small) == []
+
+
+def test_papers_own_recipe_is_not_the_releases():
+    settings = {
+        **RECIPE, "model.name": "preact-resnet-1001", "batch_size": 64, "num_steps": 156_250,
+        "optimizer.nesterov": False, "optimizer.weight_decay_mask": "kernels", "dataset.mean": "pixel",
+        "dataset.std": "none", "model.initialization": None, "schedule.warmup": "constant",
+    }  # fmt: skip
+    small = papers.lookup(settings)
+    assert small.source == "v2 Table 4, the authors' release"
+    assert set(recipe_diff.departures(settings, small)) == {
+        "schedule.warmup constant, not none",
+        "optimizer.nesterov false, not true",
+        "optimizer.weight_decay_mask kernels, not all",
+        "dataset.mean pixel, not channel",
+        "dataset.std none, not channel",
+        "model.initialization none, not he_normal_fan_out",
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "warmup", "expected"),
+    [("resnet-20", "constant", "none"), ("preact-resnet-110", "none", "constant")],
+)
+def test_warm_up_is_a_departure(model: str, warmup: str, expected: str):
+    settings = {**RECIPE, "model.name": model, "schedule.warmup": warmup}
+    (departure,) = recipe_diff.departures(settings, papers.lookup(settings))
+    assert departure == f"schedule.warmup {warmup}, not {expected}"
 
 
 def test_number_of_a_named_table_comes_first():
@@ -84,8 +116,8 @@ def test_recipe_of_the_paper_has_no_departures():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("dataset.std", "channel"), ("optimizer.weight_decay_mask", "all"),
-     ("init_from", "runs/other"), ("freeze", "stem"), ("dataset.test", "train[:10000]")],
+    [("dataset.std", "channel"), ("optimizer.weight_decay_mask", "all"), ("init_from", "runs/other"),
+     ("freeze", "stem"), ("dataset.test", "train[:10000]")],
 )  # fmt: skip
 def test_data_decay_and_foreign_weights_are_departures_too(field: str, value: str):
     (departure,) = recipe_diff.departures({**RECIPE, field: value}, number("resnet-20"))

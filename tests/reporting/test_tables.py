@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from resnet_jax.reporting.exports import escape_markdown, inert, to_csv, to_markdown
+from resnet_jax.reporting.formatting import duration, signed
 from resnet_jax.reporting.load import collect
-from resnet_jax.reporting.numerals import duration, signed
 from resnet_jax.reporting.tables import results_table, runs_table
 
 

@@ -1,4 +1,4 @@
-"""Figures as the tables write them."""
+"""Numbers as tables and sentences write them."""
 
 import math
 
@@ -14,9 +14,9 @@ def spread(mean: float, std: float) -> str:
     return fixed(mean, 2) + ("" if math.isnan(std) else f" ± {std:.2f}")
 
 
-def signed(value: float) -> str:
-    """Two digits and always a sign: "+0.12", "−0.12", "0.00"."""
-    text = f"{abs(value):.2f}"
+def signed(value: float, digits: int = 2) -> str:
+    """Always with a sign: "+0.12", "−0.12"; but "0.00"."""
+    text = f"{abs(value):.{digits}f}"
     if float(text) == 0:
         return text
     return f"{'+' if value > 0 else '−'}{text}"

@@ -1,0 +1,94 @@
+"""Each network is compared at its own best setting, which the test set does not choose."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from resnet_jax.reporting import write_report
+from resnet_jax.reporting.findings import find
+from resnet_jax.reporting.load import collect
+
+
+@pytest.fixture
+def write_rate(tmp_path: Path, write_run):
+    def write(model: str, rate: float, seed: int = 0, *errors: float, **more) -> None:
+        path = write_run(
+            tmp_path, model, seed, *errors, name=f"{model}-rate{rate}-seed{seed}", **more
+        )
+        record = json.loads((path / "config.json").read_text())
+        record["config"]["schedule"]["learning_rate"] = rate
+        (path / "config.json").write_text(json.dumps(record))
+
+    return write
+
+
+@pytest.fixture
+def rates(tmp_path: Path, write_rate) -> Path:
+    """At .1 plain-56 fails; at .03 it fits best, but another rate has the least test error."""
+    for model, errors in {
+        "plain-20": {0.1: (0.05, 0.09), 0.03: (0.06, 0.08)},
+        "plain-56": {0.1: (0.60, 0.61), 0.03: (0.10, 0.14), 0.01: (0.12, 0.13)},
+    }.items():
+        for rate, (train, test) in errors.items():
+            write_rate(model, rate, 0, train, test)
+    for seed in (1, 2):
+        write_rate("plain-20", 0.1, seed, 0.05 + 0.001 * seed, 0.09)
+        write_rate("plain-56", 0.03, seed, 0.10 + 0.001 * seed, 0.14)
+    return tmp_path
+
+
+def test_best_training_error_over_shared_seeds_is_compared(rates: Path):
+    findings = find(collect([rates]))
+    assert [group.name for group in findings.groups] == [
+        "plain-20 (learning_rate=0.1)",
+        "plain-56 (learning_rate=0.03)",
+    ]
+    (headline,) = findings.headlines
+    assert headline.startswith(
+        "Plain networks – Degradation: plain-56 (learning_rate=0.03)'s training error is 10.1%, "
+        "5.0 points above plain-20 (learning_rate=0.1)'s"
+    )
+    assert findings.details[-1] == (
+        "Each network is shown at the best of the optimiser's settings that were tried, by "
+        "training error over the 1 seed that all settings share, never by test error: plain-20 "
+        "learning_rate=0.1, plain-56 learning_rate=0.03."
+    )
+
+
+def test_settings_that_lost_stand_in_a_table(rates: Path):
+    page = write_report([rates], rates / "report").results_markdown.read_text()
+    table = page[page.index("## Each network at its best") :].split("##")[1]
+    rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("| plain")]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["plain-20", "learning\\_rate=0.1", "3", "5.00", "9.00 ± 0.00", "best"],
+        ["plain-20", "learning\\_rate=0.03", "1", "6.00", "8.00", "–"],
+        ["plain-56", "learning\\_rate=0.03", "3", "10.00", "14.00 ± 0.00", "best"],
+        ["plain-56", "learning\\_rate=0.01", "1", "12.00", "13.00", "–"],
+        ["plain-56", "learning\\_rate=0.1", "1", "60.00", "61.00", "–"],
+    ]
+
+
+def test_setting_that_diverges_loses_and_one_without_a_finished_run_is_named(
+    tmp_path: Path, write_rate
+):
+    write_rate("plain-20", 0.1, 0, 0.01, status="diverged")
+    write_rate("plain-20", 0.03, 0, 0.3, 0.3)
+    write_rate("plain-20", 0.01, 0, 0.0, 0.0, status=None)
+    findings = find(collect([tmp_path]))
+    (selection,) = findings.selections
+    assert selection.best.chosen == "learning_rate=0.03"
+    assert selection.waiting == ["learning_rate=0.01"]
+    assert "Not finished, and not judged: plain-20 at learning_rate=0.01." in findings.text
+
+
+def test_validation_error_chooses_where_there_is_one(rates: Path):
+    for path in rates.glob("plain-56*/summary.json"):
+        summary = json.loads(path.read_text())
+        summary["validation_error"] = 0.2 if "rate0.01" in str(path) else 0.3
+        path.write_text(json.dumps(summary))
+    selections = find(collect([rates])).selections
+    assert [(s.best.chosen, s.criterion) for s in selections] == [
+        ("learning_rate=0.1", "training error"),
+        ("learning_rate=0.01", "validation error"),
+    ]
