@@ -21,6 +21,7 @@ version = release = resnet_jax.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb"}
+highlight_language = "none"
 default_role = "code"  # Docstrings quote names in single backticks.
 
 myst_heading_anchors = 3
