@@ -1,4 +1,4 @@
-"""Predicts how well data parallelism scales: the table of docs/scaling.md.
+"""Predicts how well data parallelism scales: the table of docs/devices_and_hosts.md.
 
     python -m benchmarks.scaling_model
 

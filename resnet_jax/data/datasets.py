@@ -108,7 +108,7 @@ def check(
     side = min(source.image_shape[:2])
     if padding >= side:
         raise InputError(
-            f"dataset.padding={padding}: images are {source.image_shape[1]}×"
+            f"dataset.crop_padding={padding}: images are {source.image_shape[1]}×"
             f"{source.image_shape[0]} pixels, and a crop would miss them; give less than {side}"
         )
 

@@ -1,0 +1,34 @@
+"""The pages, as files: what the site's build, a job of its own in CI, does not see."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "notebooks").glob("*.md")),
+    *sorted(ROOT.glob("*.md")),
+    ROOT / "deploy" / "README.md",
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)\s#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_page_is_reached_from_the_index():
+    index = (ROOT / "docs" / "index.md").read_text()
+    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "notebooks").glob("*.md")]
+    names = {str(page.relative_to(ROOT / "docs").with_suffix("")) for page in pages} - {"index"}
+    assert {name for name in names if not re.search(rf"^{name}$", index, re.MULTILINE)} == set()
+
+
+def test_names_of_commands_in_pages_exist():
+    text = "\n".join(page.read_text() for page in PAGES)
+    modules = set(re.findall(r"python -m (experiments|benchmarks)\.(\w+)", text))
+    missing = {m for m in modules if not (ROOT / m[0] / f"{m[1]}.py").exists()}
+    assert missing == set()
