@@ -30,7 +30,7 @@ def test_command_writes_the_report_beside_the_runs_and_prints_the_finding(tmp_pa
     result = report(f"--workdir={tmp_path}")
     assert result.returncode == 0, result.stderr
     assert str(tmp_path / "report" / "index.html") in result.stdout
-    assert "Degradation: plain-56's training error is 90.0%" in result.stdout
+    assert "Undecided, one seed: plain-56's training error is 90.0%" in result.stdout
     assert (tmp_path / "report" / "index.html").exists()
 
 
@@ -42,6 +42,24 @@ def test_several_folders_are_one_report_where_it_is_wanted(tmp_path: Path):
     assert result.returncode == 0, result.stderr
     assert "a/plain-20" in (output / "results.csv").read_text()
     assert not (tmp_path / "a" / "report").exists()
+
+
+def test_several_folders_without_an_output_are_refused(tmp_path: Path):
+    for name, error in (("a", 0.1), ("b", 0.2)):
+        write_run(tmp_path / name / "plain-20", "plain-20", error)
+    result = report(f"--workdir={tmp_path}/a", f"--workdir={tmp_path}/b")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "--output" in line
+    assert not (tmp_path / "a" / "report").exists()
+
+
+def test_terminal_names_damaged_metrics(tmp_path: Path):
+    write_run(tmp_path / "plain-20", "plain-20", 0.01)
+    (tmp_path / "plain-20" / "metrics.jsonl").unlink()
+    result = report(f"--workdir={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    assert "damaged: plain-20: metrics.jsonl: missing" in result.stdout
 
 
 def test_folder_without_runs_is_one_line_and_exit_code_2(tmp_path: Path):
