@@ -270,10 +270,14 @@ def open_builder(name: str, data_dir: str | None) -> Any:
 def _without_traceback(open_it: Any, name: str) -> Any:
     """A builder from files; raises `InputError` if the JSON that describes them is damaged."""
     from google.protobuf import json_format
+    from tensorflow_datasets.core import registered
 
     try:
         return open_it()
-    except (json_format.Error, UnicodeDecodeError, KeyError, AttributeError) as error:
+    except registered.DatasetNotFoundError:
+        raise
+    # What TFDS raises on files that are cut off, or hold other JSON.
+    except (json_format.Error, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:100]
         raise InputError(
             f"{name}: dataset_info.json or features.json of the prepared set is damaged ({reason})"

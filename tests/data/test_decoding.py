@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from photographs import sample
-from PIL import Image
+from PIL import Image, ImageOps
 
 from resnet_jax.data import image_ops
 
@@ -71,7 +71,22 @@ def test_scaled_jpeg_shows_the_same_picture():
     assert np.abs(half.astype(int) - wanted).mean() < 2
 
 
-def test_orientation_is_ignored():
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_upright_image_is_that_of_viewers(format: str, orientation: int):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(format, exif=exif)
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+    np.testing.assert_array_equal(image_ops.decode(data, upright=True), wanted)
+
+
+def test_damaged_orientation_leaves_the_image_as_it_is():
+    data = encode("JPEG", exif=b"Exif\0\0MM\0*garbage")
+    np.testing.assert_array_equal(image_ops.decode(data, upright=True), image_ops.decode(data))
+
+
+def test_orientation_is_ignored_otherwise():
     exif = Image.Exif()
     exif[0x0112] = 6  # "rotate by 90 degrees to show"
     assert image_ops.decode(encode("JPEG", exif=exif)).shape == (60, 90, 3)

@@ -179,3 +179,100 @@ def test_real_photographs_are_read(tmp_path: Path):
     train = datasets.load("image_folder", "train", data_dir=str(tmp_path), image_size=64)
     assert train.images.shape == (4, 64, 64, 3)
     assert train.images.std() > 20
+
+
+# --- what is found, and what is left out
+
+
+def test_what_is_left_out_is_counted_with_its_reason(tree: Path):
+    make_picture(tree / "train" / "cat" / "more" / "0.png", (0, 0, 0))
+    make_picture(tree / "train" / "cat" / "more" / "deep" / "1.jpg", (0, 0, 0))
+    make_picture(tree / "train" / "dog" / "moving.gif", (0, 0, 0))
+    (tree / "test" / "cat" / "._0.jpg").write_bytes(b"macOS")
+    (tree / "test" / "cat" / "notes.txt").write_text("nothing that was meant to be an image")
+    info = datasets.describe("image_folder", data_dir=str(tree), image_size=4)
+    assert info.num_examples == {"train": 20, "test": 4}
+    assert info.left_out == (
+        "1 hidden (such as macOS's ._*), 2 in folders within a class folder, "
+        "1 of type .gif (read are .png, .jpg, .jpeg, .webp)"
+    )
+    assert len(datasets.load("image_folder", "all", data_dir=str(tree), image_size=4).labels) == 24
+
+
+def test_class_whose_images_all_lie_deeper_is_told_so(tree: Path):
+    for path in (tree / "train" / "cat").iterdir():
+        (tree / "train" / "cat" / "sub").mkdir(exist_ok=True)
+        path.rename(tree / "train" / "cat" / "sub" / path.name)
+        break
+    for path in (tree / "train" / "cat").glob("*.png"):
+        path.unlink()
+    assert "no images" in refused(tree)
+    assert "there is 1 in folders within a class folder" in refused(tree)
+
+
+def test_single_class_is_refused(tmp_path: Path):
+    make_picture(tmp_path / "train" / "cat" / "0.png", (1, 2, 3))
+    assert "a single class, 'cat'" in refused(tmp_path)
+
+
+def test_broken_images_are_named_all_at_once(tree: Path):
+    for name in ("cat/3.png", "dog/7.png"):
+        (tree / "train" / name).write_bytes(b"no image")
+    message = refused(tree)
+    assert message.startswith("2 broken: ")
+    assert "cat/3.png" in message
+    assert "dog/7.png" in message
+
+
+def test_long_list_of_broken_images_is_cut(tree: Path):
+    for i in range(25):
+        (tree / "train" / "dog" / f"x{i}.png").write_bytes(b"no image")
+    message = refused(tree)
+    assert message.startswith("25 broken: ")
+    assert message.endswith("; and 5 more")
+
+
+def test_val_is_a_validation_split_too(tree: Path):
+    make_picture(tree / "val" / "dog" / "0.jpg", (1, 2, 3))
+    validation = datasets.load("image_folder", "validation", data_dir=str(tree), image_size=4)
+    assert validation.labels.tolist() == [1]
+
+
+def test_val_beside_validation_is_refused(tree: Path):
+    for folder in ("val", "validation"):
+        make_picture(tree / folder / "dog" / "0.jpg", (1, 2, 3))
+    assert "has validation/ and val/, both for the validation split" in refused(tree)
+
+
+def test_tree_without_a_test_split_is_told_how_to_hold_one_out(tree: Path):
+    (tree / "test").rename(tree / "elsewhere")
+    message = refused(tree, split="test")
+    assert "dataset.train='train[:80%]', dataset.test='train[80%:]'" in message
+
+
+def test_images_larger_than_memory_are_refused_before_they_are_read(tree: Path):
+    message = refused(tree, image_size=1_000_000)
+    assert "20 images of 1000000×1000000 take 60,000 GB" in message
+
+
+@pytest.mark.parametrize("padding", [4, 100])
+def test_padding_in_which_an_image_is_lost_is_refused(tree: Path, padding: int):
+    asked = {"data_dir": str(tree), "image_size": 4}
+    with pytest.raises(InputError, match=r"images are 4×4 pixels, .* give less than 4"):
+        datasets.check("image_folder", ["train"], **asked, padding=padding)
+    datasets.check("image_folder", ["train"], **asked, padding=3)
+
+
+def test_orientation_is_applied_if_asked(tree: Path):
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = 250  # the upper half, which is the right one when turned clockwise
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tree / "test" / "cat" / "0.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    args = {"data_dir": str(tree), "image_size": 8}
+    stored = datasets.load("image_folder", "test", **args)
+    turned = datasets.load("image_folder", "test", **args, upright=True)
+    index = int(np.argmax([image.max() for image in stored.images]))
+    np.testing.assert_array_equal(stored.images[index], pixels)
+    np.testing.assert_array_equal(turned.images[index], np.rot90(pixels, -1))

@@ -111,6 +111,33 @@ def test_processes_share_a_batch_and_fill_only_their_rows(data_dir: str):
         assert same([tuple(part[:, rows] for part in batch) for batch in mine], parts)
 
 
+def test_batch_of_one_of_many_hosts_holds_its_own_rows_alone(data_dir: str):
+    opened = datasets.open_records("colours", "train", data_dir)
+    read = []
+
+    class Counted:
+        name, class_names = opened.name, opened.class_names
+
+        def __getitem__(self, index: int):
+            read.append(index)
+            return opened[index]
+
+    order = streaming.BatchIndices(np.arange(20), np.arange(20))
+    part = streaming.Batches(
+        Counted(),
+        lambda step: order,
+        augmentation="scale",
+        crops=CROPS,
+        seed=0,
+        rows=np.array([5, 6]),
+        length=1,
+    )
+    images, labels = part[0]
+    assert images.shape == (2, 16, 16, 3)
+    assert read == [5, 6]
+    assert labels.tolist() == [opened[5].label, opened[6].label]
+
+
 def test_picture_is_cropped_anew_in_each_epoch_and_for_each_seed(data_dir: str):
     opened = datasets.open_records("colours", "train", data_dir)
     index = next(i for i in range(NUM) if opened[i].name == "07.png")

@@ -130,3 +130,55 @@ def test_missing_shard_is_named(tmp_path: Path):
     shard.unlink()
     with pytest.raises(InputError, match=shard.name):
         datasets.load("toy", "train", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("kept", [0, 0.3, 0.9, 0.999])
+def test_shard_that_breaks_off_is_named(tmp_path: Path, kept: float):
+    prepare_tfds_set(tmp_path)
+    (shard,) = (tmp_path / "toy" / "1.0.0").glob("*array_record*")
+    shard.write_bytes(shard.read_bytes()[: int(kept * shard.stat().st_size)])
+    for read in (
+        lambda: datasets.load("toy", "train", data_dir=str(tmp_path)),
+        lambda: datasets.open_records("toy", "train", str(tmp_path))[0],
+    ):
+        with pytest.raises(InputError, match=f"{shard.name}: truncated or damaged") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
+def test_damaged_record_is_refused_in_one_line(tmp_path: Path):
+    prepare_tfds_set(tmp_path)
+    (shard,) = (tmp_path / "toy" / "1.0.0").glob("*array_record*")
+    data = bytearray(shard.read_bytes())
+    # The records lie between the blocks' headers and the footer.
+    start = data.index(b"PNG")
+    data[start : start + 40] = bytes(40)
+    shard.write_bytes(data)
+    with pytest.raises(InputError, match=r"damaged|unreadable") as caught:
+        datasets.load("toy", "train", data_dir=str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"name": 3}', "[]", "\0\0", '{"splits": [{"name": 1}]}']
+)
+def test_damaged_description_is_refused_in_one_line(tmp_path: Path, file: str, text: str):
+    prepare_tfds_set(tmp_path)
+    (tmp_path / "toy" / "1.0.0" / file).write_text(text)
+    assert "toy" in refused_set(tmp_path)
+
+
+def test_data_dir_that_is_a_data_set_is_refused_with_the_right_path(tmp_path: Path):
+    prepare_tfds_set(tmp_path)
+    for part in ("toy", "toy/1.0.0"):
+        with pytest.raises(InputError, match=f"wanted {tmp_path}$"):
+            datasets.check("mnist", ["train"], data_dir=str(tmp_path / part), image_size=None)
+
+
+@pytest.mark.parametrize("place", ["train/cat", "."])
+def test_data_dir_that_holds_images_is_refused_before_any_download(tmp_path: Path, place: str):
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / place / "0.png")
+    with pytest.raises(InputError, match=r"holds images.*dataset\.name='image_folder'"):
+        datasets.check("cifar10", ["train"], data_dir=str(tmp_path), image_size=None)
