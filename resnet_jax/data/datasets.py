@@ -113,17 +113,32 @@ def check(
         )
 
 
-def check_streamable(name: str, splits_used: Iterable[str], *, data_dir: str | None) -> None:
+def check_streamable(
+    name: str,
+    splits_used: Iterable[str],
+    *,
+    data_dir: str | None,
+    image_size: int = 0,
+    batch_size: int = 0,
+) -> None:
     """Finds what is wrong with data to be streamed before anything is read or downloaded.
 
+    Args:
+      name, data_dir: see `open_records`.
+      splits_used: in TFDS's syntax.
+      image_size: side in pixels of the crops.
+      batch_size: images that are in memory at a time.
+
     Raises:
-      InputError: for what `open_records` would refuse, except missing files.
+      InputError: for what `open_records` would refuse, except missing files, and for batches that
+        do not fit into this machine's memory.
     """
     if name in tfds_sets.NOT_TFDS:
         raise InputError(
             f"dataset.name={name!r}: is not streamed; `python -m experiments.prepare_data "
             "--dataset=NAME --source=TREE` makes a set of a tree of images that is"
         )
+    _check_memory(name, (image_size, image_size, 3), batch_size)
     source = tfds_sets.TfdsSet(name, data_dir)
     for spec in splits_used:
         splits.resolve(name, spec, source.splits)
@@ -335,8 +350,8 @@ def _check_memory(name: str, shape: tuple[int, int, int], count: int) -> None:
         height, width, _ = shape
         raise InputError(
             f"{name}: {count:,} images of {width}×{height} take {wanted / 1e9:,.0f} GB, this "
-            f"machine has {memory / 1e9:,.0f} GB of memory; give a smaller dataset.image_size, "
-            "fewer images, or stream them as configs/imagenet.py does"
+            f"machine has {memory / 1e9:,.0f} GB of memory; give a smaller dataset.image_size "
+            "or fewer images"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
+from tensorflow_datasets.core import shuffle
 
 from resnet_jax.data import image_folder, image_ops, small, tfds_sets
 from resnet_jax.data.image_folder import Listing
@@ -92,7 +93,8 @@ def _check_space(name: str, data_dir: Path, num_bytes: int) -> None:
     place = Path(data_dir)
     while not place.exists():
         place = place.parent
-    free, wanted = shutil.disk_usage(place).free, int(num_bytes * _SPARE)
+    copies = 1 if num_bytes < shuffle.MAX_MEM_BUFFER_SIZE else 2  # the other to sort them
+    free, wanted = shutil.disk_usage(place).free, int(num_bytes * copies * _SPARE)
     if wanted > free:
         raise InputError(
             f"{name}: takes {wanted / 1e9:,.3f} GB, the disk of {data_dir} has {free / 1e9:,.3f} GB"

@@ -14,12 +14,14 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import requests
 import tensorflow_datasets as tfds
+from etils import epath
 from PIL import Image
-from tensorflow_datasets.core import registered
+from tensorflow_datasets.core import registered, shuffle
 from tensorflow_datasets.core.download import download_manager
 from tensorflow_datasets.core.download import util as download_util
 
@@ -99,7 +101,7 @@ def write(builder: tfds.core.DatasetBuilder, how: str) -> None:
     print(f"preparing {builder.name} in {folder} ({how})", file=sys.stderr, flush=True)
     done = False
     try:
-        with _quietly():
+        with _quietly(), mock.patch.object(shuffle, "_Bucket", _Bucket):
             builder.download_and_prepare(
                 file_format="array_record",
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False),
@@ -116,6 +118,34 @@ def write(builder: tfds.core.DatasetBuilder, how: str) -> None:
         for place in made[:2] if done else made:
             with contextlib.suppress(OSError):  # It is in use, or gone.
                 place.rmdir()
+
+
+class _Bucket:
+    """One of the files in which TFDS sorts more than a gigabyte; its own need TensorFlow."""
+
+    def __init__(self, path: epath.Path):
+        self._path, self._length, self.size = path, 0, 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def add(self, key: int, data: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Not kept open: there are as many buckets as a process may often have files.
+        with self._path.open("ab") as file:
+            file.write(key.to_bytes(16, "big") + len(data).to_bytes(8, "big") + data)
+        self._length += 1
+        self.size += len(data)
+
+    def read_values(self) -> Iterator[tuple[int, bytes]]:
+        if self._length:
+            with self._path.open("rb") as file:
+                while key := file.read(16):
+                    size = int.from_bytes(file.read(8), "big")
+                    yield int.from_bytes(key, "big"), file.read(size)
+
+    def del_file(self) -> None:
+        self._path.unlink(missing_ok=True)
 
 
 def _storage(error: BaseException) -> str | None:

@@ -69,7 +69,13 @@ def check_dataset(recipe: Recipe) -> None:
     dataset = recipe.dataset
     splits = [split for split in (dataset.train, dataset.validation, dataset.test) if split]
     if recipe.streaming:
-        datasets.check_streamable(dataset.name, splits, data_dir=dataset.data_dir)
+        datasets.check_streamable(
+            dataset.name,
+            splits,
+            data_dir=dataset.data_dir,
+            image_size=dataset.image_size,
+            batch_size=recipe.batch_size,
+        )
     else:
         datasets.check(
             dataset.name,

@@ -128,3 +128,15 @@ def test_lost_file_is_named(tree: Path, tmp_path: Path):
     lost.unlink()
     with pytest.raises(InputError, match=f"{lost.name}: missing"):
         datasets.open_records("pets", "train", str(tmp_path))
+
+
+def test_set_too_large_to_sort_in_memory_is_the_same(tree: Path, tmp_path: Path, monkeypatch):
+    folder_to_tfds.prepare("pets", str(tmp_path / "small"), str(tree))
+    monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 100)
+    folder_to_tfds.prepare("pets", str(tmp_path / "large"), str(tree))
+    small, large = (
+        datasets.open_records("pets", "train+validation", str(tmp_path / place))
+        for place in ("small", "large")
+    )
+    assert [large[i] for i in range(len(large))] == [small[i] for i in range(len(small))]
+    assert not list((tmp_path / "large").rglob("*.tmp"))

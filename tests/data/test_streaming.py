@@ -111,6 +111,13 @@ def test_processes_share_a_batch_and_fill_only_their_rows(data_dir: str):
         assert same([tuple(part[:, rows] for part in batch) for batch in mine], parts)
 
 
+def test_batches_larger_than_memory_are_refused(data_dir: str):
+    asked = {"data_dir": data_dir, "batch_size": 256}
+    datasets.check_streamable("colours", ["train"], **asked, image_size=224)
+    with pytest.raises(InputError, match="256 images of 100000×100000 take 7,680 GB"):
+        datasets.check_streamable("colours", ["train"], **asked, image_size=100_000)
+
+
 def test_batch_of_one_of_many_hosts_holds_its_own_rows_alone(data_dir: str):
     opened = datasets.open_records("colours", "train", data_dir)
     read = []
