@@ -35,12 +35,11 @@ untrained network gets).
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
 from experiments import command
-from resnet_jax.runs import recipe
+from resnet_jax.runs import Recipe, load_recipe
 from resnet_jax.runtime import setup
 from resnet_jax.studies import study
 from resnet_jax.sweeps import grid
@@ -58,12 +57,12 @@ def main(argv: list[str]) -> None:
     """Measures, writes the study's folder and prints the finding."""
     del argv
     began = time.monotonic()
-    configs = [_load_config(text) for text in _CONFIG.value]
-    _set_up(configs)
+    recipes = [_load_recipe(text) for text in _CONFIG.value]
+    _set_up(recipes)
     folder, finding = study.run(
         _STUDY.value,
         _WORKDIR.value,
-        configs,
+        recipes,
         _OUTPUT.value,
         _SET.value,
         _DATA_DIR.value,
@@ -74,19 +73,19 @@ def main(argv: list[str]) -> None:
     print(f"{folder} ({time.monotonic() - began:.0f} s)")
 
 
-def _load_config(text: str) -> Any:
+def _load_recipe(text: str) -> Recipe:
     path, _, argument = text.partition(":")
-    return grid.load_config_file("config", path)(argument or None)
+    return Recipe.from_config(grid.load_config_file("config", path)(argument or None))
 
 
-def _set_up(configs: list[Any]) -> None:
-    """Sets JAX up; for a study that trains, as the configs have it."""
+def _set_up(recipes: list[Recipe]) -> None:
+    """Sets JAX up; for a study that trains, as the recipes have it."""
     if not study.find(_STUDY.value).trains:
         return setup.prepare()
-    configs = [*configs, *(recipe.load_config(Path(workdir)) for workdir in _WORKDIR.value)]
+    recipes = [*recipes, *(load_recipe(Path(workdir)) for workdir in _WORKDIR.value)]
     setup.prepare(
-        deterministic=any(config.deterministic for config in configs),
-        onednn=any(config.onednn for config in configs),
+        deterministic=any(recipe.deterministic for recipe in recipes),
+        onednn=any(recipe.onednn for recipe in recipes),
     )
 
 

@@ -172,7 +172,7 @@ def measure(
         images, labels = network.images(split, examples)
         weights = network.last()
         built = insert_identity_blocks(
-            network.model, weights, deep.model, images, network.config.seed
+            network.model, weights, deep.model, images, network.recipe.seed
         )
         about = {**deep.about(0), "from": network.label, "from_step": had}
         before = _evaluate(network, weights, images, labels)
@@ -204,7 +204,7 @@ def measure(
 
 def _deeper(network: Network, depth: int) -> Network:
     own = network.about()["depth"]
-    family = network.config.model.name.rsplit("-", 1)[0]
+    family = network.recipe.model.name.rsplit("-", 1)[0]
     depth = depth or 3 * (own - 2) + 2
     if depth <= own:
         raise InputError(f"depth={depth}: must be above {own}, the depth of {network.label}")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
-from ml_collections import ConfigDict
 
 from resnet_jax import runs
 from resnet_jax.errors import InputError
@@ -30,10 +29,10 @@ def measure(networks: Sequence[Network], tracker: Tracker, *, times: int = 3) ->
     if times < 2:
         raise InputError(f"times={times}: must be at least 2")
     paths: list[Path] = []
-    for name in dict.fromkeys(label(network.config) for network in networks):
-        members = [network for network in networks if label(network.config) == name]
+    for name in dict.fromkeys(label(network.recipe) for network in networks):
+        members = [network for network in networks if label(network.recipe) == name]
         paths += [_run_folder(network, tracker.folder, 1) for network in members]
-        if len({network.config.num_steps for network in members}) == 1:
+        if len({network.recipe.num_steps for network in members}) == 1:
             paths += [_run_folder(network, tracker.folder, times) for network in members]
     return pd.DataFrame([row for path in paths for row in _rows(path)])
 
@@ -42,11 +41,11 @@ def _rows(path: Path) -> list[dict]:
     run = runs.read_run(path)
     if run.summary is None:
         raise InputError(f"workdir={str(path)!r}: this run is not complete")
-    config = ConfigDict(run.config)
+    recipe = runs.load_recipe(path)
     common = {
-        **Network(config, path, label(config)).about(config.num_steps),
-        "settings": settings(config),
-        "num_steps": config.num_steps,
+        **Network(recipe, path, label(recipe)).about(recipe.num_steps),
+        "settings": settings(recipe),
+        "num_steps": recipe.num_steps,
         "final_train_error": run.summary["train_error"],
         "final_test_error": run.summary["test_error"],
     }
@@ -60,13 +59,13 @@ def _run_folder(network: Network, folder: Path, times: int) -> Path:
     """The folder of a run `times` as long as the network's, which is trained if need be."""
     if network.path is not None and times == 1:
         return network.path
-    config = network.for_steps(times * network.config.num_steps)
+    recipe = network.for_steps(times * network.recipe.num_steps)
     if network.path is not None:
         path = network.path.with_name(f"{network.path.name}-{times}x")
     else:
-        name = label(config).replace(", ", "-")
-        path = folder / f"{name}-seed{config.seed}-{config.num_steps}-steps"
-    code = train(config, path)
+        name = label(recipe).replace(", ", "-")
+        path = folder / f"{name}-seed{recipe.seed}-{recipe.num_steps}-steps"
+    code = train(recipe, path)
     if code:  # Stopped and saved, as `train` has said.
         sys.exit(code)
     return path

@@ -103,16 +103,16 @@ def measure(
     """
     asked: dict[tuple, tuple[str, Network, int]] = {}
     for network in networks:
-        name = network.config.model.name
+        name = network.recipe.model.name
         family, own = name.rsplit("-", 1)[0], network.about(0)["depth"]
         line = network.variant().label.replace(name, family)
         kinds = [network.variant(name=f"{family}-{depth}") for depth in depths if depth != own]
         for kind in (*kinds, network.variant()):
             for each in kind.with_seeds(seeds):
-                key = (line, each.label, each.config.seed)
+                key = (line, each.label, each.recipe.seed)
                 asked.setdefault(key, (f"{line}, untrained", each, 0))
         if network.steps:
-            key = (line, network.label, network.config.seed, "trained")
+            key = (line, network.label, network.recipe.seed, "trained")
             asked[key] = (f"{line}, trained", network, network.last_step)
     rows = []
     for line, network, step in tracker("networks")(asked.values()):

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import resnet_jax.studies
 from resnet_jax.errors import InputError, check_choice
-from resnet_jax.runs import arguments
+from resnet_jax.runs import Recipe, arguments
 from resnet_jax.studies import networks, tables
 from resnet_jax.studies.tables import Panel
 
@@ -39,7 +39,7 @@ class Study:
         `Network.about` and what was measured. Its keyword-only parameters are the study's options.
       plot: the figure's panels, row by row, of that table alone.
       summarize: what was found, in sentences, of that table alone.
-      trains: whether it trains networks, which then are computed as their configs say.
+      trains: whether it trains networks, which then are computed as their recipes say.
     """
 
     measure: Callable[..., pd.DataFrame]
@@ -72,7 +72,7 @@ def find(name: str) -> Study:
 def run(
     name: str,
     workdirs: Sequence[str] = (),
-    configs: Sequence[Any] = (),
+    recipes: Sequence[Recipe] = (),
     output: str | None = None,
     settings: Sequence[str] = (),
     data_dir: str | None = None,
@@ -84,7 +84,7 @@ def run(
     Args:
       name: a key of `STUDIES`.
       workdirs: folders of trained runs.
-      configs: of untrained networks.
+      recipes: of untrained networks.
       output: the folder that gets analysis/NAME; None for the run's, or the runs' common parent.
       settings: "option=value" of the study.
       data_dir: where the data set is now.
@@ -100,7 +100,7 @@ def run(
     study = find(name)
     options = parse_options(study.measure, settings)
     folder = _folder(workdirs, output)
-    asked = networks.collect(workdirs, configs, data_dir, untrained)
+    asked = networks.collect(workdirs, recipes, data_dir, untrained)
     # Products of 32 bits on accelerators too: else what is measured there may be rounding.
     highest = jax.default_matmul_precision("highest")
     with Tracker(folder) as tracker, contextlib.nullcontext() if study.trains else highest:

@@ -1,6 +1,7 @@
 """One command a study: on runs and untrained nets it leaves data, a figure and a finding."""
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from configs import digits
-from experiments import analyze, command
+from experiments import analyze
 from resnet_jax import runs
-from resnet_jax.errors import InputError
+from resnet_jax.errors import STOPPED, InputError
 from resnet_jax.reporting import write_report
+from resnet_jax.runs import Recipe
 from resnet_jax.studies import iterations, networks, study
 from resnet_jax.training import run
 
@@ -39,12 +41,16 @@ ASKED = {  # of which run, with which settings
 }
 
 
+def recipe_of(text):
+    return Recipe.from_config(digits.get_config(text))
+
+
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     """A folder with two runs: plain-5 and resnet-5."""
     folder = tmp_path_factory.mktemp("sweep")
     for name in ("plain", "resnet"):
-        run.train(digits.get_config(TINY.format(name)), folder / name)
+        run.train(recipe_of(TINY.format(name)), folder / name)
     return folder
 
 
@@ -119,8 +125,9 @@ def test_run_without_its_checkpoints_is_refused_unless_untrained_weights_are_ask
 
 def test_first_weights_that_another_run_gave_are_never_replaced_by_random_ones(sweep):
     [network] = networks.collect([str(sweep / "plain")])
-    network.config.init_from = "elsewhere"
-    network.steps.remove(0) if 0 in network.steps else None
+    recipe = network.recipe.replace(init_from="elsewhere")
+    network = dataclasses.replace(network, recipe=recipe)
+    assert 0 not in network.steps
     with pytest.raises(InputError, match="were those of 'elsewhere' and are no longer kept"):
         network.at(0)
 
@@ -135,11 +142,11 @@ def test_runs_of_two_seeds_are_one_network_and_a_copy_of_one_is_refused(sweep, t
     assert len({network.label for network in networks.collect(workdirs)}) == 1
 
 
-def finished(workdir, config) -> int:
+def finished(workdir, recipe) -> int:
     """Writes a run's folder as if it had been trained."""
     errors = {"train_error": 0.5, "test_error": 0.5}
-    runs.write_json(workdir / "config.json", {"config": config.to_dict()})
-    row = {"step": config.num_steps, "split": "train", "error": 0.5}
+    runs.write_json(workdir / "config.json", {"config": recipe.to_dict()})
+    row = {"step": recipe.num_steps, "split": "train", "error": 0.5}
     runs.write_text(workdir / "metrics.jsonl", json.dumps(row) + "\n")
     runs.write_json(workdir / "summary.json", {"status": "completed", **errors})
     return 0
@@ -148,12 +155,12 @@ def finished(workdir, config) -> int:
 @pytest.mark.parametrize("steps", [(10, 30), (10,)])
 def test_lengths_are_compared_within_one_net_not_one_name(steps, tmp_path, monkeypatch):
     trained = []
-    train = lambda config, path: trained.append(path.name) or finished(path, config)
+    train = lambda recipe, path: trained.append(path.name) or finished(path, recipe)
     monkeypatch.setattr(iterations, "train", train)
     for activation in ("relu", "tanh"):
         for length in steps:
             fields = f"plain-20,num_steps={length},model.activation={activation}"
-            finished(tmp_path / f"{activation}-{length}", digits.get_config(fields))
+            finished(tmp_path / f"{activation}-{length}", recipe_of(fields))
     workdirs = [str(path) for path in tmp_path.iterdir()]
     _, finding = study.run("iterations", workdirs, output=str(tmp_path), settings=["times=3"])
     assert sorted(trained) == ([] if len(steps) == 2 else ["relu-10-3x", "tanh-10-3x"])
@@ -207,7 +214,7 @@ def test_wrong_input_is_one_line(sweep, tmp_path, monkeypatch, arguments, messag
 
 
 @pytest.mark.slow
-def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_goes_on(sweep):
+def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_resumes(sweep):
     asked = ["--study=iterations", f"--workdir={sweep / 'plain'}", "--set=times=500"]
     command_line = [sys.executable, "-m", "experiments.analyze", *asked]
     process = subprocess.Popen(command_line)
@@ -216,25 +223,25 @@ def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_g
         assert process.poll() is None, "it ended before it could be stopped"
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait() == command.STOPPED
+    assert process.wait() == STOPPED
     assert not (sweep / "plain-500x" / "summary.json").exists()
     stopped_at = runs.read_run(sweep / "plain-500x").rows[-1]["step"]
     process = subprocess.Popen(command_line)
     while runs.read_run(sweep / "plain-500x").rows[-1]["step"] <= stopped_at:
-        assert process.poll() is None, "it did not go on"
+        assert process.poll() is None, "it did not resume"
         time.sleep(0.1)
     process.terminate()
-    assert process.wait() == command.STOPPED
+    assert process.wait() == STOPPED
 
 
 def test_config_file_that_is_not_there_is_one_line_with_the_nearest():
     with pytest.raises(InputError, match=r"digits\.py"):
-        analyze._load_config("configs/digit.py")
+        analyze._load_recipe("configs/digit.py")
 
 
 def test_lesions_want_a_trained_network(tmp_path):
     with pytest.raises(InputError, match="plain-8 is not trained"):
-        study.run("lesions", configs=[digits.get_config("plain-8")], output=str(tmp_path))
+        study.run("lesions", recipes=[recipe_of("plain-8")], output=str(tmp_path))
 
 
 def test_studies_of_several_runs_go_to_their_common_folder(sweep):

@@ -4,9 +4,10 @@ import io
 
 import numpy as np
 from PIL import Image
-from resnet_jax.data.records import Record
 
 from configs import imagenet
+from resnet_jax.data.image_ops import EncodedImage
+from resnet_jax.runs import Recipe
 from resnet_jax.studies import networks
 
 
@@ -25,16 +26,16 @@ class Photographs:
         self.read.append(index)
         file = io.BytesIO()
         Image.new("RGB", (40, 30), (int(index) % 256, 0, 0)).save(file, "PNG")
-        return Record(file.getvalue(), int(index) % 2, str(index))
+        return EncodedImage(file.getvalue(), int(index) % 2, str(index))
 
 
 def test_streamed_run_reads_only_the_images_that_are_asked_for(monkeypatch):
     source = Photographs()
-    monkeypatch.setattr(networks.records, "open", lambda *_: source)
+    monkeypatch.setattr(networks.datasets, "open_records", lambda *_: source)
     config = imagenet.get_config()
     config.dataset.image_size, config.dataset.mean, config.dataset.std = 16, "imagenet", "imagenet"
     config.streaming.scales, config.streaming.shorter_side = (20, 24), 20
-    network = networks.Network(config, None, "resnet-50")
+    network = networks.Network(Recipe.from_config(config), None, "resnet-50")
     images, labels = network.images("train", 4)
     assert images.shape == (4, 16, 16, 3)
     np.testing.assert_array_equal(labels, [0, 1, 0, 1])
