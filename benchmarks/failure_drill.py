@@ -81,7 +81,7 @@ class Drill:
             self._reference.end(10 * faults.PATIENCE, faults.PATIENCE)
             if not any(self._reference.codes):
                 return
-            # To be undisturbed it must not go on, but begin again.
+            # To be undisturbed it must not resume, but begin again.
             shutil.rmtree(self._reference.workdir, ignore_errors=True)
         raise RuntimeError(f"the undisturbed run failed: {self._reference.told()[-2000:]}")
 
@@ -176,7 +176,7 @@ class Drill:
         self._settle()
         self.runs += 1
         if any(run.codes):
-            self._fail(f"run {self.runs} did not go on: {run.codes}\n{run.told()[-3000:]}")
+            self._fail(f"run {self.runs} did not resume: {run.codes}\n{run.told()[-3000:]}")
             self._pending = []  # not recovered
         else:
             for kind, _ in self._pending:  # The run had just ended when they struck.

@@ -63,7 +63,7 @@ def not_a_number(trainers: Trainers, disk: "Disk", chance: random.Random) -> str
     """A parameter becomes NaN, in the newest checkpoint, as by a fault of memory before a save.
 
     The run must record that it diverged. Then what whoever notices it would do: the summary and
-    the poisoned checkpoint are removed, and the run goes on from the one before.
+    the poisoned checkpoint are removed, and the run resumes from the one before.
     """
     from benchmarks import states
 

@@ -35,13 +35,13 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     config = update(load_config_file("config", asked["config"])(asked["model"]), asked["fields"])
     config.batch_size = asked["batch_size"]
-    config = Recipe.from_config(config)
-    num_examples = max(asked["num_examples"], config.batch_size)
+    recipe = Recipe.from_config(config)
+    num_examples = max(asked["num_examples"], recipe.batch_size)
     subject = trainer.with_random_data(
-        config, asked["image_shape"], asked["num_classes"], num_examples
+        recipe, asked["image_shape"], asked["num_classes"], num_examples
     )
     clock = _Laps(began)
-    found: dict[str, Any] = {"model": config.model.name, "setup_seconds": clock.lap()}
+    found: dict[str, Any] = {"model": recipe.model.name, "setup_seconds": clock.lap()}
     state = jax.block_until_ready(subject.initial_state())
     found["init_seconds"] = clock.lap()
     data, chunk = subject.splits["train"], subject.intervals().steps_per_call
@@ -61,7 +61,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     def train() -> int:
         nonlocal state
         state = jax.block_until_ready(program(state, whole, inputs))
-        return chunk * config.batch_size
+        return chunk * recipe.batch_size
 
     evaluate = subject.make_evaluate()
     evaluate(state.variables, data)  # compiles
@@ -72,13 +72,13 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     )
     adds = subject.count().multiply_adds
     return found | {
-        "depth": config.architecture.depth,
+        "depth": recipe.architecture.depth,
         "multiply_adds": adds,
         "flops_per_image": 2 * TRAINING_PASSES * adds,
-        "deterministic": config.deterministic,
+        "deterministic": recipe.deterministic,
         "machine": machine.describe(),
         "devices": subject.mesh.size,
-        "matmul_flops_per_second": machine.matmul_rate(subject.mesh, config.model.dtype),
+        "matmul_flops_per_second": machine.matmul_rate(subject.mesh, recipe.model.dtype),
         "copy_bytes_per_second": machine.copy_rate(subject.mesh),
         "versions": {"jax": jax.__version__, "python": sys.version.split()[0]},
     }

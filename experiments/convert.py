@@ -6,7 +6,7 @@
 
 Sources are state dicts of torchvision's and timm's resnet18 to 152 and of
 akamaster/pytorch_resnet_cifar10, as .safetensors or PyTorch files (which need `pip install torch`).
-Outputs have the same names: torchvision's for ImageNet nets, akamaster's for CIFAR nets.
+Outputs have the same names: torchvision's for ImageNet networks, akamaster's for CIFAR networks.
 
 `--dataset` says on what a source will be evaluated: a data set and fields of `config.dataset`. Its
 images are normalised by ImageNet's colours unless the fields say otherwise:
@@ -16,7 +16,7 @@ images are normalised by ImageNet's colours unless the fields say otherwise:
 
 The folder holds a config and a checkpoint at step 0, but no summary, because it is no run. Its
 recipe is not the one that made the weights; the field `converted_from` says so, and for that
-field `experiments.train` refuses to go on there.
+field `experiments.train` refuses to resume there.
 """
 
 from pathlib import Path

@@ -15,8 +15,8 @@ from resnet_jax.training import trainer
 def main() -> None:
     """Serves turns of training."""
     asked = turns.arguments(("float32", "bfloat16"))
-    recipe = imagenet if layout(asked.net).imagenet else cifar10
-    config = recipe.get_config(asked.net)
+    family = imagenet if layout(asked.net).imagenet else cifar10
+    config = family.get_config(asked.net)
     config.batch_size = asked.batch_size
     config.model.dtype = asked.setting
     config.model.bn_group_size = min(config.model.bn_group_size, asked.batch_size)
@@ -24,9 +24,9 @@ def main() -> None:
     turns.serve(lambda: _trainer(Recipe.from_config(config), asked))
 
 
-def _trainer(config, asked):
+def _trainer(recipe, asked):
     shape = (asked.image_size, asked.image_size, 3)
-    subject = trainer.with_random_data(config, shape, asked.num_classes, asked.num_examples)
+    subject = trainer.with_random_data(recipe, shape, asked.num_classes, asked.num_examples)
     advance, data, chunk = (
         subject.make_run_steps(),
         subject.splits["train"],

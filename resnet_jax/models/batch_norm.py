@@ -36,7 +36,8 @@ class BatchNorm(nn.Module):
     and (biased) variance, as the papers' batches were on their several GPUs: v1's "256 images on
     8 GPUs" is `group_size=32` on any number of devices. The running statistics follow the mean
     over groups of the group means and of the unbiased group variances (Algorithm 2 there).
-    Statistics are float32 also where activations are bfloat16.
+    Statistics are float32 also where activations are bfloat16. The variance is E[x²] − E[x]², of
+    one pass over x: no digit of it is right where a mean is some 1000 times the deviation.
 
     Attributes:
       group_size: examples a group; None for the whole batch.

@@ -128,7 +128,7 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for candidate in self.steps[::-1] if step is None else [step]:
             state, damage = self._read(candidate, template)
-            # Of several processes all go on from the same step, or none.
+            # Of several processes all resume from the same step, or none.
             damage = max(multihost.all_gather(damage))
             if not damage:
                 break

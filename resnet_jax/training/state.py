@@ -1,4 +1,4 @@
-"""Everything a run needs to go on: what a checkpoint holds."""
+"""Everything a run needs to resume: what a checkpoint holds."""
 
 from typing import Any
 

@@ -480,7 +480,7 @@ def assemble(
             jnp.dtype(recipe.model.dtype),
             num_classes=len(class_names),
             remat=recipe.remat,
-            # A frozen stage's batch norms are known by its name, which a loop's units lack.
+            # A frozen stage's batch norms are known by its name, which a loop's blocks lack.
             scan_blocks=recipe.scan_blocks and not recipe.freeze,
         ),
         optimizer=step.freeze_optimizer(

@@ -75,16 +75,13 @@ def test_view_shows_every_picture_of_the_split_once(view, run, run_command):
 def test_views_do_not_depend_on_the_batch(run):
     whole = inference.evaluate(run, "test", view="multi-scale")
     net = inference.load(run)
-    net.config.batch_size = 1
     from resnet_jax.data import datasets
     from resnet_jax.data.image_ops import TEST_CROPS, cut
 
-    pictures = datasets.open_images(
-        "image_folder", "test", data_dir=net.config.dataset.data_dir, image_size=SIZE
-    )
+    pictures = datasets.open_images("image_folder", "test", data_dir=net.recipe.dataset.data_dir)
     decoded = [pictures[i].decode() for i in range(len(pictures))]
     crops = [cut(picture, TEST_CROPS["multi-scale"], SIZE) for picture in decoded]
-    np.testing.assert_allclose(whole.logits, net.scorer()(crops), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(whole.logits, net.predictor(count=1)(crops), rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(whole.labels, [pictures[i].label for i in range(len(pictures))])
 
 

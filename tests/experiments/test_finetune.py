@@ -1,4 +1,4 @@
-"""A net goes on from another run's weights with new classes, stopped or not, frozen or not."""
+"""A network starts from another run's weights with new classes, stopped or not, frozen or not."""
 
 import shutil
 from pathlib import Path

@@ -182,7 +182,7 @@ def test_converted_imagenet_net_predicts_and_draws_finer_maps(run_command, files
         paint(tmp_path / "p" / "train" / name / "0.png", "red")
         paint(tmp_path / "p" / "test" / name / "0.png", "red")
     dataset = f"image_folder,data_dir={tmp_path / 'p'},image_size=64"
-    export.fill(tmp_path / "run", source, dataset)
+    export.fill(tmp_path / "run", source, dataset, cifar10.recipe)
     shutil.rmtree(tmp_path / "p")
     flags = [
         f"--workdir={tmp_path / 'run'}",

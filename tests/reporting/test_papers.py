@@ -71,8 +71,9 @@ def test_batch_of_64_has_its_own_number():
 def test_papers_own_recipe_is_not_the_releases():
     settings = {
         **RECIPE, "model.name": "preact-resnet-1001", "batch_size": 64, "num_steps": 156_250,
-        "optimizer.nesterov": False, "optimizer.weight_decay_mask": "kernels", "dataset.mean": "pixel",
-        "dataset.std": "none", "model.initialization": None, "schedule.warmup": "constant",
+        "optimizer.nesterov": False, "optimizer.weight_decay_mask": "kernels",
+        "dataset.mean": "pixel", "dataset.std": "none", "model.initialization": None,
+        "schedule.warmup": "constant",
     }  # fmt: skip
     small = papers.lookup(settings)
     assert small.source == "v2 Table 4, the authors' release"
@@ -116,8 +117,8 @@ def test_recipe_of_the_paper_has_no_departures():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("dataset.std", "channel"), ("optimizer.weight_decay_mask", "all"), ("init_from", "runs/other"),
-     ("freeze", "stem"), ("dataset.test", "train[:10000]")],
+    [("dataset.std", "channel"), ("optimizer.weight_decay_mask", "all"),
+     ("init_from", "runs/other"), ("freeze", "stem"), ("dataset.test", "train[:10000]")],
 )  # fmt: skip
 def test_data_decay_and_foreign_weights_are_departures_too(field: str, value: str):
     (departure,) = recipe_diff.departures({**RECIPE, field: value}, number("resnet-20"))
