@@ -124,7 +124,7 @@ def _mistake(error: BaseException, argv: list[str]) -> str:
 
 
 def _wrong_field(argv: list[str]) -> str | None:
-    """What is wrong with a `--config.path=value`, if anything is."""
+    """What is wrong with the path or the value of a `--config.path=value`, if anything is."""
     file = re.search(r"\0--?config[=\0]([^\0]+)", "\0".join(argv))
     pattern = r"--?(no)?config\.([^=]+)(?:=(.*))?$"
     given = [found for word in argv if (found := re.match(pattern, word, re.DOTALL))]
@@ -134,9 +134,7 @@ def _wrong_field(argv: list[str]) -> str | None:
         config = flags.FLAGS["config"].parser.parse(file[1])
         if not isinstance(config, ConfigDict):
             return None
-        for no, path, value in map(
-            re.Match.groups, given if isinstance(config, ConfigDict) else ()
-        ):
+        for no, path, value in map(re.Match.groups, given):
             check_field(config, path)
             if value is not None and not no:
                 update(config, {path: parse_value(value)})

@@ -46,7 +46,8 @@ def main(argv: list[str]) -> int:
             print(f"{path} = {value!r}  ({kind})\n    {meaning}")
         return 0
     workdir = Path(_WORKDIR.value)
-    join(deterministic=config.deterministic, onednn=config.onednn)
+    # The recipe, which may be wrong, comes once all can hear of it. Older configs lack the fields.
+    join(deterministic=config.get("deterministic", False), onednn=config.get("onednn", False))
     with multihost.ending_together():
         recipe = Recipe.from_config(config)
         if is_complete(recipe, workdir):
@@ -57,9 +58,7 @@ def main(argv: list[str]) -> int:
         return train(recipe, workdir)
 
 
-@flags.multi_flags_validator(
-    ["workdir", "help_config"], "flag --workdir=None: Flag --workdir must have a value."
-)
+@flags.multi_flags_validator(["workdir", "help_config"], "Flag --workdir must have a value.")
 def _has_workdir(values: dict) -> bool:
     return values["workdir"] is not None or values["help_config"]
 

@@ -121,16 +121,16 @@ def measure(run: PlannedRun, multiply_adds: int) -> Reference:
     config = run.config
     if config.streaming:  # An image of that size takes about as long in a smaller batch.
         group, devices = config.bn_group_size, trainer.make_mesh(config).size
-        part = config.batch_size // config.grad_accum_steps
-        config = config.replace(batch_size=min(part, group * devices), grad_accum_steps=1)
+        batch_size = min(config.part_size, group * devices)
+        config = config.replace(batch_size=batch_size, grad_accum_steps=1)
     trained = trainer.with_random_data(config, *data_shape(run), num_examples=config.batch_size)
-    data, advance = trained.splits["train"], trained.make_run_steps()
+    data, run_steps = trained.splits["train"], trained.make_run_steps()
     steps = trained.intervals().steps_per_call
-    state = jax.block_until_ready(advance(trained.initial_state(), data, 0, steps))
+    state = jax.block_until_ready(run_steps(trained.initial_state(), data, 0, steps))
     start_seconds = time.perf_counter() - began
     began = time.perf_counter()
     for number in range(1, CALLS + 1):
-        state = advance(state, data, number * steps, (number + 1) * steps)
+        state = run_steps(state, data, number * steps, (number + 1) * steps)
     jax.block_until_ready(state)
     steps *= CALLS
     return Reference(

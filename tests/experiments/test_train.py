@@ -136,7 +136,7 @@ def test_run_stopped_at_any_step_and_continued_equals_an_uninterrupted_one(
     assert_same_run(tmp_path, finished)
 
 
-def test_line_torn_by_a_kill_does_not_keep_a_run_from_going_on(finished, tmp_path):
+def test_line_torn_by_a_kill_does_not_keep_a_run_from_resuming(finished, tmp_path):
     with stopping_after(5):
         train.train(tiny(), tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
@@ -159,7 +159,7 @@ def test_damaged_config_is_named_and_nothing_is_overwritten(tmp_path):
     assert (tmp_path / "config.json").read_text() == "{"
 
 
-def test_disk_that_fills_up_is_one_line_and_the_same_command_goes_on(tmp_path):
+def test_disk_that_fills_up_is_one_line_and_the_same_command_resumes(tmp_path):
     long = ["--config.num_steps=100", "--config.checkpoint_every=20"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     pipes["env"] = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}  # A file like others.
@@ -284,7 +284,7 @@ def run_command(workdir, *flags, **kwargs):
     return subprocess.Popen([*argv, f"--workdir={workdir}", *flags], **kwargs)
 
 
-def test_terminated_process_saves_exits_with_its_own_code_and_goes_on(tmp_path):
+def test_terminated_process_saves_exits_with_its_own_code_and_resumes(tmp_path):
     long = ["--config.num_steps=200", "--config.checkpoint_every=50"]
     process = run_command(tmp_path / "a", *long, stdout=subprocess.PIPE, text=True)
     next(process.stdout)
@@ -366,5 +366,5 @@ def test_evaluation_of_what_is_not_there_is_one_line(finished, flags, message):
     [((20, 1000, 1000), 20), ((100, 1000, 500), 100), ((250, 1000, 1000), 50),
      ((100, 391, 1000), 100), ((1000, 5000, 1000), 100), ((5, 100, 100), 100)],
 )  # fmt: skip
-def test_dispatches_divide_what_lies_between_two_events_where_they_can(periods, steps):
-    assert trainer._steps_per_dispatch(*periods) == steps
+def test_calls_divide_what_lies_between_two_events_where_they_can(periods, steps):
+    assert trainer._steps_per_call(*periods) == steps

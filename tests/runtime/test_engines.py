@@ -9,7 +9,7 @@ import pytest
 
 from configs import digits
 from resnet_jax.errors import InputError
-from resnet_jax.runs import arguments
+from resnet_jax.runs import Recipe, arguments
 from resnet_jax.runtime.parallel import bytes_sent
 from resnet_jax.training.trainer import build
 
@@ -28,20 +28,20 @@ class Trained(NamedTuple):
 
 
 def config(**fields):
-    return arguments.update(digits.get_config(CONFIG), fields)
+    return Recipe.from_config(arguments.update(digits.get_config(CONFIG), fields))
 
 
 @functools.cache
 def trained(parallel="jit", num_devices=1, **fields):
     experiment = build(config(parallel=parallel, num_devices=num_devices, **fields))
     state, data = experiment.initial_state(), experiment.splits["train"]
-    advance = experiment.make_advance()
-    sent = bytes_sent(advance.lower(state, data, 0, 1).compile().as_text())
+    run_steps = experiment.make_run_steps()
+    sent = bytes_sent(run_steps.lower(state, data, 0, 1).compile().as_text())
     least = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.variables)) + 8
     losses = []
     for step in range(STEPS):
         before = float(state.window.loss)
-        state = advance(state, data, step, step + 1)
+        state = run_steps(state, data, step, step + 1)
         losses.append(float(state.window.loss) - before)
     return Trained(losses, jax.tree.map(np.asarray, state.batch_stats), sent, least)
 
@@ -114,7 +114,7 @@ def test_accumulation_moves_no_example_between_devices(engine):
 @pytest.mark.parametrize(
     ("engine", "devices", "grad_accum_steps"), [("jit", 2, 1), ("pmap", 2, 1), ("jit", 2, 2)]
 )
-def test_units_in_a_loop_draw_the_same_curve_on_two_devices(engine, devices, grad_accum_steps):
+def test_blocks_in_a_loop_draw_the_same_curve_on_two_devices(engine, devices, grad_accum_steps):
     fields = {"model.name": "resnet-20", "schedule.learning_rate": 0.01}
     looped = trained(engine, devices, grad_accum_steps=grad_accum_steps, scan_blocks=True, **fields)
     assert_same_curve(looped, trained(**fields))

@@ -14,8 +14,7 @@ from configs import digits
 from experiments import train
 from resnet_jax import runs
 from resnet_jax.errors import STOPPED, WRONG_INPUT
-from resnet_jax.runs import arguments
-from resnet_jax.runs.recipe import load_config
+from resnet_jax.runs import Recipe, arguments, load_recipe
 from resnet_jax.training.checkpoints import Checkpoints
 from resnet_jax.training.trainer import build
 
@@ -73,13 +72,14 @@ class Processes:
 
 
 def trained_here(workdir, **fields):
-    assert train.train(arguments.update(digits.get_config(TINY), fields), workdir) == 0
+    recipe = Recipe.from_config(arguments.update(digits.get_config(TINY), fields))
+    assert train.train(recipe, workdir) == 0
     return workdir
 
 
 def final_state(workdir):
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.restore(build(load_config(workdir)).state_template())
+        return checkpoints.restore(build(load_recipe(workdir)).state_template())
 
 
 def assert_same_training(a, b, **tolerances):
@@ -148,7 +148,7 @@ def test_folders_that_are_not_the_same_one_are_refused_by_both(tmp_path):
 
 @slow
 @pytest.mark.parametrize(("asked", "number"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
-def test_one_stopped_process_stops_both_and_one_goes_on_alone(asked, number, tmp_path):
+def test_one_stopped_process_stops_both_and_one_resumes_alone(asked, number, tmp_path):
     length = "--config.num_steps=200"
     both = Processes([tmp_path, tmp_path], length)
     while not next(both.processes[0].stdout).startswith("step"):
@@ -159,7 +159,7 @@ def test_one_stopped_process_stops_both_and_one_goes_on_alone(asked, number, tmp
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         saved = checkpoints.steps[-1]
     assert 0 < saved < 200
-    assert printed[-1] == f"stopped at step {saved}, saved; the same command goes on"
+    assert printed[-1] == f"stopped at step {saved}, saved; rerun the command to resume"
     trained_here(tmp_path, num_steps=200, num_devices=2)
     whole = trained_here(tmp_path / "whole", num_steps=200, num_devices=4)
     rows = [runs.read_run(path).rows for path in (tmp_path, whole)]

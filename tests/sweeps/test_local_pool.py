@@ -11,7 +11,7 @@ import pytest
 
 from configs import digits
 from resnet_jax import runs
-from resnet_jax.runs import lockfile
+from resnet_jax.runs import Recipe, lockfile
 from resnet_jax.sweeps import local_pool
 from resnet_jax.sweeps.local_pool import RESTARTS, LocalPool, Slot
 from resnet_jax.sweeps.plan import PlannedRun
@@ -49,7 +49,8 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch):
 
 
 def planned(*names: str) -> list[PlannedRun]:
-    return [PlannedRun(name, {}, (), digits.get_config()) for name in names]
+    recipe = Recipe.from_config(digits.get_config())
+    return [PlannedRun(name, {}, (), recipe) for name in names]
 
 
 class Scene:

@@ -7,7 +7,7 @@ import pytest
 
 from configs import digits
 from resnet_jax.errors import InputError
-from resnet_jax.runs import arguments
+from resnet_jax.runs import Recipe, arguments
 from resnet_jax.sweeps import plan
 from resnet_jax.sweeps.grid import Overrides, Sweep
 
@@ -62,7 +62,7 @@ def test_arguments_of_a_run_give_its_overrides_back():
     assert path == "--config=configs/digits.py"
     name, fields = arguments.split(given, "none")
     assert {"model.name": name, **fields} == overrides
-    assert run.config == digits.get_config(given)
+    assert run.config == Recipe.from_config(digits.get_config(given))
 
 
 def test_value_with_a_comma_has_a_flag_of_its_own():
@@ -114,10 +114,9 @@ def test_mistake_in_a_sweep_is_named(overrides: tuple, options: dict, message: s
         plan.plan(sweep(*overrides), **options)
 
 
-def test_network_that_does_not_exist_is_found_before_anything_runs(tmp_path: Path):
-    planned = plan.plan(sweep({"model.name": "plain-21"}))
+def test_network_that_does_not_exist_is_found_before_anything_runs():
     with pytest.raises(InputError, match="nearest: plain-20"):
-        plan.check(planned, tmp_path)
+        plan.plan(sweep({"model.name": "plain-21"}))
 
 
 def test_folder_with_a_run_of_another_config_is_refused(tmp_path: Path):

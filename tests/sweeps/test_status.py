@@ -9,6 +9,7 @@ from rich.console import Console
 
 from configs import digits
 from resnet_jax import runs
+from resnet_jax.runs import Recipe
 from resnet_jax.sweeps.plan import PlannedRun
 from resnet_jax.sweeps.status import (
     Progress,
@@ -21,7 +22,7 @@ from resnet_jax.sweeps.status import (
 
 
 def planned(*names: str) -> list[PlannedRun]:
-    return [PlannedRun(name, {}, (), digits.get_config(name)) for name in names]
+    return [PlannedRun(name, {}, (), Recipe.from_config(digits.get_config(name))) for name in names]
 
 
 def write_rows(folder: Path, *rows: dict, rest: str = "") -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from resnet_jax.training.weights import load_weights
 
 from resnet_jax.sweeps.status import last_checkpoint
+from resnet_jax.training.checkpoints import load_weights
 
 REPOSITORY = Path(__file__).parents[2]
 MODULE = "experiments.sweep"
