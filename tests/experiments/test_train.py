@@ -284,6 +284,21 @@ def run_command(workdir, *flags, **kwargs):
     return subprocess.Popen([*argv, f"--workdir={workdir}", *flags], **kwargs)
 
 
+def test_config_older_than_some_fields_is_read_as_far_as_its_first_mistake(tmp_path):
+    (tmp_path / "older.py").write_text(
+        "from configs import digits\n"
+        "def get_config(name):\n"
+        "    config = digits.get_config(name)\n"
+        "    del config.deterministic, config.onednn\n"
+        "    return config\n"
+    )
+    config, workdir = f"{tmp_path / 'older.py'}:resnet-8,batch_size=0", tmp_path / "run"
+    argv = [sys.executable, "-m", "experiments.train", f"--config={config}", f"--workdir={workdir}"]
+    result = subprocess.run(argv, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert result.stderr == "error: batch_size=0: must be at least 1\n"
+    assert result.returncode == WRONG_INPUT
+
+
 def test_terminated_process_saves_exits_with_its_own_code_and_resumes(tmp_path):
     long = ["--config.num_steps=200", "--config.checkpoint_every=50"]
     process = run_command(tmp_path / "a", *long, stdout=subprocess.PIPE, text=True)
