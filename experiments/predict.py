@@ -4,9 +4,10 @@
     python -m experiments.predict --workdir=runs/pets --json --cam_dir=maps *.jpg
 
 Images are fitted to what the run's network was trained on, or cut by `--test_crops` (10-crop, …;
-see `experiments.evaluate`). `--json` prints one object a file. `--cam_dir` draws where the network
-sees the most likely class, with a box around it, into a folder, and adds the box to the JSON, in
-the file's own pixels; `--output_stride=8` dilates an ImageNet network for a finer map.
+see `experiments.evaluate`). A file's EXIF orientation is applied. `--json` prints one object a
+file. `--cam_dir` draws where the network sees the most likely class, with a box around it, into a
+folder, and adds the box to the JSON, in the upright file's pixels; `--output_stride=8` dilates an
+ImageNet network for a finer map.
 
 A file that is missing or broken gets one line on stderr, the others are done all the same, and the
 exit code is then 2.

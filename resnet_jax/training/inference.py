@@ -368,10 +368,12 @@ def evaluate(
         recipe = recipe.replace(**{"dataset.data_dir": data_dir})
     names = ("train", "validation", "test")
     check_choice("split", split, [name for name in names if getattr(recipe.dataset, name)])
-    _tell_of_other_data(recipe, workdir, split)
     if view is None:
-        return _predict_images(recipe, workdir, split, step, recalibrate_batch_norm)
-    return _predict_crops(view, average, recipe, workdir, split, step, recalibrate_batch_norm)
+        found = _predict_images(recipe, workdir, split, step, recalibrate_batch_norm)
+    else:
+        found = _predict_crops(view, average, recipe, workdir, split, step, recalibrate_batch_norm)
+    _tell_of_other_data(recipe, workdir, split)  # Last: what is refused is refused in one line.
+    return found
 
 
 def _predict_images(

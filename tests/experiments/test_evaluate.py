@@ -168,7 +168,7 @@ def test_data_set_of_other_classes_is_refused(view, run, run_command, tmp_path):
     flags = [f"--workdir={run}", f"--data_dir={tmp_path / 'pictures'}", *view]
     done = run_command("evaluate", *flags)
     assert (done.code, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "class 1 is 'cyan'; the net was trained on 'green'" in done.stderr
+    assert "class 1 is 'cyan'; the network was trained on 'green'" in done.stderr
 
 
 def test_data_sets_of_one_size_have_one_view(tmp_path):
@@ -178,6 +178,6 @@ def test_data_sets_of_one_size_have_one_view(tmp_path):
 
     config = digits.get_config("resnet-8")
     runs.write_config(tmp_path, config.to_dict(), devices="none")
-    message = r"test_crops='10-crop': digits's pictures are all 8×8: there is one view"
+    message = r"test_crops='10-crop': digits's images are all 8×8: there is one crop"
     with pytest.raises(InputError, match=message):
         inference.evaluate(tmp_path, "test", view="10-crop")

@@ -16,6 +16,7 @@ from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.interop import export, pytorch_names, weight_files
 from resnet_jax.models import zoo
+from resnet_jax.reporting import localization
 from resnet_jax.runs import Recipe, arguments
 from resnet_jax.training import inference
 
@@ -139,8 +140,26 @@ def test_files_are_seen_as_the_test_split_is(run, tmp_path):
 def test_array_that_is_no_picture_of_the_net_is_refused(shape, kind, run):
     net = inference.load(str(run))
     assert net.as_trained(np.zeros((8, 8, 3), np.uint8)).shape == (16, 16, 3)
-    with pytest.raises(InputError, match=r"this net needs uint8 \[height, width, 3\]$"):
+    with pytest.raises(InputError, match=r"this network needs uint8 \[height, width, 3\]$"):
         net.as_trained(np.zeros(shape, kind))
+
+
+def test_file_is_turned_as_viewers_turn_it_and_so_is_its_box(run, tmp_path):
+    """Green above, red below and wide; stored on its side, with the EXIF orientation saying so."""
+    upright = np.zeros((60, 90, 3), np.uint8)
+    upright[:25], upright[25:] = COLOURS["green"], COLOURS["red"]
+    Image.fromarray(upright).save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate by 90 degrees clockwise to show"
+    Image.fromarray(np.ascontiguousarray(np.rot90(upright))).save(tmp_path / "s.png", exif=exif)
+    net = inference.load(run)
+    cams = inference.CamDrawer(net, tmp_path / "maps", None, localization.to_picture)
+    files = [tmp_path / "upright.png", tmp_path / "s.png"]
+    straight, turned = inference.predict(net, files, 3, view=None, cams=cams)
+    assert dict(turned.classes) == pytest.approx(dict(straight.classes), rel=1e-5)
+    assert turned.box == straight.box
+    assert turned.box.right <= 90
+    assert turned.box.bottom <= 60
 
 
 @pytest.mark.parametrize("view", ["10-crop", "multi-scale"])
@@ -198,7 +217,7 @@ def test_converted_imagenet_net_predicts_and_draws_finer_maps(run_command, files
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--workdir={run}", "no pictures: name files"),
+        ("--workdir={run}", "no images: name files"),
         ("--workdir={dir}/none {dir}/a.png", "no run in this folder"),
         ("--workdir={run} --test_crops=crop {dir}/a.png", "test_crops='crop'"),
         ("--workdir={run} --top=0 {dir}/a.png", "top"),
