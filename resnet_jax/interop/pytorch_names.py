@@ -179,7 +179,7 @@ def check_has(layout: str, architecture: Architecture) -> None:
     for axis, allowed in axes.items():
         if getattr(architecture, axis) not in allowed:
             raise InputError(
-                f"{axis}={getattr(architecture, axis)!r}: {layout}'s nets have "
+                f"{axis}={getattr(architecture, axis)!r}: {layout}'s networks have "
                 f"{' or '.join(map(repr, allowed))}; with these weights they would compute "
                 "something else"
             )

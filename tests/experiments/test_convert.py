@@ -169,7 +169,7 @@ def test_folder_of_a_run_is_not_overwritten(trained, tmp_path):
 
 def test_net_without_counterpart_is_not_exported(tmp_path):
     runs.write_config(tmp_path, digits.get_config("plain-8").to_dict(), devices="none")
-    with pytest.raises(InputError, match="shortcut='none': akamaster's nets have 'identity'"):
+    with pytest.raises(InputError, match="shortcut='none': akamaster's networks have 'identity'"):
         export.export(tmp_path, tmp_path / "net.safetensors", None)
 
 

@@ -217,7 +217,7 @@ PICTURES = [
     Case("train", f"{FOLDER} --config.dataset.data_dir={{dir}}/none", "no such folder"),
     folder_case("no such folder", lambda folder: None),
     folder_case("no class folders", lambda folder: (folder / "train").mkdir()),
-    folder_case("no pictures", spoilt(lambda f: (f / "train/eel").mkdir())),
+    folder_case("no images", spoilt(lambda f: (f / "train/eel").mkdir())),
     folder_case("not a class", spoilt(lambda f: shutil.copytree(f / "test/cat", f / "test/eel"))),
     folder_case("train/dog/0.png: unreadable", spoilt(truncate)),
     folder_case("train/dog/0.png: unreadable", spoilt(write("train/dog/0.png", b""))),
