@@ -212,8 +212,8 @@ def _entry(name: str, python: str, program: str, framework: str) -> Entry:
 
 def _machine() -> str:
     """What contestants find; asked of another process, because this one takes no device."""
-    code = "from experiments.speed import machine; from resnet_jax import backends; "
-    code += "backends.prepare(); print(machine.describe())"
+    code = "from benchmarks import machine; from resnet_jax.runtime import setup; "
+    code += "setup.prepare(); print(machine.describe())"
     return f"{_printed(_PYTHON.value[0], code, 'JAX does not start').strip()}, {platform.system()}"
 
 

@@ -98,7 +98,7 @@ def write(builder: tfds.core.DatasetBuilder, how: str) -> None:
     downloads = root / "downloads"
     places = (downloads / "extracted", downloads, folder.parent, root, *root.parents)
     made = [place for place in places if not place.exists()]
-    print(f"preparing {builder.name} in {folder} ({how})", file=sys.stderr, flush=True)
+    print(f"preparing {builder.name} in {folder} ({how})", flush=True)
     done = False
     try:
         with _quietly(), mock.patch.object(shuffle, "_Bucket", _Bucket):

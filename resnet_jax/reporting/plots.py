@@ -91,15 +91,32 @@ def _dataset_rows(groups: list[Group], prefix: str) -> list[list[Panel]]:
         for family, members in families.items()
         if (with_norm := [g for g in members if _has_curve(g, "gradient_norm")])
     ]  # fmt: skip
-    depths = [
-        _panel(f"{prefix}{words} against depth", "Final error against depth", groups,
-               functools.partial(draw_depths, groups=groups, field=field, top=highest))
-        for field, words in (("train_error", "Training error"), ("test_error", "Test error"))
-        if lines_over_depth(groups)
-    ]  # fmt: skip
+    depths = _depth_panels(groups, prefix, highest)
     if len(families) == 1:  # One family: its two panels share a row, and none stays empty.
         return [row for row in (errors + gradients, depths) if row]
     return [row for row in (errors, depths, gradients) if row]
+
+
+def _depth_panels(groups: list[Group], prefix: str, top: float) -> list[Panel]:
+    return [
+        _panel(f"{prefix}{words} against depth", "Final error against depth", groups,
+               functools.partial(draw_depths, groups=groups, field=field, top=top))
+        for field, words in (("train_error", "Training error"), ("test_error", "Test error"))
+        if lines_over_depth(groups)
+    ]  # fmt: skip
+
+
+def depth_rows(groups: Sequence[Group]) -> list[list[Panel]]:
+    """The panels over depth alone, of each data set with networks of more than two depths."""
+    datasets = {
+        group.dataset: [g for g in groups if g.dataset == group.dataset] for group in groups
+    }
+    rows = []
+    for name, members in datasets.items():
+        if len({g.depth for line in lines_over_depth(members) for g in line}) > 2:
+            prefix = f"{name}: " if len(datasets) > 1 else ""
+            rows.append(_depth_panels(members, prefix, top_over_depth(members)))
+    return rows
 
 
 def _families(groups: list[Group]) -> dict[str, list[Group]]:

@@ -23,6 +23,7 @@ class Report:
     index: Path
     figure_png: Path | None
     figure_svg: Path | None
+    depths_png: Path | None
     results_csv: Path
     results_markdown: Path
     finding: str
@@ -35,6 +36,7 @@ class Report:
             self.index,
             self.figure_png,
             self.figure_svg,
+            self.depths_png,
             self.results_csv,
             self.results_markdown,
         )
@@ -60,13 +62,14 @@ def write_report(workdirs: Sequence[Path], output: Path) -> Report:
         index=output / "index.html",
         figure_png=output / "figure.png" if rows else None,
         figure_svg=output / "figure.svg" if rows else None,
+        depths_png=output / "depths.png" if plots.depth_rows(findings.groups) else None,
         results_csv=output / "results.csv",
         results_markdown=output / "results.md",
         finding=findings.text,
         problems=collection.problems,
     )
     output.mkdir(parents=True, exist_ok=True)
-    _write_figure(report, rows)
+    _write_figures(report, rows, plots.depth_rows(findings.groups))
     write_text(report.results_csv, exports.to_csv(collection))
     write_text(report.results_markdown, _markdown(collection, findings, tables))
     page = render(collection, findings, tables, _inline(rows), read_analyses(collection))
@@ -81,13 +84,16 @@ def _tables(collection: Collection) -> list[Table]:
     return [results_table(dataset, groups) for dataset, groups in by_dataset.items()]
 
 
-def _write_figure(report: Report, rows: list[list[plots.Panel]]) -> None:
-    if not rows:
-        return
+def _write_figures(
+    report: Report, rows: list[list[plots.Panel]], depths: list[list[plots.Panel]]
+) -> None:
     with plots.drawing_settings():
-        figure = plots.draw_all(rows)
-        write_text(report.figure_svg, plots.to_svg(figure))
-        report.figure_png.write_bytes(plots.to_png(figure))
+        if rows:
+            figure = plots.draw_all(rows)
+            write_text(report.figure_svg, plots.to_svg(figure))
+            report.figure_png.write_bytes(plots.to_png(figure))
+        if depths:
+            report.depths_png.write_bytes(plots.to_png(plots.draw_all(depths)))
 
 
 def _inline(rows: list[list[plots.Panel]]) -> list[list[Markup]]:

@@ -79,6 +79,7 @@ def load(path: str, seeds: int | None = None) -> Sweep:
         raise InputError(f"seeds={seeds}: must be at least 1")
     module = _load_module("config", Path(path))
     attribute = lambda name: _attribute(module, path, name)
+    get_sweep = attribute("get_sweep")  # First: its absence tells what the file is instead.
     title, paper, recipe, config = map(attribute, ("TITLE", "PAPER", "RECIPE", "CONFIG"))
     common = getattr(module, "COMMON", {})
     for name, value in (("TITLE", title), ("CONFIG", config)):
@@ -92,7 +93,7 @@ def load(path: str, seeds: int | None = None) -> Sweep:
         recipe=recipe,
         config=config,
         common=_checked(f"{path}: COMMON", common),
-        overrides=_all_overrides(path, attribute("get_sweep"), seeds),
+        overrides=_all_overrides(path, get_sweep, seeds),
         get_config=load_config_file(f"{path}: CONFIG", config),
     )
 

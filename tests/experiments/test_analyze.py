@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from configs import digits
-from experiments import analyze
 from resnet_jax import runs
 from resnet_jax.errors import STOPPED, InputError
 from resnet_jax.reporting import write_report
@@ -234,9 +233,12 @@ def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_r
     assert process.wait() == STOPPED
 
 
-def test_config_file_that_is_not_there_is_one_line_with_the_nearest():
-    with pytest.raises(InputError, match=r"digits\.py"):
-        analyze._load_recipe("configs/digit.py")
+def test_config_file_that_is_not_there_is_one_line_with_the_nearest(tmp_path):
+    flags = ["--study=gradients", "--config=configs/digit.py", f"--output={tmp_path}"]
+    command = [sys.executable, "-m", "experiments.analyze", *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == errors.WRONG_INPUT
+    assert "nearest: digits.py" in done.stderr
 
 
 def test_lesions_want_a_trained_network(tmp_path):

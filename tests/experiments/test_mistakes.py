@@ -82,7 +82,7 @@ CONFIGS = fields(
         "optimizr.momentum=0.8",
         "'optimizr.momentum' (nearest: optimizer.momentum); allowed are batch_size",
     ),
-    ("l_r=0.1", "no config field 'l_r'; allowed are"),
+    ("l_r=0.1", "no config field 'l_r' (nearest: schedule.learning_rate); allowed are"),
     ("seed.x=1", "no config field 'seed.x'"),
     ("optimizer=adam", "config field 'optimizer' is a section; set its fields: optimizer.momentum"),
     ("optimizer={{'momentum':0.5}}", "config field 'optimizer' is a section; set its fields: "),

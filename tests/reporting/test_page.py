@@ -35,6 +35,15 @@ class Addresses(HTMLParser):
         pass
 
 
+def test_three_depths_have_a_picture_of_error_against_depth(tmp_path: Path, write_run):
+    for depth in (20, 32):
+        write_run(tmp_path, f"plain-{depth}", 0, 0.1)
+    assert write_report([tmp_path], tmp_path / "two").depths_png is None
+    write_run(tmp_path, "plain-56", 0, 0.3)
+    picture = write_report([tmp_path], tmp_path / "three").depths_png
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_report_is_page_figure_and_tables(degradation: Path):
     report = write_report([degradation], degradation / "report")
     assert [path.name for path in report.paths] == [
