@@ -15,7 +15,7 @@ import pytest
 
 from configs import digits
 from resnet_jax import runs
-from resnet_jax.errors import STOPPED, InputError
+from resnet_jax.errors import STOPPED, WRONG_INPUT, InputError
 from resnet_jax.reporting import write_report
 from resnet_jax.runs import Recipe
 from resnet_jax.studies import iterations, networks, study
@@ -237,7 +237,7 @@ def test_config_file_that_is_not_there_is_one_line_with_the_nearest(tmp_path):
     flags = ["--study=gradients", "--config=configs/digit.py", f"--output={tmp_path}"]
     command = [sys.executable, "-m", "experiments.analyze", *flags]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == errors.WRONG_INPUT
+    assert done.returncode == WRONG_INPUT
     assert "nearest: digits.py" in done.stderr
 
 
