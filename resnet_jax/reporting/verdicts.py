@@ -101,6 +101,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
+        """What training and test error, each judged by itself, say together."""
         train, test = self.effects
         if self.diverged:
             return Verdict.DEGRADATION

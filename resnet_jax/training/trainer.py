@@ -329,6 +329,7 @@ class Experiment:
         )
 
     def intervals(self) -> Intervals:
+        """When the run logs, evaluates and saves, and how many steps a call makes."""
         recipe = self.recipe
         # A call costs next to nothing on the CPU; of a stream there is room for one step.
         single = jax.default_backend() == "cpu" or recipe.streaming
