@@ -23,15 +23,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import cost
 from experiments import command
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
-from resnet_jax.reporting import cost
 from resnet_jax.runs import arguments, write_json
 from resnet_jax.studies import tables
 
@@ -73,9 +72,9 @@ def main(argv: list[str]) -> None:
     _show(found)
     if _SWEEP.value:
         about = [f"Command: python -m experiments.benchmark {' '.join(sys.argv[1:])}"]
-        rows = cost.rows(found)
-        table, panels, sentences = pd.DataFrame(rows), cost.panels(rows), cost.find(rows)
-        print(tables.write(Path(_OUTPUT.value), table, panels, sentences, about))
+        costs = cost.table(found)
+        panels, sentences = cost.panels(costs), cost.summarize(costs)
+        print(tables.write(Path(_OUTPUT.value), costs, panels, sentences, about))
 
 
 def _show_pipeline() -> None:

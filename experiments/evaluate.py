@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     elif _AVERAGE.value != "probabilities":
         raise InputError(f"average={_AVERAGE.value!r}: goes with --test_crops; there is one crop")
     # Only now, so that wrong flags fail at once.
-    from resnet_jax.reporting import confusion
+    from resnet_jax.reporting.predictions import write_confusion
     from resnet_jax.runtime import setup
     from resnet_jax.training import inference
 
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     )
     metrics = predictions.metrics()
     if _CONFUSION.value:
-        confusion.write(
+        write_confusion(
             Path(_CONFUSION.value),
             predictions.labels,
             predictions.classes,

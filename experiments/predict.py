@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     if _OUTPUT_STRIDE.value is not None and _CAM_DIR.value is None:
         raise InputError(f"output_stride={_OUTPUT_STRIDE.value}: goes with --cam_dir")
     # Only now, so that wrong flags fail at once.
-    from resnet_jax.reporting import localization
+    from resnet_jax.reporting.predictions import draw_map
     from resnet_jax.runtime import setup
     from resnet_jax.training import inference
 
@@ -50,9 +50,7 @@ def main(argv: list[str]) -> int:
     net = inference.load(Path(_WORKDIR.value), _STEP.value, _DATA_DIR.value)
     cams = None
     if _CAM_DIR.value:
-        cams = inference.CamDrawer(
-            net, Path(_CAM_DIR.value), _OUTPUT_STRIDE.value, localization.to_picture
-        )
+        cams = inference.CamDrawer(net, Path(_CAM_DIR.value), _OUTPUT_STRIDE.value, draw_map)
     code = 0
     for found in inference.predict(net, files, _TOP.value, view=_CROPS.value, cams=cams):
         if found.error and not _JSON.value:

@@ -31,6 +31,7 @@ import sys
 from pathlib import Path
 
 from absl import flags
+from rich.console import Console
 
 from experiments import command
 from resnet_jax.errors import STOPPED
@@ -60,6 +61,8 @@ def main(argv: list[str]) -> int:
     if _DRY_RUN.value:
         return _dry_run(sweep, planned, workdir, changed)
     outcome = run.run(sweep, planned, workdir, changed, **how, end=end)
+    for line in outcome.lines:
+        print(line)
     if outcome.code == STOPPED:
         print("stopped; rerun the command to resume")
     if outcome.all_ended:
@@ -82,7 +85,9 @@ def _dry_run(sweep, planned, workdir, changed) -> int:
     from resnet_jax.sweeps import estimate
 
     setup.prepare(**estimate.setup_options(planned))
-    estimate.show(planned, workdir, num_workers)
+    # A terminal wraps longer lines, Rich would cut them.
+    console = Console(width=1000, force_terminal=sys.stdout.isatty(), emoji=False)
+    console.print(estimate.describe(planned, workdir, num_workers))
     return 0
 
 

@@ -9,7 +9,7 @@ sweep for accelerators.
 from collections.abc import Iterator
 from typing import Any
 
-TITLE = "CIFAR-100: original and pre-activation residual nets"
+TITLE = "CIFAR-100: original and pre-activation residual networks"
 PAPER = "v2 Table 3"
 RECIPE = "paper"
 CONFIG = "configs/cifar100.py"

@@ -9,7 +9,7 @@ warm-up, ResNet-56 starts far behind ResNet-20.
 from collections.abc import Iterator
 from typing import Any
 
-TITLE = "CIFAR-10 in 4,000 steps: plain and residual nets by learning rate"
+TITLE = "CIFAR-10 in 4,000 steps: plain and residual networks by learning rate"
 PAPER = None
 RECIPE = "other"
 CONFIG = "configs/cifar10.py"

@@ -12,7 +12,7 @@ ResNet-20 by multiply-adds: a sweep for accelerators. The same in small, without
 from collections.abc import Iterator
 from typing import Any
 
-TITLE = "CIFAR-10: plain and residual nets by depth"
+TITLE = "CIFAR-10: plain and residual networks by depth"
 PAPER = "v1 Figure 6"
 RECIPE = "paper"
 CONFIG = "configs/cifar10.py"

@@ -8,7 +8,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-TITLE = "Plain and residual nets of 8 to 56 layers on 8×8 digits"
+TITLE = "Plain and residual networks of 8 to 56 layers on 8×8 digits"
 PAPER = None
 RECIPE = "other"
 CONFIG = "configs/digits.py"

@@ -9,7 +9,7 @@ About a day a seed on two CPU cores, reckoned from the 1.5 hours of ResNet-20 by
 from collections.abc import Iterator
 from typing import Any
 
-TITLE = "Fashion-MNIST: plain and residual nets by depth"
+TITLE = "Fashion-MNIST: plain and residual networks by depth"
 PAPER = None
 RECIPE = "other"
 CONFIG = "configs/fashion_mnist.py"

@@ -11,7 +11,7 @@ step, takes many minutes.
 from collections.abc import Iterator
 from typing import Any
 
-TITLE = "ImageNet: plain and residual nets of 18 and 34 layers"
+TITLE = "ImageNet: plain and residual networks of 18 and 34 layers"
 PAPER = "v1 Table 2"
 RECIPE = "paper"
 CONFIG = "configs/imagenet.py"

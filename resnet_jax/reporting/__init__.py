@@ -1,11 +1,11 @@
-"""How results are shown: run folders in, one page, a figure and tables out.
+"""How results are shown: run folders in, one page, figures and tables out.
 
 Reads what `resnet_jax.runs` writes and loads neither JAX nor Flax, so that a report renders on a
 machine without an accelerator stack.
 """
 
 from resnet_jax.reporting.archive import archive
-from resnet_jax.reporting.report import Report, write_report
-from resnet_jax.reporting.results_md import PaperTable, write_record
+from resnet_jax.reporting.page import Report, write_report
+from resnet_jax.reporting.results_md import PaperTable, write_record, write_spreads
 
-__all__ = ["PaperTable", "Report", "archive", "write_record", "write_report"]
+__all__ = ["PaperTable", "Report", "archive", "write_record", "write_report", "write_spreads"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from resnet_jax import runs
 from resnet_jax.errors import InputError
-from resnet_jax.reporting.results import FINISHED
+from resnet_jax.reporting.load import FINISHED
 from resnet_jax.runs import Row, Run
 
 MOST_ROWS = 40  # of each split

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from resnet_jax.reporting import spreads, statistics
-from resnet_jax.reporting.formatting import signed
-from resnet_jax.reporting.load import Collection
-from resnet_jax.reporting.results import Group
+from resnet_jax.reporting.load import Collection, Group
 from resnet_jax.reporting.selection import Selection, select_best
-from resnet_jax.reporting.statistics import CONFIDENCE, POWER, Difference, summarize
+from resnet_jax.reporting.statistics import CONFIDENCE, POWER, Difference, pooled
+from resnet_jax.reporting.tables import signed
 from resnet_jax.reporting.verdicts import (
     FIELDS,
+    ONE_POINT,
     Arm,
     Comparison,
     Contrast,
@@ -21,10 +20,9 @@ from resnet_jax.reporting.verdicts import (
     Trend,
     Verdict,
     judge_all,
-    percent,
+    packaged_spreads,
 )
 
-ONE_POINT = 1.0
 ONE_SEED = "One seed has no spread: neither error is decided."
 
 
@@ -61,7 +59,7 @@ def find(collection: Collection, table: pd.DataFrame | None = None) -> Findings:
       table: spreads that stand in for those of single seeds; by default the packaged ones.
     """
     groups, selections = select_best(collection.groups)
-    arms = judge_all(groups, spreads.packaged() if table is None else table)
+    arms = judge_all(groups, packaged_spreads() if table is None else table)
     several = sum(bool(arm.comparisons) for arm in arms) > 1
     headlines, details = [], []
     for arm in arms:
@@ -172,7 +170,7 @@ def describe_comparison(comparison: Comparison) -> str:
 
 def _clause(comparison: Comparison, field: str, difference: Difference) -> str:
     deep, shallow = comparison.deep, comparison.shallow
-    level = summarize(percent(deep.values(field))).mean
+    level = deep.sample(field).mean
     size = f"{abs(difference.value):.1f} points"
     side = "above" if difference.value > 0 else "below"
     where = f"{size} from" if size == "0.0 points" else f"{size} {side}"
@@ -268,9 +266,9 @@ def _best(groups: Sequence[Group]) -> str:
     """Where no family has two depths: the range of test errors, or that there is none."""
     dataset = groups[0].dataset
     level = {
-        group.label: summarize(percent(values)).mean
+        group.label: group.sample("test_error").mean
         for group in groups
-        if (values := group.values("test_error"))
+        if group.values("test_error")
     }
     if not level:
         return f"{dataset}: no completed run has a test error yet."
@@ -302,11 +300,10 @@ def _rounding(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         parts = []
         for field, name in FIELDS.items():
-            std, freedom = statistics.pooled(
-                [percent(values) for values in group.replicates(field).values()]
-            )
+            replicates = group.replicates(field).values()
+            std, freedom = pooled([[100 * value for value in of_seed] for of_seed in replicates])
             if freedom:
-                seeds = summarize(percent(group.values(field))).std
+                seeds = group.sample(field).std
                 beside = "" if math.isnan(seeds) else f", over seeds {seeds:.2f}"
                 parts.append(f"{std:.2f} points of {name}{beside}")
         if parts:

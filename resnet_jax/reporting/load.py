@@ -1,15 +1,364 @@
-"""Finds all runs of the given work folders: those that are there and those that a sweep awaits."""
+"""Finds all runs of the given work folders, and groups those that differ in nothing but the seed.
 
+Runs are those that are there and those that a sweep awaits.
+"""
+
+import base64
 import dataclasses
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
+
+from resnet_jax.data.datasets import compare_fingerprints
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import naming
-from resnet_jax.reporting.results import Group, Result, group, interpret
-from resnet_jax.runs import find_runs, read_run
+from resnet_jax.reporting.statistics import Sample, summarize
+from resnet_jax.runs import RUNTIME_FIELDS, Run, find_runs, read_run
+
+FINISHED = ("completed", "diverged")
+
+NOT_WHAT = frozenset({*RUNTIME_FIELDS, "log_every", "evaluate_every", "checkpoint_every"})
+"""Fields of the config that say where a run runs and how often it looks, not what it is."""
+
+CONTENT = ("status", "diverged_at", "train_loss", "train_error", "test_loss", "test_error")
+"""Figures of a summary that are the same in every copy of a run, archived ones too."""
+
+ROW_CONTENT = ("step", "split", "loss", "error")
+
+_LENGTH = ("num_steps", "batch_size")
+"""Fields that must agree for networks of two depths to be compared."""
+
+DATA = "data"
+"""The setting that `tell_data_apart` gives to runs of one data set's name on different data."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One run.
+
+    Attributes:
+      name: of its folder; with several work folders, after the name of its own.
+      run: as read from disk.
+      settings: the flat config, less the seed and `NOT_WHAT`; and perhaps `DATA`.
+      declared: what a sweep says of the run: all that is known of one that has not started, or
+        whose config cannot be read.
+      recipe: what the sweep says of its recipe: "paper", "shortened" or "other"; else None.
+      dataset, model: by name; `family` is one of `naming.FAMILIES`, `depth` in weighted layers.
+      seed: as the config has it.
+    """
+
+    name: str
+    run: Run
+    settings: dict[str, Any]
+    declared: dict[str, Any]
+    recipe: str | None
+    dataset: str
+    model: str
+    family: str
+    depth: int | None
+    seed: Any
+
+    @property
+    def status(self) -> str:
+        return str(self.run.status)
+
+    @property
+    def summary_is_there(self) -> bool:
+        return self.run.summary is not None
+
+    @property
+    def seed_key(self) -> str:
+        """Tells seeds apart; a run whose seed is unknown stands for one of its own."""
+        return f"run {self.name}" if self.seed is None else naming.as_text(self.seed)
+
+    @property
+    def identity(self) -> tuple:
+        """Equal for two copies of one run: what decides its result, its seed, what came of it."""
+        stated = {key: value for key, value in self.settings.items() if value is not None}
+        summary = self.run.summary
+        if summary is None:
+            came = [[row.get(field) for field in ROW_CONTENT] for row in self.run.rows]
+        else:
+            came = [summary.get(field) for field in CONTENT]
+        if not came:  # Nothing has come of it yet: the folder alone tells it from others.
+            came = str(self.run.path.resolve())
+        return tuple(map(naming.as_text, (stated, self.seed, self.run.info.get("data"), came)))
+
+    @property
+    def has_config(self) -> bool:
+        return isinstance(self.run.config, Mapping) and bool(self.run.config)
+
+    def final(self, field: str) -> float:
+        """A figure of the summary, as it stands in the file; NaN if there is none."""
+        return number((self.run.summary or {}).get(field))
+
+    @property
+    def steps(self) -> float:
+        """Steps taken so far, or NaN: the summary's, the divergence's, or the last row's."""
+        summary = self.run.summary or {}
+        if self.status == "diverged":
+            return number(summary.get("diverged_at"))
+        taken = number(summary.get("num_steps"))
+        return taken if not math.isnan(taken) or not self.run.rows else self.run.rows[-1]["step"]
+
+    def curve(self, split: str, field: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and values of the rows that have a finite `field`.
+
+        Runs that keep their test set for the end have "validation" rows in place of "test" rows.
+        """
+        if split == "test" and all(row["split"] != "test" for row in self.run.rows):
+            split = "validation"
+        rows = [row for row in self.run.rows if row["split"] == split]
+        points = {row["step"]: number(row.get(field)) for row in rows}
+        steps = np.array(sorted(s for s in points if not math.isnan(points[s])), np.float64)
+        return steps, np.array([points[step] for step in steps], np.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but the seed.
+
+    `setting` tells the group from others of the same data set: the fields in which networks of one
+    name differ, e.g. "order=full_preact"; empty where the name says it all.
+    """
+
+    dataset: str
+    model: str
+    family: str
+    depth: int | None
+    setting: str
+    settings: dict[str, Any]
+    results: tuple[Result, ...]
+    chosen: str = ""
+    """The optimiser's setting, where it was chosen among several, e.g. "learning_rate=0.03"."""
+
+    @property
+    def name(self) -> str:
+        """For sentences."""
+        return f"{self.model} ({self.chosen})" if self.chosen else self.model
+
+    @property
+    def label(self) -> str:
+        return f"{self.model}, {self.setting}" if self.setting else self.model
+
+    @property
+    def has_length(self) -> bool:
+        return all(self.settings.get(field) is not None for field in _LENGTH)
+
+    def having(self, *status: str) -> list[Result]:
+        return [result for result in self.results if result.status in status]
+
+    @property
+    def completed(self) -> list[Result]:
+        return self.having("completed")
+
+    @property
+    def diverged(self) -> list[Result]:
+        return self.having("diverged")
+
+    @property
+    def share_diverged(self) -> float:
+        """Of the seeds that have finished, in [0, 1]; 0 if there are none."""
+        finished = self.count_seeds(*FINISHED)
+        return self.count_seeds("diverged") / finished if finished else 0.0
+
+    @property
+    def unfinished(self) -> list[Result]:
+        return [result for result in self.results if result.status not in FINISHED]
+
+    def replicates(self, field: str) -> dict[Any, list[float]]:
+        """A final figure of the completed runs that have it, by seed.
+
+        Runs of one seed and config differ by rounding alone (other cores, devices or versions).
+        They are no seeds of their own.
+        """
+        values: dict[Any, list[float]] = {}
+        for result in self.completed:
+            if not math.isnan(value := result.final(field)):
+                values.setdefault(result.seed_key, []).append(value)
+        return values
+
+    def by_seed(self, field: str) -> dict[Any, float]:
+        """A final figure for each seed, the mean of its replicates; other runs never enter."""
+        return {seed: fmean(v) for seed, v in self.replicates(field).items()}
+
+    def values(self, field: str) -> list[float]:
+        """A final figure of every seed that has completed with one."""
+        return list(self.by_seed(field).values())
+
+    def percents(self, field: str) -> list[float]:
+        """The same in percent."""
+        return [100 * value for value in self.values(field)]
+
+    def sample(self, field: str) -> Sample:
+        """Mean, spread and median of these percents over seeds."""
+        return summarize(self.percents(field))
+
+    @property
+    def gaps(self) -> list[float]:
+        """Test less training error of the seeds that have both, in percentage points."""
+        train, test = self.by_seed("train_error"), self.by_seed("test_error")
+        return [100 * (test[seed] - train[seed]) for seed in test if seed in train]
+
+    def count_seeds(self, *status: str) -> int:
+        """Distinct seeds of the runs of such a status; of all runs if none is named."""
+        return len(
+            {result.seed_key for result in (self.having(*status) if status else self.results)}
+        )
+
+
+def number(value: Any) -> float:
+    """A figure from a file; NaN for what is absent, null or not a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value) if math.isfinite(value) else math.nan
+
+
+def interpret(
+    run: Run, name: str, declared: Mapping[str, Any] | None = None, recipe: str | None = None
+) -> Result:
+    """Finds out what a run is, from its config, its summary or what a sweep declared of it."""
+    declared = dict(declared or {})
+    config = run.config if isinstance(run.config, Mapping) else {}
+    summary = run.summary or {}
+    known = {f"{key}.name": summary[key] for key in ("model", "dataset") if summary.get(key)}
+    settings = naming.flatten(config) or {**known, **declared}
+    seed = settings.pop("seed", summary.get("seed"))
+    settings = {key: value for key, value in settings.items() if key not in NOT_WHAT}
+    declared = {k: v for k, v in declared.items() if k != "seed" and k not in NOT_WHAT}
+    model = str(settings.get("model.name", "unknown"))
+    dataset = str(settings.get("dataset.name", "unknown"))
+    family, depth = naming.family_and_depth(model, naming.architecture(settings))
+    return Result(name, run, settings, declared, recipe, dataset, model, family, depth, seed)
+
+
+def tell_data_apart(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
+    """Numbers the data that runs of one data set's name saw, where these differ.
+
+    Such runs get the setting `DATA`, and so are neither averaged nor compared with each other: a
+    name and a folder do not say what lies there. A run that kept no fingerprint counts with the
+    others where there is one kind of data alone.
+
+    Returns:
+      The results in their order, and a line for each data set whose runs saw different data.
+    """
+    kinds: dict[str, list[tuple[dict[str, Any], list[Result]]]] = {}
+    for result in results:
+        seen = result.run.info.get("data")
+        if not isinstance(seen, dict) or _difference(seen, seen):
+            continue  # Of an earlier version, or damaged.
+        of_name = kinds.setdefault(result.dataset, [])
+        known = next((kind for kind in of_name if not _difference(kind[0], seen)), None)
+        if known is None:
+            of_name.append((dict(seen), [result]))
+        else:  # Two runs need not use the same splits.
+            known[0]["splits"] = known[0]["splits"] | seen["splits"]
+            known[1].append(result)
+    kinds = {name: of_name for name, of_name in kinds.items() if len(of_name) > 1}
+    place = {
+        id(result): number
+        for of_name in kinds.values()
+        for number, (_, members) in enumerate(of_name, start=1)
+        for result in members
+    }
+    told = [
+        dataclasses.replace(result, settings=result.settings | {DATA: place[id(result)]})
+        if id(result) in place
+        else result
+        for result in results
+    ]
+    return told, [_describe_kinds(name, of_name) for name, of_name in kinds.items()]
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    try:
+        return compare_fingerprints(old, new)
+    except (AttributeError, KeyError, TypeError):  # From a file, which may hold anything.
+        return "one of them cannot be read"
+
+
+def _describe_kinds(name: str, kinds: Sequence[tuple[dict[str, Any], list[Result]]]) -> str:
+    listed = "; ".join(
+        f"data={number}: {_some([result.name for result in members])}"
+        for number, (_, members) in enumerate(kinds, start=1)
+    )
+    return (
+        f"Runs on {name} saw different data, and are averaged and compared within one alone "
+        f"({listed}). data=2 differs from data=1: {_difference(kinds[0][0], kinds[1][0])}."
+    )
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" * (len(names) > most))
+
+
+def group(results: Sequence[Result]) -> list[Group]:
+    """Groups by the whole config, less the seed and `NOT_WHAT`; in the order of their showing.
+
+    A field that is None is as one that a config of an earlier version lacks. A run without a
+    readable config joins the one group that fits what its sweep declared of it.
+    """
+    members: dict[str, list[Result]] = {}
+    for result in filter(lambda result: result.has_config, results):
+        stated = {key: value for key, value in result.settings.items() if value is not None}
+        members.setdefault(naming.as_text(stated), []).append(result)
+    known = {key: group[0].settings for key, group in members.items()}
+    for result in filter(lambda result: not result.has_config, results):
+        fitting = [k for k, settings in known.items() if _fits(result.declared, settings)]
+        key = fitting[0] if len(fitting) == 1 else naming.as_text(result.settings)
+        members.setdefault(key, []).append(result)
+    return sorted(with_settings_told(list(map(_group, members.values()))), key=_order)
+
+
+def _fits(declared: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    return bool(declared) and all(
+        key in settings and naming.as_text(settings[key]) == naming.as_text(value)
+        for key, value in declared.items()
+    )
+
+
+def _group(results: list[Result]) -> Group:
+    results = sorted(results, key=lambda result: naming.natural(result.name))
+    of = next((result for result in results if result.has_config), results[0])
+    return Group(of.dataset, of.model, of.family, of.depth, "", of.settings, tuple(results))
+
+
+def with_settings_told(groups: Sequence[Group], without: Iterable[str] = ()) -> list[Group]:
+    """Fills in `setting`, from the fields in which networks of one name and data set differ.
+
+    The length of the training, and which data it saw, are told wherever networks of one data set
+    differ in it; the fields `without` are not told.
+    """
+    keys: dict[str, set[str]] = {}
+    for dataset in {this.dataset for this in groups}:
+        own = [this for this in groups if this.dataset == dataset]
+        lengths = naming.differing(this.settings for this in own if this.has_length)
+        keys[dataset] = set(lengths) & {*_LENGTH, DATA}
+        for model in {this.model for this in own}:
+            twins = (this.settings for this in own if this.model == model)
+            keys[dataset].update(naming.differing(twins))
+        keys[dataset] -= set(without)
+    return [
+        dataclasses.replace(
+            this, setting=naming.describe_settings(this.settings, sorted(keys[this.dataset]))
+        )
+        for this in groups
+    ]
+
+
+def _order(this: Group) -> tuple:
+    return (
+        naming.natural(this.dataset),
+        naming.natural(this.setting),
+        naming.FAMILIES.index(this.family),
+        this.depth or 0,
+        naming.natural(this.model),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +384,7 @@ class Collection:
     problems: list[str]
     """Damaged files, one line each, with the name of the run."""
     notes: list[str] = dataclasses.field(default_factory=list)
-    """What else a reader must know of the runs: copies that do not count."""
+    """What else a reader must know of the runs: copies that do not count, data that differ."""
 
 
 def collect(workdirs: Sequence[Path]) -> Collection:
@@ -57,9 +406,10 @@ def collect(workdirs: Sequence[Path]) -> Collection:
         results += found
         problems += [f"{prefix}{line}" for line in complaint]
     results.sort(key=lambda result: naming.natural(result.name))
-    results, notes = _without_copies(results)
+    results, copies = _without_copies(results)
+    results, kinds = tell_data_apart(results)
     problems += [f"{result.name}: {line}" for result in results for line in result.run.problems]
-    return Collection(sweeps, results, group(results), problems, notes)
+    return Collection(sweeps, results, group(results), problems, copies + kinds)
 
 
 def _without_copies(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
@@ -86,9 +436,8 @@ def _without_copies(results: Sequence[Result]) -> tuple[list[Result], list[str]]
         place |= dict.fromkeys(keys, index)
     if not copies:
         return kept, []
-    listed = ", ".join(copies[:3]) + (f" and {len(copies) - 3} more" if len(copies) > 3 else "")
     noun = "run is a copy" if len(copies) == 1 else "runs are copies"
-    return kept, [f"{len(copies)} {noun} of another and not counted: {listed}."]
+    return kept, [f"{len(copies)} {noun} of another and not counted: {_some(copies)}."]
 
 
 def _read_results(workdir: Path, sweep: Sweep, prefix: str) -> list[Result]:
@@ -121,3 +470,35 @@ def _read_sweep(workdir: Path) -> tuple[Sweep, list[str]]:
         key: str(raw[key]) if raw.get(key) else None for key in ("paper", "recipe", "command")
     }
     return Sweep(workdir, str(title), **optional, declared=declared), problems
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """What a study found: the folder that holds it, text, and its figure as a data URL or None."""
+
+    folder: Path
+    name: str
+    paragraphs: list[str]
+    picture: str | None
+
+
+def read_analyses(collection: Collection) -> list[Analysis]:
+    """All analyses under the work folders and under their runs, in the order of these."""
+    folders = [(sweep.path, "") for sweep in collection.sweeps]
+    folders += [(result.run.path, f"{result.name}: ") for result in collection.results]
+    found: dict[Path, Analysis] = {}
+    for folder, prefix in folders:
+        for path in sorted(folder.glob("analysis/*/finding.md")):
+            name = f"{prefix}{path.parent.name.replace('_', ' ')}"
+            found.setdefault(path.resolve(), _read_analysis(path, name[:1].upper() + name[1:]))
+    return list(found.values())
+
+
+def _read_analysis(path: Path, name: str) -> Analysis:
+    blocks = path.read_text(encoding="utf-8", errors="replace").split("\n\n")
+    paragraphs = [words for block in blocks if (words := " ".join(block.split()).lstrip("# "))]
+    figure, picture = path.with_name("figure.svg"), None
+    if figure.is_file():  # As an image, in which a script of an SVG would not run.
+        encoded = base64.b64encode(figure.read_bytes()).decode()
+        picture = f"data:image/svg+xml;base64,{encoded}"
+    return Analysis(path.parent, name, paragraphs, picture)

@@ -1,4 +1,4 @@
-"""How nets and settings are named, ordered and recognised."""
+"""How networks and settings are named, ordered and recognised."""
 
 import dataclasses
 import json
@@ -42,10 +42,10 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def architecture(settings: Mapping[str, Any]) -> Architecture | None:
-    """What the flat config's `model.*` fields build, or None if the zoo knows no such net.
+    """What the flat config's `model.*` fields build, or None if the zoo knows no such network.
 
-    `bn_group_size` is left out: it belongs to the recipe, and two nets that differ in it have the
-    same layers.
+    `bn_group_size` is left out: it belongs to the recipe, and two networks that differ in it have
+    the same layers.
     """
     axes = {
         name: tuple(value) if isinstance(value, list) else value

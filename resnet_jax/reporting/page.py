@@ -1,16 +1,20 @@
-"""The report's page: the finding first, the picture second, the details after."""
+"""The report of run folders: one page, the finding first, and its figures and tables as files."""
 
+import dataclasses
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from resnet_jax.reporting import naming, style
-from resnet_jax.reporting.analyses import Analysis
-from resnet_jax.reporting.findings import Findings, describe_contrast
-from resnet_jax.reporting.load import Collection
-from resnet_jax.reporting.markup import Markup, escape, join, tag
-from resnet_jax.reporting.results import Result
-from resnet_jax.reporting.tables import Table, comparisons_table, runs_table, selection_table
+import jinja2
+from markupsafe import Markup, escape
+
+from resnet_jax.reporting import naming, plots, style, tables
+from resnet_jax.reporting.findings import Findings, describe_contrast, find
+from resnet_jax.reporting.load import Collection, Result, collect, read_analyses
+from resnet_jax.reporting.style import Panel
+from resnet_jax.reporting.tables import Table, escape_markdown
 from resnet_jax.reporting.verdicts import SMALLEST_EFFECT
+from resnet_jax.runs import write_text
 
 FINAL = (
     "Test errors are those of the last step, not of the best epoch: the test set chose nothing, "
@@ -20,8 +24,8 @@ FINAL = (
     "of different seeds; runs that diverged or are unfinished are counted and left out."
 )
 CURVES = (
-    "Training error dashed and thin, test error bold, plain and residual nets on one scale, as in "
-    "Figure 6 of the first paper. Strong lines are medians over seeds, faint lines single runs, "
+    "Training error dashed and thin, test error bold, plain and residual networks on one scale, as "
+    "in Figure 6 of the first paper. Strong lines are medians over seeds, faint lines single runs, "
     "dotted verticals drops of the learning rate, crosses divergences."
 )
 DEPTHS = (
@@ -40,189 +44,223 @@ INTERVALS = (
     "for a single comparison at 5%."
 )
 
+LONG = 28  # characters, beyond which a cell may break its line
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    undefined=jinja2.StrictUndefined,
+)
+_ROLE_OF = {light: role for role, light in style.LIGHT.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a report found, in plain sentences, and its files.
+
+    `problems` are damaged files of the runs; the figures are None where there is nothing to draw.
+    """
+
+    index: Path
+    figure_png: Path | None
+    figure_svg: Path | None
+    depths_png: Path | None
+    results_csv: Path
+    results_markdown: Path
+    finding: str
+    problems: list[str]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that were written."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return [value for value in values if isinstance(value, Path)]
+
+
+def write_report(workdirs: Sequence[Path], output: Path) -> Report:
+    """Reads the runs in `workdirs` and writes the report into the folder `output`.
+
+    Args:
+      workdirs: folders of a run or of runs (sweeps); shown together.
+      output: made if absent; files of an earlier report are replaced.
+
+    Raises:
+      InputError: a folder does not exist or holds no run.
+    """
+    collection = collect(workdirs)
+    findings = find(collection)
+    rows, depths = plots.panel_rows(findings.groups), plots.depth_rows(findings.groups)
+    output = Path(output)
+    report = Report(
+        index=output / "index.html",
+        figure_png=output / "figure.png" if rows else None,
+        figure_svg=output / "figure.svg" if rows else None,
+        depths_png=output / "depths.png" if depths else None,
+        results_csv=output / "results.csv",
+        results_markdown=output / "results.md",
+        finding=findings.text,
+        problems=collection.problems,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    with style.drawing_settings():
+        if report.figure_svg and report.figure_png:
+            figure = style.draw_all(rows)
+            write_text(report.figure_svg, style.to_svg(figure))
+            report.figure_png.write_bytes(style.to_png(figure))
+        if report.depths_png:
+            report.depths_png.write_bytes(style.to_png(style.draw_all(depths)))
+    results = tables.results_tables(collection.groups)
+    judged = tables.judged_tables(findings.selections, findings.arms)
+    write_text(report.results_csv, tables.to_csv(collection))
+    write_text(report.results_markdown, _markdown(collection, findings, [*results, *judged]))
+    write_text(report.index, render(collection, findings, results, judged, rows))
+    return report
+
+
+def _title(collection: Collection) -> str:
+    return " · ".join(sweep.title for sweep in collection.sweeps)
+
+
+def _markdown(collection: Collection, findings: Findings, shown: Sequence[Table]) -> str:
+    parts = [f"# {escape_markdown(_title(collection))}"]
+    parts += map(escape_markdown, findings.text.splitlines())
+    for table in shown:
+        parts += [f"## {escape_markdown(table.caption)}", table.to_markdown()]
+    if collection.problems:
+        lines = [f"- {escape_markdown(line)}" for line in collection.problems]
+        parts += ["## Damaged files", "\n".join(lines)]
+    return "\n\n".join(part.rstrip("\n") for part in [*parts, FINAL]) + "\n"
+
 
 def render(
     collection: Collection,
     findings: Findings,
-    tables: Sequence[Table],
-    panels: Sequence[Sequence[Markup]],
-    analyses: Sequence[Analysis],
+    results: Sequence[Table],
+    judged: Sequence[Table],
+    rows: Sequence[Sequence[Panel]],
 ) -> str:
-    """The whole page as HTML that needs no other file and no network."""
-    title = " · ".join(sweep.title for sweep in collection.sweeps)
-    body = [
-        tag("header", tag("h1", title), tag("p", _about(collection), class_="about")),
-        _finding(findings),
-        _warning(collection.problems),
-        _figure(panels, _caption(findings)),
-        tag("h2", "Results"),
-        *(_table(table, heading=len(tables) > 1) for table in tables),
-        tag("p", FINAL, class_="note"),
-        *_selections(findings),
-        *_degradation(findings),
-        *map(_analysis, analyses),
-        tag("h2", "Runs"),
-        _table(runs_table(collection.results)),
-        *_failures(collection.results),
-        *_making(collection),
-    ]
-    head = [
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("link", rel="icon", href="data:,"),
-        tag("style", Markup(style.SHEET)),
-    ]
-    page = tag("html", tag("head", *head), tag("body", *body), lang="en")
-    return f"<!DOCTYPE html>\n{page}\n"
+    """The whole page as HTML that needs no other file and no network; see page.html.j2."""
+    compared = any(arm.comparisons for arm in findings.arms)
+    if compared:  # The last table is of comparisons.
+        judged = [*judged[:-1], dataclasses.replace(judged[-1], notes=[INTERVALS])]
+    contrasts = [describe_contrast(contrast) for arm in findings.arms for contrast in arm.contrasts]
+    commands = (result.run.info.get("command") for result in collection.results)
+    return _ENVIRONMENT.get_template("page.html.j2").render(
+        title=_title(collection),
+        about=_about(collection),
+        findings=findings,
+        problems=collection.problems,
+        panels=_inline(rows),
+        caption=" ".join([*contrasts, CURVES]) + (DEPTHS if compared else ""),
+        results=results,
+        judged=judged,
+        runs=tables.runs_table(collection.results),
+        analyses=read_analyses(collection),
+        failures=_failures(collection.results),
+        making=_making(collection),
+        commands=[command for command in commands if command],
+        final=FINAL,
+        roles=style.ROLES,
+        kinds_of=_kinds_of,
+        with_whole_names=_with_whole_names,
+    )
 
 
 def _about(collection: Collection) -> str:
-    runs = len(collection.results)
+    count = lambda number, noun: f"{number} {noun}{'s' * (number != 1)}"
     seeds = {str(result.seed) for result in collection.results if result.seed is not None}
     datasets = dict.fromkeys(group.dataset for group in collection.groups)
-    facts = [_count(runs, "run"), _count(len(seeds), "seed"), ", ".join(datasets)]
+    facts = [count(len(collection.results), "run"), count(len(seeds), "seed"), ", ".join(datasets)]
+    recipes = {"paper": ["the paper's recipe"], "shortened": ["a shortened recipe"]}
     for sweep in collection.sweeps:
         facts += [f"after {sweep.paper}"] if sweep.paper else []
-        facts += {"paper": ["the paper's recipe"], "shortened": ["a shortened recipe"]}.get(
-            sweep.recipe, []
-        )
+        facts += recipes.get(sweep.recipe, [])
     return " · ".join(dict.fromkeys(facts))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def _finding(findings: Findings) -> Markup:
-    paragraphs = [tag("p", _with_whole_names(line)) for line in findings.headlines]
-    paragraphs += [tag("p", _with_whole_names(line), class_="detail") for line in findings.details]
-    paragraphs += [tag("p", line, class_="caveat") for line in findings.caveats]
-    return tag("section", *paragraphs, class_="finding", id="finding", aria_label="Finding")
 
 
 def _with_whole_names(line: str) -> Markup:
     """Keeps "plain-56's" on one line; a name too long for a phone may break."""
-    words = [
-        tag("span", word, class_="name") if re.search(r"\w-\d", word) and len(word) < 28 else word
-        for word in line.split()
-    ]
-    return join(words, " ")
+    whole = lambda word: re.search(r"\w-\d", word) and len(word) < LONG
+    name = Markup('<span class="name">{}</span>')
+    return Markup(" ").join(name.format(w) if whole(w) else escape(w) for w in line.split())
 
 
-def _warning(problems: Sequence[str]) -> Markup:
-    if not problems:
-        return Markup("")
-    heading = tag("h2", "Damaged files; everything that could be read is shown")
-    return tag("section", heading, tag("ul", *(tag("li", line) for line in problems)),
-               class_="warning", id="problems")  # fmt: skip
+def _kinds_of(table: Table, column: str, text: str) -> str:
+    """The classes of a cell, or of its column's heading."""
+    kinds = [] if column in table.words else ["numeric"]
+    kinds += ["words"] if column == "Reading" or len(text) > LONG else []
+    if column == "Status":
+        states = {"unfinished": "partial", **{s: s for s in ("diverged", "failed", "missing")}}
+        kinds += [f"status-{kind}" for state, kind in states.items() if text.startswith(state)]
+    return " ".join(kinds)
 
 
-def _figure(rows: Sequence[Sequence[Markup]], caption: str) -> Markup:
-    if not rows:
-        return tag("p", "No run has a curve to draw yet.", class_="note")
-    strips = [tag("div", *row, class_=f"panels of-{len(row)}") for row in rows]
-    return tag("figure", *strips, tag("figcaption", caption), id="figure")
+def _inline(rows: Sequence[Sequence[Panel]]) -> list[list[Markup]]:
+    with style.drawing_settings():
+        return [
+            [
+                inline(
+                    style.to_svg(style.draw_one(panel), transparent=True),
+                    f"panel-{row_number}-{number}",
+                    panel.alternative,
+                )
+                for number, panel in enumerate(row)
+            ]
+            for row_number, row in enumerate(rows)
+        ]
 
 
-def _table(table: Table, heading: bool = False) -> Markup:
-    """The table in a box that scrolls sideways by itself where the screen is narrow."""
+def inline(svg: str, name: str, alternative: str) -> Markup:
+    """An `<svg>` element that takes the page's colours, fonts and width.
 
-    def cell(name: str, column: str, text: str, **attributes: str) -> Markup:
-        kinds = ["numeric"] if column in table.numeric else []
-        kinds += ["words"] if column == "Reading" or len(text) > LONG else []
-        if column == "Status":
-            kinds += [f"status-{kind}" for kind in _KINDS if text.startswith(kind)]
-            kinds += ["status-partial"] if text.startswith("unfinished") else []
-        return tag(name, text, class_=" ".join(kinds) or None, **attributes)
-
-    head = tag("tr", *(cell("th", column, column, scope="col") for column in table.columns))
-    first, *others = table.columns
-    rows = [
-        tag("tr", cell("th", first, row[0], scope="row"),
-            *(cell("td", *pair) for pair in zip(others, row[1:], strict=True)))
-        for row in table.rows
-    ]  # fmt: skip
-    whole = tag("table", tag("thead", head), tag("tbody", *rows))
-    box = tag("div", whole, class_="scroll", role="region", tabindex="0", aria_label=table.caption)
-    notes = [tag("p", note, class_="note") for note in table.notes]
-    return join([tag("h3", table.caption) if heading else "", box, *notes])
+    Args:
+      svg: a file as matplotlib writes it with `svg.fonttype="none"`.
+      name: put before every id, so that several drawings can stand on one page.
+      alternative: what the drawing shows, for readers who cannot see it.
+    """
+    view = re.search(r'viewBox="([^"]*)"', svg)[1]
+    body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
+    # matplotlib's style sheet and metadata would apply to the whole page; the page has its own.
+    body = re.sub(r"<(style|metadata)\b.*?</\1>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'(href="#|url\(#)', rf"\1{name}-", body)
+    body = re.sub(r"\b(fill|stroke): (#[0-9a-f]{6})\b", _variable, body)
+    body = re.sub(r"(font: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1var(--sans)", body)
+    element = Markup('<svg class="panel" role="img" aria-label="{}" viewBox="{}">{}</svg>')
+    return element.format(alternative, view, Markup(body.strip()))
 
 
-LONG = 28  # characters, beyond which a cell may break its line
-_KINDS = ("diverged", "failed", "missing")
+def _variable(match: re.Match) -> str:
+    role = _ROLE_OF.get(match[2])
+    return f"{match[1]}: var(--{role})" if role else match[0]
 
 
-def _caption(findings: Findings) -> str:
-    """The contrast first, wherever there is one."""
-    contrasts = [describe_contrast(contrast) for arm in findings.arms for contrast in arm.contrasts]
-    return " ".join([*contrasts, CURVES]) + (DEPTHS if _compared(findings) else "")
-
-
-def _compared(findings: Findings) -> bool:
-    return any(arm.comparisons for arm in findings.arms)
-
-
-def _selections(findings: Findings) -> Iterable[Markup]:
-    if findings.selections:
-        table = selection_table(findings.selections)
-        yield from (tag("h2", table.caption), _table(table))
-
-
-def _degradation(findings: Findings) -> Iterable[Markup]:
-    if not _compared(findings):
-        return []
-    table = comparisons_table(findings.arms)
-    return [tag("h2", table.caption), _table(table), tag("p", INTERVALS, class_="note")]
-
-
-def _analysis(analysis: Analysis) -> Markup:
-    paragraphs = [tag("p", text) for text in analysis.paragraphs]
-    picture = tag("img", src=analysis.picture, alt=analysis.name) if analysis.picture else ""
-    return tag("section", tag("h2", analysis.name), *paragraphs, picture, class_="analysis")
-
-
-def _failures(results: Sequence[Result]) -> Iterable[Markup]:
+def _failures(results: Sequence[Result]) -> Iterable[tuple[str, str]]:
+    """Names of failed runs, and why they failed."""
     for result in results:
         path = result.run.path / "error.txt"
         if result.status == "failed" and path.is_file():
-            traceback = path.read_text(encoding="utf-8", errors="replace")
-            yield tag("details", tag("summary", f"Why {result.name} failed"), tag("pre", traceback))
+            yield result.name, path.read_text(encoding="utf-8", errors="replace")
 
 
-def _making(collection: Collection) -> Iterable[Markup]:
-    """How the runs were made and how to make them again."""
+def _making(collection: Collection) -> dict[str, list[str]]:
+    """How the runs were made; a fact of which nothing is known has no lines."""
     results = collection.results
-    told = [result.run.info for result in results]
-    versions = _distinct(_versions(info.get("versions")) for info in told)
-    devices = _distinct(naming.as_text(info.get("devices") or "") for info in told)
-    processors = _distinct(naming.as_text(info.get("processor") or "") for info in told)
-    commits = _distinct(_commit(naming.as_text(info.get("commit") or "")) for info in told)
+    told = lambda field: [naming.as_text(r.run.info.get(field) or "") for r in results]
+    versions = (result.run.info.get("versions") for result in results)
     varied = naming.differing(result.settings for result in results if result.has_config)
-    facts = [
-        ("Command", [sweep.command for sweep in collection.sweeps if sweep.command]),
-        ("Devices", devices),
-        ("Processor", processors),
-        ("Versions", versions),
-        ("Commit", commits),
-        ("What varies", [_values(results, key) for key in varied]),
-    ]
-    terms = [
-        join([tag("dt", name), tag("dd", join(map(escape, lines), Markup("<br>")))])
-        for name, lines in facts
-        if lines
-    ]
-    yield tag("h2", "How it was made")
-    yield tag("dl", *terms)
-    commands = [f"{r.run.info['command']}" for r in results if r.run.info.get("command")]
-    if commands:
-        summary = tag("summary", "The command of every run")
-        yield tag("details", summary, tag("pre", "\n".join(commands)))
-
-
-def _distinct(lines: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(filter(None, lines)))
+    facts = {
+        "Command": [sweep.command for sweep in collection.sweeps],
+        "Devices": told("devices"),
+        "Processor": told("processor"),
+        "Versions": map(_versions, versions),
+        "Commit": map(_commit, told("commit")),
+        "What varies": [_values(results, key) for key in varied],
+    }
+    return {name: list(dict.fromkeys(filter(None, lines))) for name, lines in facts.items()}
 
 
 def _versions(versions: object) -> str:

@@ -52,7 +52,7 @@ def _table_6() -> list[Number]:
     rows = [Number("cifar10", f"resnet-{n}", e, "v1 Table 6") for n, e in single.items()]
     five_runs = {"statistic": "mean", "mean": 6.61, "std": 0.16}
     rows.append(Number("cifar10", "resnet-110", 6.61, "v1 Table 6", **five_runs))
-    # The other plain nets are curves without a number.
+    # The other plain networks are curves without a number.
     return [*rows, Number("cifar10", "plain-110", None, "v1 Figure 6", above=60.0)]
 
 
@@ -141,7 +141,7 @@ def _imagenet() -> list[Number]:
         row("resnet-50", 24.7, 7.8, release, SINGLE_VIEW),
         row("resnet-101", 23.6, 7.1, release, SINGLE_VIEW),
         row("resnet-152", 23.0, 6.7, release, SINGLE_VIEW),
-        # A plain net has no shortcut for the option to matter; both zoo defaults are listed.
+        # A plain network has no shortcut for the option to matter; both zoo defaults are listed.
         row("plain-18", 27.94, None, "v1 Table 2", "10-crop"),
         row("plain-18", 27.94, None, "v1 Table 2", "10-crop", option="A"),
         row("resnet-18", 27.88, None, "v1 Table 2", "10-crop", option="A"),

@@ -1,202 +1,366 @@
-"""The report's panels, and the figure that holds them all."""
+"""The report's panels: errors and gradients over steps as in v1 Figure 6, and error over depth."""
 
 import dataclasses
 import functools
-import io
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
-from resnet_jax.reporting import naming, style
-from resnet_jax.reporting.curves import (
-    draw_errors,
-    draw_gradients,
-    error_top,
-    gradient_limits,
-    last_point,
-    looks,
-)
-from resnet_jax.reporting.depths import draw_depths, lines_over_depth, top_over_depth
-from resnet_jax.reporting.results import Group
+from resnet_jax.reporting import naming, papers, recipe_diff, style
+from resnet_jax.reporting.load import Group, Result
+from resnet_jax.reporting.statistics import paired
+from resnet_jax.reporting.style import Panel, label_line_ends, shorten
 
-PANEL_INCHES = (4.9, 3.4)
+POINTS = 240  # More cannot be told apart on a panel.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+FAMILY_MARKERS = {"plain": "o", "residual": "s", "pre-activation": "^", "other": "D"}
+FEW = 5  # networks, all of which must fit on the axis
+DROP = 2.0  # A learning rate that falls by less from row to row is a smooth schedule.
+MOST_DROPS = 6  # that are drawn
 
-SETTINGS = {
-    "axes.edgecolor": style.LIGHT["muted"],
-    "axes.labelcolor": style.LIGHT["ink"],
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlecolor": style.LIGHT["ink"],
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": style.LIGHT["rule"],
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "figure.facecolor": style.LIGHT["paper"],
-    "axes.facecolor": "none",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "text.color": style.LIGHT["ink"],
-    "text.parse_math": False,
-    "xtick.color": style.LIGHT["muted"],
-    "ytick.color": style.LIGHT["muted"],
-    "xtick.labelcolor": style.LIGHT["ink"],
-    "ytick.labelcolor": style.LIGHT["ink"],
-    "svg.fonttype": "none",
-    "svg.hashsalt": "resnet_jax",  # The same runs give the same bytes.
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Panel:
-    """One set of axes and what a reader who cannot see it is told."""
-
-    title: str
-    alternative: str
-    draw: Callable[[Axes], None]
+_DASHED = (0, (3.2, 1.8))
 
 
 def panel_rows(groups: Sequence[Group]) -> list[list[Panel]]:
     """The panels of all data sets, row by row; panels of one row share their vertical scale."""
-    rows = []
-    datasets = list(dict.fromkeys(group.dataset for group in groups))
-    for dataset in datasets:
-        of_dataset = [group for group in groups if group.dataset == dataset]
-        prefix = f"{dataset}: " if len(datasets) > 1 else ""
-        rows += _dataset_rows(of_dataset, prefix)
-    return rows
-
-
-def _dataset_rows(groups: list[Group], prefix: str) -> list[list[Panel]]:
-    look = looks(groups)
-    families = _families([group for group in groups if _has_curve(group, "error")])
-    top, limits, highest = error_top(groups), gradient_limits(groups), top_over_depth(groups)
-    errors = [
-        _panel(f"{prefix}{family}", "Training and test error against steps", members,
-               functools.partial(draw_errors, groups=members, look=look, top=top))
-        for family, members in families.items()
-    ]  # fmt: skip
-    gradients = [
-        _panel(f"{prefix}{family}, gradient norm", "Gradient norm against steps", with_norm,
-               functools.partial(draw_gradients, groups=with_norm, look=look, limits=limits))
-        for family, members in families.items()
-        if (with_norm := [g for g in members if _has_curve(g, "gradient_norm")])
-    ]  # fmt: skip
-    depths = _depth_panels(groups, prefix, highest)
-    if len(families) == 1:  # One family: its two panels share a row, and none stays empty.
-        return [row for row in (errors + gradients, depths) if row]
-    return [row for row in (errors, depths, gradients) if row]
-
-
-def _depth_panels(groups: list[Group], prefix: str, top: float) -> list[Panel]:
-    return [
-        _panel(f"{prefix}{words} against depth", "Final error against depth", groups,
-               functools.partial(draw_depths, groups=groups, field=field, top=top))
-        for field, words in (("train_error", "Training error"), ("test_error", "Test error"))
-        if lines_over_depth(groups)
-    ]  # fmt: skip
+    return [row for prefix, own in _by_dataset(groups) for row in _dataset_rows(own, prefix)]
 
 
 def depth_rows(groups: Sequence[Group]) -> list[list[Panel]]:
     """The panels over depth alone, of each data set with networks of more than two depths."""
-    datasets = {
-        group.dataset: [g for g in groups if g.dataset == group.dataset] for group in groups
-    }
-    rows = []
-    for name, members in datasets.items():
-        if len({g.depth for line in lines_over_depth(members) for g in line}) > 2:
-            prefix = f"{name}: " if len(datasets) > 1 else ""
-            rows.append(_depth_panels(members, prefix, top_over_depth(members)))
-    return rows
+    return [
+        _depth_panels(own, prefix)
+        for prefix, own in _by_dataset(groups)
+        if len({group.depth for line in lines_over_depth(own) for group in line}) > 2
+    ]
+
+
+def _by_dataset(groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
+    """The groups of each data set, and what their titles begin with."""
+    parts: dict[str, list[Group]] = {}
+    for group in groups:
+        parts.setdefault(group.dataset, []).append(group)
+    return [(f"{name}: " if len(parts) > 1 else "", own) for name, own in parts.items()]
+
+
+def _dataset_rows(groups: list[Group], prefix: str) -> list[list[Panel]]:
+    look = looks(groups)
+    families = _families([group for group in groups if _last_values(group, "error")])
+    top, limits = error_top(groups), gradient_limits(groups)
+    errors = [
+        _panel(f"{prefix}{family}", "Training and test error against steps", members,
+               draw_errors, look=look, top=top)
+        for family, members in families.items()
+    ]  # fmt: skip
+    gradients = [
+        _panel(f"{prefix}{family}, gradient norm", "Gradient norm against steps", with_norm,
+               draw_gradients, look=look, limits=limits)
+        for family, members in families.items()
+        if (with_norm := [g for g in members if _last_values(g, "gradient_norm")])
+    ]  # fmt: skip
+    depths = _depth_panels(groups, prefix)
+    # One family: its two panels share a row, and none stays empty.
+    rows = [errors + gradients, depths] if len(families) == 1 else [errors, depths, gradients]
+    return [row for row in rows if row]
+
+
+def _depth_panels(groups: list[Group], prefix: str) -> list[Panel]:
+    if not lines_over_depth(groups):
+        return []
+    return [
+        _panel(f"{prefix}{words} against depth", "Final error against depth", groups,
+               draw_depths, field=field, top=top_over_depth(groups))
+        for field, words in (("train_error", "Training error"), ("test_error", "Test error"))
+    ]  # fmt: skip
 
 
 def _families(groups: list[Group]) -> dict[str, list[Group]]:
-    """What shares a panel, by title: a family, or all variants of one net."""
+    """What shares a panel, by title: a family, or all variants of one network."""
     models = {group.model for group in groups}
     if len(models) == 1:
         return {models.pop(): groups}
     families = {
-        f"{f.capitalize()} nets": [g for g in groups if g.family == f] for f in naming.FAMILIES
+        f"{family.capitalize()} networks": [group for group in groups if group.family == family]
+        for family in naming.FAMILIES
     }
     return {title: members for title, members in families.items() if members}
 
 
-def _panel(title: str, what: str, groups: list[Group], draw: Callable[[Axes], None]) -> Panel:
+def _panel(
+    title: str, what: str, groups: list[Group], draw: Callable[..., None], **more: Any
+) -> Panel:
     names = ", ".join(group.label for group in groups)
-    return Panel(title, f"{what}: {names}", draw)
+    return Panel(title, f"{what}: {names}", functools.partial(draw, groups=groups, **more))
 
 
-def _has_curve(group: Group, field: str) -> bool:
-    return any(last_point(group, split, field, 1) for split in ("train", "test"))
+# Over steps: training thin and dashed, test bold.
 
 
-@contextmanager
-def drawing_settings() -> Iterator[None]:
-    """Matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SETTINGS)
-        yield
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How one group is drawn, alike in every panel."""
+
+    colour: str
+    marker: str
+    label: str
 
 
-def draw_all(rows: Sequence[Sequence[Panel]]) -> Figure:
-    """One figure of all panels. Call within `drawing_settings`."""
-    width, height = PANEL_INCHES
-    columns = max(map(len, rows))
-    size = (width * max(columns, 1.3), height * len(rows))
-    figure = Figure(figsize=size, layout="constrained")
-    for row, strip in zip(rows, figure.subfigures(len(rows), 1, squeeze=False)[:, 0], strict=True):
-        strip.set_facecolor("none")
-        all_axes = strip.subplots(1, len(row), squeeze=False)[0]
-        for panel, axes in zip(row, all_axes, strict=True):
-            panel.draw(axes)
-            axes.set_title(panel.title)
-    return figure
+def looks(groups: Sequence[Group]) -> dict[int, Look]:
+    """A look for each group, by `id`. Twins of one depth and setting share colour and marker."""
+    kinds = sorted({_kind(group) for group in groups}, key=lambda kind: (kind[1], kind[0] or 0))
+    one_model = len({group.model for group in groups}) == 1
+    found = {}
+    for group in groups:
+        index = kinds.index(_kind(group))
+        label = group.setting if one_model and group.setting else group.label
+        shade = style.SERIES[style.shade(index, len(kinds))]
+        found[id(group)] = Look(shade, MARKERS[index % len(MARKERS)], shorten(label))
+    return found
 
 
-def draw_one(panel: Panel) -> Figure:
-    """One panel by itself, with room for its labels. Call within `drawing_settings`."""
-    figure = Figure(figsize=PANEL_INCHES, layout="constrained")
-    axes = figure.add_subplot()
-    panel.draw(axes)
-    axes.set_title(panel.title)
-    return figure
+def _kind(group: Group) -> tuple[int | None, str]:
+    return group.depth, group.setting or ("" if group.depth else group.model)
 
 
-def to_svg(figure: Figure, transparent: bool = False) -> str:
-    """The figure as SVG, the same bytes for the same figure."""
-    file = io.StringIO()
-    dateless = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(file, format="svg", metadata=dateless, transparent=transparent)
-    return file.getvalue()
+def draw_errors(axes: Axes, groups: Sequence[Group], look: dict[int, Look], top: float) -> None:
+    """Training and test error in percent against steps, up to `top`: median bold, seeds faint.
+
+    A network that stays above `top` is named at the upper edge, with its error.
+    """
+    ends = []
+    for group in groups:
+        this = look[id(group)]
+        trained = draw_group(axes, group, this, "train", "error", 100, width=1.0, dashed=True)
+        end = draw_group(axes, group, this, "test", "error", 100, width=2.2) or trained
+        if end is not None:
+            beyond = f" ↑ {end:.0f}%" if end > top else ""
+            ends.append((end, this.label + beyond, this.colour))
+    axes.set_ylim(0, top)
+    axes.set_ylabel("error, %")
+    _finish_steps(axes, groups, ends)
 
 
-def to_png(figure: Figure) -> bytes:
-    """The figure as PNG, the same bytes for the same figure."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
-    return file.getvalue()
-
-
-def use_log_scale(axes: Axes) -> None:
-    """A logarithmic vertical axis with few, plain numbers."""
+def draw_gradients(
+    axes: Axes, groups: Sequence[Group], look: dict[int, Look], limits: tuple[float, float]
+) -> None:
+    """Norm of the whole gradient against steps, on a logarithmic scale."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(numticks=7))
+    axes.set_ylim(limits)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda norm, _: f"{norm:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_formatter(lambda value, _: number(value))
+    ends = []
+    for group in groups:
+        this = look[id(group)]
+        end = draw_group(axes, group, this, "train", "gradient_norm", 1, width=1.6)
+        if end is not None:
+            ends.append((end, this.label, this.colour))
+    axes.set_ylabel("gradient norm")
+    _finish_steps(axes, groups, ends)
 
 
-def number(value: float) -> str:
-    """Three figures, for sentences and axes: "0.0312", "1.2e-08", "4.5e+06"."""
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:.2g}"
+def draw_group(
+    axes: Axes,
+    group: Group,
+    look: Look,
+    split: str,
+    field: str,
+    scale: float,
+    width: float,
+    dashed: bool = False,
+) -> float | None:
+    """Each run faint, the median of the completed runs strong; a cross where one diverged.
+
+    Returns the strong line's last value. Without a completed run the others' median is drawn.
+    """
+    line = {"color": look.colour, "linestyle": _DASHED if dashed else "-"}
+    for result in group.results if len(group.results) > 1 else ():
+        steps, values = thin(*result.curve(split, field))
+        axes.plot(steps, scale * values, **line, linewidth=0.45 * width, alpha=0.32)
+    for result in group.diverged:
+        steps, values = result.curve(split, field)
+        if steps.size:
+            axes.plot(steps[-1], scale * values[-1], "x", color=look.colour, markersize=7)
+    steps, values = median_curve(group.completed or group.results, split, field)
+    if not steps.size:
+        return None
+    sparse = max(steps.size // 6, 1)
+    marks = {} if dashed else {"marker": look.marker, "markevery": (sparse // 2, sparse)}
+    axes.plot(
+        steps, scale * values, **line, **marks, linewidth=width, markersize=4.6,
+        markerfacecolor=style.LIGHT["paper"], markeredgewidth=1.2, zorder=3,
+    )  # fmt: skip
+    return float(scale * values[-1])
+
+
+def median_curve(
+    results: Sequence[Result], split: str, field: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The median over runs at the steps that all of them have rows for; runs without rows aside."""
+    curves = [curve for result in results if (curve := result.curve(split, field))[0].size]
+    if not curves:
+        return np.array([]), np.array([])
+    steps = functools.reduce(np.intersect1d, (steps for steps, _ in curves))
+    values = [values[np.isin(own, steps)] for own, values in curves]
+    return thin(steps, np.median(values, axis=0))
+
+
+def _last_values(group: Group, field: str) -> list[float]:
+    """Where the strong lines of training and test end, as far as there are any."""
+    runs = group.completed or group.results
+    curves = (median_curve(runs, split, field)[1] for split in ("train", "test"))
+    return [float(values[-1]) for values in curves if values.size]
+
+
+def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most about `POINTS` points: means of equal shares, but the last point stays itself."""
+    if steps.size <= POINTS:
+        return steps, values
+    shares = np.array_split(np.arange(steps.size - 1), POINTS)
+    return (
+        np.append([steps[share].mean() for share in shares], steps[-1]),
+        np.append([values[share].mean() for share in shares], values[-1]),
+    )
+
+
+def learning_rate_drops(result: Result) -> list[float]:
+    """Steps at which the learning rate falls at once."""
+    steps, rates = result.curve("train", "learning_rate")
+    return steps[:-1][rates[1:] * DROP <= rates[:-1]].tolist()
+
+
+def error_top(groups: Sequence[Group]) -> float:
+    """Upper end of the error axis in percent: final errors fill the lower half, as in v1 Fig. 6.
+
+    That figure leaves plain-110 out, above 60%. Here too one network in five may lie beyond the
+    axis where that shows the others better, but never one of the few that a small sweep compares.
+    """
+    finals = sorted(100 * max(last) for g in groups if (last := _last_values(g, "error")))
+    if len(finals) > FEW:
+        finals = finals[: -(len(finals) // 5)]
+    wanted = 2.2 * (finals[-1] if finals else 100)
+    return next((top for top in (5, 10, 20, 30, 40, 60, 80) if top >= wanted), 100)
+
+
+def gradient_limits(groups: Sequence[Group]) -> tuple[float, float]:
+    """Ends of a logarithmic axis that holds every run's gradient norms."""
+    norms = [r.curve("train", "gradient_norm")[1] for group in groups for r in group.results]
+    norms = np.concatenate([np.array([]), *norms])
+    norms = norms[norms > 0]
+    return (norms.min() / 1.3, norms.max() * 1.3) if norms.size else (0.1, 10.0)
+
+
+def _finish_steps(
+    axes: Axes, groups: Sequence[Group], ends: Sequence[tuple[float, str, str]]
+) -> None:
+    axes.set_xlabel("step")
+    last = [result.run.rows[-1]["step"] for g in groups for result in g.results if result.run.rows]
+    axes.set_xlim(0, max([*last, 1]))
+    axes.xaxis.set_major_formatter(lambda s, _: f"{s / 1000:g}k" if s >= 1000 else f"{s:g}")
+    found = (learning_rate_drops(result) for group in groups for result in group.results)
+    drops = sorted({step for steps in found for step in steps})
+    drops = drops if len(drops) <= MOST_DROPS else []
+    for step in drops:
+        axes.axvline(step, color=style.LIGHT["muted"], linewidth=0.8, linestyle=":", zorder=1)
+    for step in drops[:1]:
+        axes.annotate(
+            "learning rate drops", (step, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
+            textcoords="offset points", fontsize=8, color=style.LIGHT["muted"],
+        )  # fmt: skip
+    label_line_ends(axes, ends)
+
+
+# Over depth: the picture of degradation in one line a family.
+
+
+def lines_over_depth(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups of one family and setting with two depths or more, each by depth."""
+    lines: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        if group.depth is not None and group.values("train_error"):
+            lines.setdefault((group.family, group.setting), []).append(group)
+    return [
+        sorted(line, key=lambda group: group.depth)
+        for line in lines.values()
+        if len({group.depth for group in line}) > 1
+    ]
+
+
+def top_over_depth(groups: Sequence[Group]) -> float:
+    """Upper end of an axis in percent on which training and test error have room."""
+    values = [
+        value
+        for line in lines_over_depth(groups)
+        for group in line
+        for field in ("train_error", "test_error")
+        for value in group.percents(field)
+    ]
+    return 1.08 * max([*values, 1.0])
+
+
+def draw_depths(axes: Axes, groups: Sequence[Group], field: str, top: float) -> None:
+    """`field` ("train_error" or "test_error") in percent: mean, every seed as a dot, and a band.
+
+    The band is the 95% t interval of the mean over seeds; depths of one seed have none.
+    """
+    is_training = field == "train_error"
+    width, dashes = (1.2, _DASHED) if is_training else (2.2, "-")
+    ends, all_depths = [], set()
+    for line in lines_over_depth(groups):
+        line = [group for group in line if group.values(field)]
+        if not line:
+            continue
+        family, setting = line[0].family, line[0].setting
+        colour = style.LIGHT[f"family-{family}"]
+        depths = [group.depth for group in line]
+        values = [group.percents(field) for group in line]
+        means = [group.sample(field).mean for group in line]
+        bands = [(d.low, d.high) if d.has_interval else (d.value,) * 2 for d in map(paired, values)]
+        axes.fill_between(
+            depths, *zip(*bands, strict=True), color=colour, alpha=0.16, linewidth=0, zorder=1
+        )
+        axes.plot(
+            depths, means, color=colour, linewidth=width, linestyle=dashes, markersize=6,
+            marker=FAMILY_MARKERS[family], markerfacecolor=style.LIGHT["paper"],
+            markeredgewidth=1.4, zorder=3,
+        )  # fmt: skip
+        for depth, seeds in zip(depths, values, strict=True):
+            dots = {"color": colour, "markersize": 5, "alpha": 0.7, "zorder": 4}
+            axes.plot([depth] * len(seeds), seeds, ".", **dots)
+        all_depths.update(depths)
+        ends.append((means[-1], shorten(f"{family}, {setting}" if setting else family), colour))
+    if not is_training:
+        _mark_papers(axes, groups)
+    axes.set_ylim(0, top)
+    _finish_depths(axes, sorted(all_depths), ends)
+
+
+def _mark_papers(axes: Axes, groups: Sequence[Group]) -> None:
+    """A dash for each of the paper's numbers whose recipe the group follows."""
+    for group in (group for line in lines_over_depth(groups) for group in line):
+        found = papers.lookup(group.settings)
+        if found and found.error is not None and not recipe_diff.departures(group.settings, found):
+            axes.plot(
+                group.depth, found.error, marker="_", markersize=16, markeredgewidth=1.6,
+                zorder=4, color=style.LIGHT["ink"],
+            )  # fmt: skip
+
+
+def _finish_depths(
+    axes: Axes, depths: Sequence[int], ends: Sequence[tuple[float, str, str]]
+) -> None:
+    if depths and depths[-1] > 8 * depths[0]:
+        axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(depths))
+    axes.xaxis.set_major_formatter(lambda depth, _: f"{depth:.0f}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if depths:
+        room = 0.05 * (depths[-1] - depths[0])
+        axes.set_xlim(depths[0] - min(room, depths[0] / 12), depths[-1] + room)
+    axes.set_xlabel("depth, layers")
+    axes.set_ylabel("final error, %")
+    label_line_ends(axes, ends)

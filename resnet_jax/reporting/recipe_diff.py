@@ -51,8 +51,8 @@ IMAGENET = {
     "streaming.scales": [256, 480],
     "streaming.pca_lighting_std": 0.1,
 }
-"""v1 §3.4, as `configs/imagenet.py` has it by default. (v1 lets the rate fall when the error stands
-still, in up to 60 × 10⁴ steps: that is the recipe `plateau` there, and counts as another.)"""
+"""v1 §3.4, as `configs/imagenet.py` has it by default. (v1 lowers the learning rate when the error
+stands still, in up to 60 × 10⁴ steps: the recipe `plateau` there, which counts as another.)"""
 
 RECIPES = {"cifar10": CIFAR, "cifar100": CIFAR, "imagenet2012": IMAGENET}
 

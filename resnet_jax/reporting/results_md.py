@@ -10,27 +10,37 @@ import dataclasses
 import math
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+import pandas as pd
 
 from resnet_jax import runs
 from resnet_jax.errors import InputError
-from resnet_jax.reporting import exports, naming, papers, plots
-from resnet_jax.reporting.analyses import Analysis, read_analyses
+from resnet_jax.reporting import naming, papers, plots, style, tables, verdicts
 from resnet_jax.reporting.findings import Findings, find
-from resnet_jax.reporting.formatting import NOTHING, duration, fixed, spread
-from resnet_jax.reporting.load import Collection, collect
-from resnet_jax.reporting.results import Group, Result, interpret
-from resnet_jax.reporting.statistics import summarize
-from resnet_jax.reporting.tables import (
-    Table,
-    comparisons_table,
-    in_paper,
-    results_table,
-    selection_table,
+from resnet_jax.reporting.load import (
+    DATA,
+    Analysis,
+    Collection,
+    Group,
+    Result,
+    collect,
+    interpret,
+    read_analyses,
+    tell_data_apart,
 )
-from resnet_jax.reporting.verdicts import percent
+from resnet_jax.reporting.tables import (
+    NOTHING,
+    Table,
+    duration,
+    escape_markdown,
+    fixed,
+    in_paper,
+    over_seeds,
+)
 from resnet_jax.runs import Run, write_text
 
 INTRODUCTION = """\
@@ -52,6 +62,8 @@ draws Figure 7; what it and the other studies found stands below, with the runs 
 """
 NOT_MEASURED = "not measured"
 
+_WORDS = frozenset({"Network", "Hardware", "Versions", "Commit"})
+
 
 @dataclasses.dataclass(frozen=True)
 class PaperTable:
@@ -70,7 +82,7 @@ class PaperTable:
     configs: Mapping[str, dict[str, Any]]
 
 
-def write_record(tables: Sequence[PaperTable], folder: Path, output: Path) -> None:
+def write_record(paper_tables: Sequence[PaperTable], folder: Path, output: Path) -> None:
     """Writes the page `output` from the archived runs and notes in `folder`.
 
     Figures are written into `folder`, beside what they show.
@@ -80,52 +92,96 @@ def write_record(tables: Sequence[PaperTable], folder: Path, output: Path) -> No
     """
     if not folder.is_dir():
         raise InputError(f"results={str(output)!r}: no folder {str(folder)!r} to read from")
-    places = sorted(filter(Path.is_dir, folder.iterdir()), key=lambda p: naming.natural(p.name))
+    places = _places(folder)
     archived = {place: collect([place]) for place in places if runs.find_runs(place)}
-    results = [result for collection in archived.values() for result in collection.results]
-    parts = [INTRODUCTION, "## The papers' numbers"]
-    parts += [part for table in tables for part in _paper_table(table, results)]
-    parts += [CURVES] if tables else []
+    results, notes = tell_data_apart([r for found in archived.values() for r in found.results])
+    parts = [INTRODUCTION, "## The papers' numbers", *map(escape_markdown, notes)]
+    parts += [part for table in paper_tables for part in _paper_table(table, results)]
+    parts += [CURVES] if paper_tables else []
     for place in places:
         parts += _section(place, archived.get(place), output.parent)
     write_text(output, "\n\n".join(part.strip("\n") for part in parts) + "\n")
 
 
-def _paper_table(table: PaperTable, results: Sequence[Result]) -> list[str]:
-    columns = ("Net", "Paper", "Ours", "Median", "Seeds", "Training", "Hardware", "Time", "Commit")
+def write_spreads(folder: Path, path: Path = verdicts.SPREADS) -> None:
+    """Writes how far seeds spread in the archive `folder`, for runs that have one seed."""
+    write_text(path, measure_spreads(folder).to_csv(index=False, lineterminator="\n"))
+
+
+def measure_spreads(folder: Path) -> pd.DataFrame:
+    """A row for each group of several completed seeds in the archive `folder`.
+
+    The columns of errors are standard deviations in percentage points.
+    """
+    archived = [collect([place]).groups for place in _places(folder) if runs.find_runs(place)]
     rows = [
-        (name, *_paper_row(config, table.source, results)) for name, config in table.configs.items()
+        {
+            **{column: group.settings.get(field) for column, field in verdicts.SAME.items()},
+            "family": group.family,
+            "model": group.model,
+            "seeds": len(group.values("test_error")),
+            **{field: round(group.sample(field).std, 3) for field in verdicts.FIELDS},
+        }
+        for groups in archived
+        for group in groups
+        if len(group.values("test_error")) > 1
     ]
-    words = frozenset({"Net", "Hardware", "Commit"})
+    return pd.DataFrame(rows)
+
+
+def _places(folder: Path) -> list[Path]:
+    return sorted(filter(Path.is_dir, folder.iterdir()), key=lambda path: naming.natural(path.name))
+
+
+def _paper_table(table: PaperTable, results: Sequence[Result]) -> list[str]:
+    rows = [
+        row
+        for name, config in table.configs.items()
+        for row in _paper_rows(name, config, table.source, results)
+    ]
     return [
-        f"### {table.source}: {exports.escape_markdown(table.title)}",
-        exports.to_markdown(Table(table.title, columns, frozenset(columns) - words, rows)),
+        f"### {table.source}: {escape_markdown(table.title)}",
+        Table(table.title, rows, _WORDS).to_markdown(),
         "The command; for one row, with `--filter='^NET-seed'`:",
         f"    {_wrapped(table.command)}",
     ]
 
 
-def _paper_row(config: dict[str, Any], source: str, results: Sequence[Result]) -> tuple[str, ...]:
-    row = interpret(Run(Path(), config, {}, [], None, [], "missing"), "")
-    number = papers.lookup(row.settings, source)
-    paper = in_paper(number) if number else NOTHING
-    members = tuple(r for r in results if same_experiment(r.settings, row.settings))
+def _paper_rows(
+    name: str, config: dict[str, Any], source: str, results: Sequence[Result]
+) -> list[dict[str, str]]:
+    """One row; or one for each kind of data that runs of this experiment saw."""
+    planned = interpret(Run(Path(), config, {}, [], None, [], "missing"), "")
+    number = papers.lookup(planned.settings, source)
+    row = {"Network": name, "Paper": in_paper(number) if number else NOTHING}
+    members: dict[int | None, list[Result]] = {}
+    for result in results:
+        if same_experiment(result.settings, planned.settings):
+            members.setdefault(result.settings.get(DATA), []).append(result)
     if not members:
-        return (paper, NOT_MEASURED, *[NOTHING] * 6)
-    ours = Group(row.dataset, row.model, row.family, row.depth, "", row.settings, members)
-    test = summarize(percent(ours.values("test_error")))
-    train = summarize(percent(ours.values("train_error")))
+        columns = ("Median", "Seeds", "Training", "Hardware", "Time", "Commit")
+        return [row | {"Ours": NOT_MEASURED} | dict.fromkeys(columns, NOTHING)]
+    return [
+        row | {"Network": f"{name}, {DATA}={kind}" if kind else name} | _ours(planned, of_kind)
+        for kind, of_kind in members.items()
+    ]
+
+
+def _ours(planned: Result, members: Sequence[Result]) -> dict[str, str]:
+    ours = Group(
+        planned.dataset, planned.model, planned.family, planned.depth, "", planned.settings,
+        tuple(members),
+    )  # fmt: skip
     failed = f" ({ours.count_seeds('diverged')} diverged)" if ours.diverged else ""
-    return (
-        paper,
-        spread(test.mean, test.std) + failed,
-        fixed(test.median, 2),
-        str(ours.count_seeds()),
-        spread(train.mean, train.std),
-        _hardware(ours.results),
-        _time(ours.results),
-        _commits(ours.results),
-    )
+    return {
+        "Ours": over_seeds(ours, "test_error") + failed,
+        "Median": fixed(ours.sample("test_error").median, 2),
+        "Seeds": str(ours.count_seeds()),
+        "Training": over_seeds(ours, "train_error"),
+        "Hardware": _distinct(members, _hardware),
+        "Time": duration(_median(members, "wall_seconds")),
+        "Commit": _distinct(members, _commit),
+    }
 
 
 def same_experiment(settings: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
@@ -133,8 +189,8 @@ def same_experiment(settings: Mapping[str, Any], planned: Mapping[str, Any]) -> 
 
     A field that the run's config does not have yet, because it is of an earlier version, agrees.
     """
-    net, wanted = naming.architecture(settings), naming.architecture(planned)
-    if net is None or net != wanted:
+    network, wanted = naming.architecture(settings), naming.architecture(planned)
+    if network is None or network != wanted:
         return False
     own = {"model.bn_group_size", "model.dtype"}
     fields = [key for key in planned if not key.startswith("model.") or key in own]
@@ -150,18 +206,14 @@ def _section(place: Path, collection: Collection | None, root: Path) -> list[str
     if collection is None:
         return [f"## {title}", text] if title else []
     findings = find(collection)
-    parts = [f"## {title or exports.escape_markdown(collection.sweeps[0].title)}"]
+    parts = [f"## {title or escape_markdown(collection.sweeps[0].title)}"]
     parts += [text] if text else []
-    parts += [exports.escape_markdown(line) for line in findings.text.splitlines()]
-    for dataset in dict.fromkeys(row.dataset for row in collection.groups):
-        rows = [row for row in collection.groups if row.dataset == dataset]
-        parts.append(exports.to_markdown(results_table(dataset, rows)))
-    if findings.selections:
-        parts.append(exports.to_markdown(selection_table(findings.selections)))
-    if any(arm.comparisons for arm in findings.arms):
-        parts.append(exports.to_markdown(comparisons_table(findings.arms)))
+    parts += map(escape_markdown, findings.text.splitlines())
+    shown = tables.results_tables(collection.groups)
+    shown += tables.judged_tables(findings.selections, findings.arms)
+    parts += [table.to_markdown() for table in shown]
     parts += _picture(place, findings, root)
-    parts += ["How it was measured:", exports.to_markdown(_provenance(collection.groups))]
+    parts += ["How it was measured:", _provenance(collection.groups).to_markdown()]
     parts.append("\n".join(f"    {_wrapped(line)}" for line in _commands(collection)))
     for analysis in read_analyses(collection):
         parts += _analysis(analysis, root)
@@ -183,7 +235,7 @@ def _commands(collection: Collection) -> list[str]:
 
 
 def _analysis(analysis: Analysis, root: Path) -> list[str]:
-    parts = [f"### {exports.escape_markdown(analysis.name)}"]
+    parts = [f"### {escape_markdown(analysis.name)}"]
     # A finding is Markdown already, a sentence a line.
     for block in (analysis.folder / "finding.md").read_text(encoding="utf-8").split("\n\n"):
         lines = block.strip().splitlines()
@@ -198,64 +250,53 @@ def _picture(place: Path, findings: Findings, root: Path) -> list[str]:
     rows = plots.panel_rows(findings.groups)
     if not rows:
         return []
-    with plots.drawing_settings():
-        write_text(place / "figure.svg", plots.to_svg(plots.draw_all(rows)))
+    with style.drawing_settings():
+        write_text(place / "figure.svg", style.to_svg(style.draw_all(rows)))
     alternative = rows[0][0].alternative
     return [f"![{alternative}]({(place / 'figure.svg').relative_to(root).as_posix()})"]
 
 
 def _provenance(groups: Sequence[Group]) -> Table:
-    columns = ("Net", "Steps", "Images/s", "Time", "Hardware", "Versions", "Commit")
     rows = [
-        (
-            row.label,
-            fixed(row.results[0].steps, 0),
-            fixed(_median(row.results, "images_per_second"), 0),
-            _time(row.results),
-            _hardware(row.results),
-            _distinct(_versions(result) for result in row.results),
-            _commits(row.results),
-        )
-        for row in groups
+        {
+            "Network": group.label,
+            "Steps": fixed(group.results[0].steps, 0),
+            "Images/s": fixed(_median(group.results, "images_per_second"), 0),
+            "Time": duration(_median(group.results, "wall_seconds")),
+            "Hardware": _distinct(group.results, _hardware),
+            "Versions": _distinct(group.results, _versions),
+            "Commit": _distinct(group.results, _commit),
+        }
+        for group in groups
     ]
-    words = frozenset({"Net", "Hardware", "Versions", "Commit"})
-    return Table("How it was measured", columns, frozenset(columns) - words, rows)
+    return Table("How it was measured", rows, _WORDS)
 
 
-def _versions(result: Result) -> str:
-    versions = result.run.info.get("versions") or {}
-    return ", ".join(
-        f"{name} {versions[key]}"
-        for key, name in (("jax", "JAX"), ("python", "Python"))
-        if versions.get(key)
-    )
+def _versions(info: Mapping[str, Any]) -> str:
+    versions = info.get("versions") or {}
+    names = {"jax": "JAX", "python": "Python"}
+    return ", ".join(f"{names[key]} {versions[key]}" for key in names if versions.get(key))
 
 
-def _hardware(results: Sequence[Result]) -> str:
-    def describe(info: Mapping[str, Any]) -> str:
-        devices, processor = info.get("devices") or "", info.get("processor")
-        return f"{devices}, {processor}" if "cpu" in devices.lower() and processor else devices
-
-    return _distinct(describe(result.run.info) for result in results)
+def _hardware(info: Mapping[str, Any]) -> str:
+    devices, processor = info.get("devices") or "", info.get("processor")
+    return f"{devices}, {processor}" if "cpu" in devices.lower() and processor else devices
 
 
-def _commits(results: Sequence[Result]) -> str:
+def _commit(info: Mapping[str, Any]) -> str:
     """In short; "+" stands for uncommitted changes, see `runs`."""
-    commits = (str(result.run.info.get("commit") or "") for result in results)
-    return _distinct(commit[:7] + "+" * commit.endswith("+") for commit in commits)
+    commit = str(info.get("commit") or "")
+    return commit[:7] + "+" * commit.endswith("+")
 
 
-def _time(results: Sequence[Result]) -> str:
-    return duration(_median(results, "wall_seconds"))
-
-
-def _median(results: Sequence[Result], field: str) -> float:
-    values = [value for r in results if not math.isnan(value := r.final(field))]
-    return summarize(values).median
-
-
-def _distinct(texts: Iterable[str]) -> str:
+def _distinct(results: Iterable[Result], describe: Callable[[Mapping[str, Any]], str]) -> str:
+    texts = (describe(result.run.info) for result in results)
     return ", ".join(dict.fromkeys(filter(None, texts))) or NOTHING
+
+
+def _median(results: Iterable[Result], field: str) -> float:
+    values = [value for r in results if not math.isnan(value := r.final(field))]
+    return median(values) if values else math.nan
 
 
 def _wrapped(command: str) -> str:

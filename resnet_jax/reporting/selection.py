@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from resnet_jax.reporting import naming
-from resnet_jax.reporting.results import FINISHED, Group, Result, with_settings_told
+from resnet_jax.reporting.load import FINISHED, Group, Result, with_settings_told
 
 OPTIMISER = ("optimizer.", "schedule.")
 """Sections of the config whose fields are chosen for each network; all others are compared."""

@@ -1,8 +1,19 @@
-"""Colours of figures and page, each in a light and a dark variant, and the page's style sheet.
+"""The look of all drawings: colours, matplotlib's settings, panels, axes and the names at lines.
 
-Figures are drawn in the light colours. Inside the page every light colour becomes the CSS variable
-of its role, so that one drawing serves both schemes (see `resnet_jax.reporting.svg`).
+Colours are in a light and a dark variant. Figures are drawn in the light ones; inside the report's
+page every light colour becomes the CSS variable of its role, so that one drawing serves both.
 """
+
+import dataclasses
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 ROLES = {  # role: (light, dark)
     "paper": ("#ffffff", "#15171a"),
@@ -28,100 +39,152 @@ ROLES = {  # role: (light, dark)
 LIGHT = {role: light for role, (light, _) in ROLES.items()}
 SERIES = tuple(LIGHT[f"series-{index}"] for index in range(7))
 
+PANEL_INCHES = (4.9, 3.4)
+LONGEST = 30  # characters of a name at a line's end
+GAP = 0.062  # of the axes' height, between the middles of two names
 
-def _variables(variant: int) -> str:
-    return "".join(f"--{role}:{colours[variant]};" for role, colours in ROLES.items())
+_SETTINGS = {
+    "axes.edgecolor": LIGHT["muted"],
+    "axes.labelcolor": LIGHT["ink"],
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlecolor": LIGHT["ink"],
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": LIGHT["rule"],
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "figure.facecolor": LIGHT["paper"],
+    "axes.facecolor": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.color": LIGHT["ink"],
+    "text.parse_math": False,
+    "xtick.color": LIGHT["muted"],
+    "ytick.color": LIGHT["muted"],
+    "xtick.labelcolor": LIGHT["ink"],
+    "ytick.labelcolor": LIGHT["ink"],
+    "svg.fonttype": "none",
+    "svg.hashsalt": "resnet_jax",  # The same runs give the same bytes.
+}
 
 
-SHEET = (
-    f":root{{color-scheme:light dark;{_variables(0)}}}\n"
-    f"@media screen and (prefers-color-scheme:dark){{:root{{{_variables(1)}}}}}\n"
-    """
-:root {
-  --sans: ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue",
-    "Noto Sans", "Liberation Sans", sans-serif;
-  --serif: Charter, "Bitstream Charter", "Source Serif 4", "Noto Serif", Cambria, Georgia, serif;
-  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace;
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0 auto; max-width: 76rem; padding: 3rem 1.5rem 5rem;
-  background: var(--paper); color: var(--ink);
-  font: 1rem/1.55 var(--sans); overflow-wrap: break-word;
-}
-h1, h2, h3 { font-family: var(--serif); font-weight: 600; line-height: 1.2; text-wrap: balance; }
-h1 { font-size: 1.9rem; margin: 0 0 .35rem; }
-h2 { font-size: 1.3rem; margin: 3.2rem 0 .9rem; }
-h3 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
-p { margin: 0 0 .8rem; max-width: 44rem; }
-.about, .note, figcaption { color: var(--muted); font-size: .9rem; }
-.finding {
-  margin: 2rem 0 2.4rem; padding-left: 1.1rem; border-left: 3px solid var(--accent);
-}
-.finding p { font: 1.3rem/1.5 var(--serif); max-width: 50rem; margin: 0 0 .6rem; }
-.finding p.detail { font: 1.02rem/1.5 var(--sans); max-width: 50rem; }
-.finding p.caveat { font: .95rem/1.5 var(--sans); color: var(--muted); }
-.warning {
-  margin: 0 0 2.4rem; padding: .8rem 1rem; border: 1px solid var(--accent); border-radius: 4px;
-}
-.warning h2 { font: 600 1rem var(--sans); color: var(--accent); margin: 0 0 .3rem; }
-.warning ul { margin: 0; padding-left: 1.2rem; font-size: .92rem; }
-figure { margin: 0; }
-.panels {
-  display: grid; gap: 1.6rem 1.5rem; grid-template-columns: repeat(2, minmax(0, 1fr));
-  margin-bottom: 1.4rem;
-}
-.panels.of-1 { grid-template-columns: minmax(0, 40rem); }
-.panels.of-3 { grid-template-columns: repeat(3, minmax(0, 1fr)); }
-svg.panel { display: block; width: 100%; height: auto; }
-svg.panel * { stroke-linejoin: round; stroke-linecap: butt; }
-figcaption { max-width: 50rem; }
-.scroll { overflow-x: auto; margin: 0 0 .6rem; }
-.scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; }
-table {
-  border-collapse: collapse; font-size: .9rem; line-height: 1.35; min-width: 100%;
-  font-variant-numeric: tabular-nums lining-nums;
-  border-top: 1.5px solid var(--ink); border-bottom: 1.5px solid var(--ink);
-}
-th, td { padding: .42rem .7rem; text-align: left; vertical-align: baseline; white-space: nowrap; }
-th:first-child, td:first-child { padding-left: 0; }
-th:last-child, td:last-child { padding-right: 0; }
-thead th { border-bottom: 1px solid var(--ink); font-weight: 600; vertical-align: bottom; }
-thead th { white-space: normal; }
-tbody th { font-weight: 500; }
-.words { white-space: normal; min-width: 11rem; }
-.name { white-space: nowrap; }
-tbody tr + tr > * { border-top: 1px solid var(--rule); }
-.numeric { text-align: right; }
-.status-diverged, .status-failed { color: var(--accent); font-weight: 600; }
-.status-partial, .status-missing { color: var(--muted); font-style: italic; }
-dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .35rem 1.4rem; }
-dt { color: var(--muted); }
-dd { margin: 0; overflow-wrap: anywhere; }
-code, pre { font: .85rem/1.5 var(--mono); }
-pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
-details { margin: .8rem 0; }
-summary { cursor: pointer; }
-.analysis img { max-width: 100%; background: #fff; border-radius: 4px; padding: .5rem; }
-@media (max-width: 44rem) {
-  body { padding: 1.6rem 1rem 3rem; }
-  h1 { font-size: 1.5rem; }
-  .finding p { font-size: 1.12rem; }
-  .panels, .panels.of-3 { grid-template-columns: minmax(0, 1fr); }
-  dl { grid-template-columns: minmax(0, 1fr); gap: 0; }
-  dd { margin-bottom: .7rem; }
-}
-@media print {
-  :root { font-size: 10pt; }
-  body { max-width: none; padding: 0; }
-  table { font-size: 7.5pt; }
-  th, td { white-space: normal; padding: .25rem .4rem; }
-  tbody th { white-space: nowrap; }
-  .words { min-width: 0; }
-  .panels { gap: .5rem; }
-  .panels, tr, .warning { break-inside: avoid; }
-  .scroll { overflow: visible; }
-  h2 { break-after: avoid; margin-top: 1.6rem; }
-}
-"""
-)
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One set of axes and what a reader who cannot see it is told."""
+
+    title: str
+    alternative: str
+    draw: Callable[[Axes], None]
+
+
+def shade(index: int, count: int) -> int:
+    """Of `SERIES`: few lines are spread over all, many take turns."""
+    shades = len(SERIES)
+    return index % shades if count > shades else round(index * (shades - 1) / max(count - 1, 1))
+
+
+@contextmanager
+def drawing_settings() -> Iterator[None]:
+    """Matplotlib's own defaults and ours, whatever the user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        yield
+
+
+def draw_all(rows: Sequence[Sequence[Panel]]) -> Figure:
+    """One figure of all panels. Call within `drawing_settings`."""
+    width, height = PANEL_INCHES
+    columns = max(map(len, rows))
+    size = (width * max(columns, 1.3), height * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    for row, strip in zip(rows, figure.subfigures(len(rows), 1, squeeze=False)[:, 0], strict=True):
+        strip.set_facecolor("none")
+        all_axes = strip.subplots(1, len(row), squeeze=False)[0]
+        for panel, axes in zip(row, all_axes, strict=True):
+            panel.draw(axes)
+            axes.set_title(panel.title)
+    return figure
+
+
+def draw_one(panel: Panel) -> Figure:
+    """One panel by itself, with room for its labels. Call within `drawing_settings`."""
+    figure = Figure(figsize=PANEL_INCHES, layout="constrained")
+    axes = figure.add_subplot()
+    panel.draw(axes)
+    axes.set_title(panel.title)
+    return figure
+
+
+def to_svg(figure: Figure, transparent: bool = False) -> str:
+    """The figure as SVG, the same bytes for the same figure."""
+    file = io.StringIO()
+    dateless = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(file, format="svg", metadata=dateless, transparent=transparent)
+    return file.getvalue()
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as PNG, the same bytes for the same figure."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
+    return file.getvalue()
+
+
+def use_log_scale(axes: Axes) -> None:
+    """A logarithmic vertical axis with few, plain numbers."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(numticks=7))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(lambda value, _: number(value))
+
+
+def number(value: float) -> str:
+    """Three figures, for sentences and axes: "0.0312", "1.2e-08", "4.5e+06"."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:.2g}"
+
+
+def shorten(text: str) -> str:
+    """One line of at most `LONGEST` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def spread_out(places: Sequence[float], gap: float = GAP) -> np.ndarray:
+    """The nearest places in [0, 1], in the same order, that are `gap` apart (less if many)."""
+    order = np.argsort(places, kind="stable")
+    gap = min(gap, 1 / max(len(places) - 1, 1))
+    moved = np.asarray(places, np.float64)[order]
+    for index in range(1, moved.size):
+        moved[index] = max(moved[index], moved[index - 1] + gap)
+    ceiling = 1.0
+    for index in reversed(range(moved.size)):
+        moved[index] = min(moved[index], ceiling)
+        ceiling = moved[index] - gap
+    result = np.empty_like(moved)
+    result[order] = moved
+    return result
+
+
+def label_line_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Writes (value, text, colour) to the right of the axes, each as near its value as may be."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    heights = [to_axes.transform((axes.get_xlim()[1], value))[1] for value, _, _ in ends]
+    heights = np.clip(heights, 0, 1)
+    for (_, text, colour), own, place in zip(ends, heights, spread_out(heights), strict=True):
+        axes.plot(
+            [1.0, 1.025], [own, place], color=colour, linewidth=0.8, transform=axes.transAxes,
+            clip_on=False,
+        )  # fmt: skip
+        axes.text(
+            1.035, place, text, color=colour, fontsize=9, va="center", transform=axes.transAxes,
+            parse_math=False,
+        )  # fmt: skip

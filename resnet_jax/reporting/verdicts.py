@@ -3,15 +3,18 @@
 import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import pandas as pd
 
-from resnet_jax.reporting import naming, spreads, statistics
-from resnet_jax.reporting.results import FINISHED, Group
+from resnet_jax.reporting import naming, statistics
+from resnet_jax.reporting.load import FINISHED, Group
 from resnet_jax.reporting.statistics import Difference, Sample
 
 SMALLEST_EFFECT = 0.3
 """Percentage points below which a difference of errors is of no interest, however sure it is."""
+
+ONE_POINT = 1.0
 
 FIELDS = {"train_error": "training error", "test_error": "test error"}
 
@@ -191,7 +194,7 @@ def judge_all(groups: Sequence[Group], table: pd.DataFrame) -> list[Arm]:
 
     Args:
       groups: one for each network of a data set and setting.
-      table: spreads for single seeds, see `resnet_jax.reporting.spreads`.
+      table: spreads for single seeds, see `find_spread`.
     """
     by_arm: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
@@ -249,16 +252,10 @@ def _ends(comparison: Comparison) -> tuple[int, int]:
     return comparison.shallow.depth, comparison.deep.depth
 
 
-def percent(fractions: Iterable[float]) -> list[float]:
-    return [100 * fraction for fraction in fractions]
-
-
 def _sample(group: Group, field: str, table: pd.DataFrame) -> tuple[Sample, str | None]:
     """Errors in percent over seeds; a single seed's with a measured spread, and whose it is."""
-    sample = statistics.summarize(percent(group.values(field)))
-    if sample.count != 1:
-        return sample, None
-    spread = spreads.lookup(table, group, field)
+    sample = group.sample(field)
+    spread = find_spread(table, group, field) if sample.count == 1 else None
     if spread is None:
         return sample, None
     return sample.with_spread(spread.std, spread.freedom), spread.source
@@ -278,7 +275,7 @@ def compare(shallow: Group, deep: Group, table: pd.DataFrame) -> Comparison:
     (train, of_train), (test, of_test) = (
         _weighted(sides, field, table, limit=100) for field in FIELDS
     )
-    gap = statistics.welch(percent(deep.gaps), percent(shallow.gaps))
+    gap = statistics.welch(deep.gaps, shallow.gaps)
     return Comparison(shallow, deep, train, test, gap, tuple(dict.fromkeys(of_train + of_test)))
 
 
@@ -323,7 +320,7 @@ def _trend(groups: Sequence[Group], family: str, twin: str) -> Trend | None:
         if not seeds:
             return None
         ours, theirs = (
-            [10 * statistics.slope(depths, percent(own[s] for own in line)) for s in seeds]
+            [10 * statistics.slope(depths, [100 * own[s] for own in line]) for s in seeds]
             for line in errors
         )
         more = [a - b for a, b in zip(ours, theirs, strict=True)]
@@ -362,3 +359,47 @@ def compare_families(groups: Sequence[Group], table: pd.DataFrame) -> list[Compa
 def _twins(depths: set[int], others: set[int]) -> set[int]:
     shared = depths & others
     return shared if len(shared) > 1 else depths
+
+
+# What a single run borrows: it has no spread of its own.
+
+SPREADS = Path(__file__).with_name("spreads.csv")
+"""What several seeds of a network gave, by data set and length; see `results_md.write_spreads`."""
+
+SAME = {
+    "dataset": "dataset.name",
+    "num_steps": "num_steps",
+    "batch_size": "batch_size",
+    "learning_rate": "schedule.learning_rate",
+}
+"""Columns of that table in which runs must agree, and the config's fields."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A standard deviation over seeds, in percentage points, and whose it is."""
+
+    std: float
+    freedom: int
+    source: str
+
+
+def packaged_spreads() -> pd.DataFrame:
+    """The table that comes with the package; errors are standard deviations in points."""
+    return pd.read_csv(SPREADS)
+
+
+def find_spread(table: pd.DataFrame, group: Group, field: str) -> Spread | None:
+    """The spread of runs like the group's: same data set, length and learning rate.
+
+    The network's own where it was measured, else the largest of its family.
+    """
+    same = table[table["family"] == group.family]
+    for column, name in SAME.items():
+        same = same[same[column] == group.settings.get(name)]
+    same = same[same[field].notna()]
+    own = same[same["model"] == group.model]
+    if same.empty:
+        return None
+    row = (same if own.empty else own).sort_values(field).iloc[-1]
+    return Spread(float(row[field]), int(row["seeds"]) - 1, f"{row['model']}, {row['seeds']} seeds")

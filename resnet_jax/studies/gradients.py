@@ -13,10 +13,16 @@ import pandas as pd
 
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
-from resnet_jax.studies.hooks import block_output, grad_norm_probe
-from resnet_jax.studies.networks import Network, Variables, train_on
+from resnet_jax.studies.hooks import block_output, grad_norm_probe, training_loss
+from resnet_jax.studies.networks import Network, Variables, expand, train_on
 from resnet_jax.studies.study import STUDIES, Study, Tracker
 from resnet_jax.studies.tables import Panel, by, listed, number
+
+VARIANTS = tuple(
+    {"activation": activation, "norm": norm}
+    for activation in ("relu", "tanh", "sigmoid")
+    for norm in ("batch", "none")
+)
 
 VANISHED, EXPLODED = 1e-3, 1e3
 """Of the gradient at the first block over that at the last: what counts as vanished or exploded."""
@@ -89,15 +95,8 @@ def _signals(model, variables, images, labels):
             return grad_norm_probe(y, probes[place])
 
         with block_output(probed):
-            logits, _ = model.apply(
-                {**variables, "params": params},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": jax.random.key(0)},
-            )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean(), jnp.stack([sizes[name] for name in model.block_names])
+            mean = training_loss(model, {**variables, "params": params}, images, labels)
+        return mean, jnp.stack([sizes[name] for name in model.block_names])
 
     (weights, norms), activation = jax.grad(loss, argnums=(0, 1), has_aux=True)(
         variables["params"], probes
@@ -126,16 +125,8 @@ def measure(
     resized (bilinear) to so many pixels a side: on small ones zero padding alone shrinks a signal.
     `steps` > 0 also trains untrained networks so long, of which there are `seeds`.
     """
-    if variants:
-        networks = [
-            network.variant(activation=activation, norm=norm)
-            for network in networks
-            for activation in ("relu", "tanh", "sigmoid")
-            for norm in ("batch", "none")
-        ]
-    networks = [seed for network in networks for seed in network.with_seeds(seeds)]
     rows = []
-    for network in tracker("networks")(networks):
+    for network in tracker("networks")(expand(networks, seeds, VARIANTS if variants else ())):
         images, labels = network.images(split, examples)
         if image_size:
             shape = (len(images), image_size, image_size, images.shape[-1])

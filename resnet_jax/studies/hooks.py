@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 
 from resnet_jax.models.resnet import ConvNormAct, ResidualBlock, ResNet
@@ -70,6 +71,20 @@ def block_input(change: Callable[[nn.Module, jax.Array], jax.Array]) -> Iterator
 
     with nn.intercept_methods(interceptor):
         yield
+
+
+def training_loss(
+    model: ResNet, variables: Any, images: jax.Array, labels: jax.Array, seed: int = 0
+) -> jax.Array:
+    """The mean cross-entropy of a batch in training: its own statistics, dropout by `seed`."""
+    logits, _ = model.apply(
+        variables,
+        images,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(seed)},
+    )
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 @jax.custom_vjp

@@ -16,7 +16,7 @@ from scipy.sparse.linalg import LinearOperator, svds
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import block_output, double_precision
-from resnet_jax.studies.networks import Network
+from resnet_jax.studies.networks import Network, expand
 from resnet_jax.studies.study import STUDIES, Study, Tracker
 from resnet_jax.studies.tables import Panel, by, number, percent
 
@@ -165,7 +165,7 @@ def measure(
     `examples` images give an untrained network its batch-norm statistics; there are `seeds` of it.
     """
     rows = []
-    for network in [each for given in networks for each in given.with_seeds(seeds)]:
+    for network in expand(networks, seeds):
         images, _ = network.images(split, examples)
         net = network.model.architecture
         found = spectra(

@@ -85,7 +85,8 @@ def delete_each(
     )
 
 
-def delete_random(
+def random_lesions(
+    kind: str,
     model: ResNet,
     variables: Any,
     images: np.ndarray,
@@ -95,36 +96,21 @@ def delete_random(
     seed: int = 0,
     track: Track = iter,
 ) -> np.ndarray:
-    """Errors without so many blocks chosen at random, [counts, repeats]."""
+    """Errors after so many random lesions, [counts, repeats].
+
+    By `kind`, "delete" takes so many blocks away, "swap" makes so many swaps of two blocks of equal
+    shape.
+    """
     draws = np.random.default_rng(seed)
-    blocks = len(model.block_names)
-
-    def error_without(count: int) -> float:
-        keep = np.ones(blocks, bool)
-        keep[draws.choice(blocks, count, replace=False)] = False
-        return error_with(model, variables, keep, images, labels)
-
-    return _repeated(error_without, counts, repeats, track)
-
-
-def swap_random(
-    model: ResNet,
-    variables: Any,
-    images: np.ndarray,
-    labels: np.ndarray,
-    counts: Sequence[int],
-    repeats: int = 3,
-    seed: int = 0,
-    track: Track = iter,
-) -> np.ndarray:
-    """Errors after so many random swaps of two blocks of equal shape, [counts, repeats]."""
-    draws = np.random.default_rng(seed)
-    keep = np.ones(len(model.block_names), bool)
-
-    def error_after(count: int) -> float:
-        return error_with(model, swap(model, variables, count, draws), keep, images, labels)
-
-    return _repeated(error_after, counts, repeats, track)
+    outcomes = []
+    for count in track(list(np.repeat(counts, repeats))):
+        keep, weights = np.ones(len(model.block_names), bool), variables
+        if kind == "delete":
+            keep[draws.choice(len(keep), count, replace=False)] = False
+        else:
+            weights = swap(model, variables, count, draws)
+        outcomes.append(error_with(model, weights, keep, images, labels))
+    return np.reshape(outcomes, (len(counts), repeats))
 
 
 def swap(model: ResNet, variables: Any, count: int, draws: np.random.Generator) -> dict[str, Any]:
@@ -198,14 +184,6 @@ def path_gradients(
         share, norm, rest = sums[0] / total, np.sqrt(sums[1] / total), np.sqrt(sums[2] / total)
     paths = np.array([math.comb(blocks, k) / 2**blocks for k in range(blocks + 1)])
     return PathGradients(lengths, paths, share, norm, rest)
-
-
-def _repeated(
-    trial: Callable[[int], float], counts: Sequence[int], repeats: int, track: Track
-) -> np.ndarray:
-    """What `trial(count)` gives for each count, again and again: [counts, repeats]."""
-    outcomes = [trial(count) for count in track(list(np.repeat(counts, repeats)))]
-    return np.reshape(outcomes, (len(counts), repeats))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -299,12 +277,10 @@ def measure(
             for block, error in zip(blocks, errors, strict=True)
         ]
         pairs = num_pairs(network.model)
-        for kind, act, most in (
-            ("delete", delete_random, count - 1),
-            ("swap", swap_random, min(count - 1, pairs)),
-        ):
+        for kind, most in (("delete", count - 1), ("swap", min(count - 1, pairs))):
             counts = [number + 1 for number in tables.evenly_spaced(most, 8)] if most else []
-            errors = act(*asked, counts=counts, repeats=repeats, seed=seed, track=track(kind))
+            how = {"repeats": repeats, "seed": seed, "track": track(kind)}
+            errors = random_lesions(kind, *asked, counts, **how)
             rows += [
                 row(kind, count=number, repeat=repeat, error=float(error))
                 for number, drawn in zip(counts, errors, strict=True)

@@ -258,6 +258,15 @@ def _differ_in_seed_alone(recipe: Recipe, other: Recipe) -> bool:
     return not differences(old, new)
 
 
+def expand(
+    networks: Iterable[Network], seeds: int, variants: Sequence[dict[str, Any]] = ()
+) -> list[Network]:
+    """The networks, or untrained `variants` of each; of all that are untrained so many seeds."""
+    if variants:
+        networks = [network.variant(**axes) for network in networks for axes in variants]
+    return [each for network in networks for each in network.with_seeds(seeds)]
+
+
 def train_on(
     network: Network, variables: Variables, steps: int, every: int, track: Any = iter
 ) -> tuple[Variables, list[dict[str, Any]]]:

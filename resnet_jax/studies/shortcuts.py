@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -26,7 +25,7 @@ from resnet_jax.models.architecture import ORDERS
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import hooks, tables
 from resnet_jax.studies.hooks import grad_norm_probe
-from resnet_jax.studies.networks import Network
+from resnet_jax.studies.networks import Network, expand
 from resnet_jax.studies.study import STUDIES, Study, Tracker
 from resnet_jax.studies.tables import Panel, by, number
 
@@ -124,14 +123,7 @@ def _norms(model, variables, images, labels, seed) -> jax.Array:
             hooks.gate_output(blocked),
             hooks.activation_output(straight),
         ):
-            logits, _ = model.apply(
-                variables,
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": jax.random.key(seed)},
-            )
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            return hooks.training_loss(model, variables, images, labels, seed)
 
     return jax.grad(loss)(jnp.zeros(len(names) + 1))
 
@@ -168,11 +160,8 @@ def measure(
 
     Untrained networks have `seeds` initial weights each; `seed` is of the dropout masks.
     """
-    if variants:
-        networks = [network.variant(**axes) for network in networks for axes in V2_TABLE_1]
-    networks = [each for network in networks for each in network.with_seeds(seeds)]
     rows = []
-    for network in tracker("networks")(networks):
+    for network in tracker("networks")(expand(networks, seeds, V2_TABLE_1 if variants else ())):
         images, labels = network.images(split, examples)
         found = factors(network.model, network.ready(images), images, labels, seed)
         products = [np.cumprod(factor) for factor in (found.measured, found.predicted)]

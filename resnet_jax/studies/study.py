@@ -186,7 +186,8 @@ class Tracker:
             self._progress.advance(task)
             if not self._live and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
                 told = time.monotonic()
-                print(f"{title}: {number} of {len(items)}", flush=True)
+                line = f"{title}: {number} of {len(items)}"
+                self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> "Tracker":
         self._progress.start()

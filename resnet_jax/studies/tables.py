@@ -14,10 +14,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
-from resnet_jax.reporting import plots, style
-from resnet_jax.reporting.curves import Look
-from resnet_jax.reporting.labels import LONGEST, label_line_ends, shorten
-from resnet_jax.reporting.plots import Panel, number, use_log_scale
+from resnet_jax.reporting import style
+from resnet_jax.reporting.plots import Look
+from resnet_jax.reporting.style import (
+    LONGEST,
+    Panel,
+    label_line_ends,
+    number,
+    shorten,
+    use_log_scale,
+)
 from resnet_jax.runs import write_text
 
 __all__ = ["Look", "Panel", "number", "style", "use_log_scale"]
@@ -55,10 +61,10 @@ def write(
       about: paragraphs on how it was measured, which follow the finding.
     """
     write_text(folder / "data.csv", table.to_csv(index=False, float_format="%.8g"))
-    with plots.drawing_settings():
-        figure = plots.draw_all(panels)
-        write_text(folder / "figure.svg", plots.to_svg(figure))
-        (folder / "figure.png").write_bytes(plots.to_png(figure))
+    with style.drawing_settings():
+        figure = style.draw_all(panels)
+        write_text(folder / "figure.svg", style.to_svg(figure))
+        (folder / "figure.png").write_bytes(style.to_png(figure))
     finding = "\n".join(sentences)
     write_text(folder / "finding.md", "\n\n".join([finding, *about]) + "\n")
     return finding
@@ -126,12 +132,7 @@ def looks(table: pd.DataFrame) -> dict[str, Look]:
     if max(families.count(family) for family in families) <= 2:
         colour = lambda _, family: style.LIGHT[f"family-{family}"]
     else:
-        shades = len(style.SERIES) - 1
-        colour = lambda index, _: style.SERIES[
-            round(index * shades / (len(networks) - 1))
-            if len(networks) <= shades + 1
-            else index % shades
-        ]
+        colour = lambda index, _: style.SERIES[style.shade(index, len(networks))]
     return {
         name: Look(colour(index, family), "o", _at_line_end(name, networks))
         for index, (name, family) in enumerate(networks.items())

@@ -1,15 +1,15 @@
 """What a sweep would run, how large the networks are and how long it may take."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import tensorflow_datasets as tfds
-from rich.console import Console
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from resnet_jax import runs
 from resnet_jax.data import datasets, raw_readers
@@ -20,8 +20,6 @@ from resnet_jax.sweeps.status import State, clock, finished_state, last_checkpoi
 from resnet_jax.training import trainer
 
 CALLS = 3  # that are measured, after the first, which compiles
-
-_WIDTH = 1000  # characters: a terminal wraps longer lines, Rich would cut them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +59,8 @@ def setup_options(planned: Sequence[PlannedRun]) -> dict[str, bool]:
     }
 
 
-def show(planned: Sequence[PlannedRun], workdir: Path, num_workers: int) -> None:
-    """Prints a line a run and the time of the whole; writes nothing.
+def describe(planned: Sequence[PlannedRun], workdir: Path, num_workers: int) -> Group:
+    """A line a run and the time of the whole, for Rich to print; writes nothing.
 
     JAX must be set up as in a worker: if no run is finished, a few steps are timed here.
     """
@@ -75,28 +73,28 @@ def show(planned: Sequence[PlannedRun], workdir: Path, num_workers: int) -> None
         folder = workdir / run.name
         state = finished_state(folder) or _unfinished(folder)
         left = clock(seconds[run.name]) if run.name in seconds else "–"
-        sizes = map("{:,}".format, (*counts[plan.net(run)], run.config.num_steps))
+        sizes = map("{:,}".format, (*counts[plan.network_of(run)], run.config.num_steps))
         table.add_row(run.name, state, *sizes, left)
-    Console(width=_WIDTH, force_terminal=sys.stdout.isatty(), emoji=False).print(table)
-    if seconds:
-        whole = max(sum(seconds.values()) / num_workers, *seconds.values())
-        workers = f"{num_workers} worker{'s' * (num_workers > 1)}"
-        print(f"{len(seconds)} of {len(planned)} runs to do: about {clock(whole)} with {workers}")
-        print(f"(from {source})")
+    if not seconds:
+        return Group(table)
+    whole = max(sum(seconds.values()) / num_workers, *seconds.values())
+    workers = f"{num_workers} worker{'s' * (num_workers > 1)}"
+    left = f"{len(seconds)} of {len(planned)} runs to do: about {clock(whole)} with {workers}"
+    return Group(table, Text(left), Text(f"(from {source})"))
 
 
 def count(planned: Sequence[PlannedRun]) -> dict[str, counting.Count]:
-    """Parameters and multiply-adds of each run's network, by `plan.net`; each is counted once."""
+    """Parameters and multiply-adds of each run's network by `plan.network_of`, counted once."""
     counts: dict[str, counting.Count] = {}
     known: dict[str, counting.Count] = {}
-    for run in plan.one_of_each_net(planned):
+    for run in plan.one_of_each_network(planned):
         shape, num_classes = data_shape(run)
         axes = run.config.model_overrides
         key = repr((run.config.model.name, axes, shape, num_classes))
         if key not in known:
             network = zoo.create(run.config.model.name, num_classes=num_classes, **axes)
             known[key] = counting.count(network, shape)
-        counts[plan.net(run)] = known[key]
+        counts[plan.network_of(run)] = known[key]
     return counts
 
 
@@ -150,7 +148,7 @@ def _seconds(
     left = [run for run in planned if not finished_state(workdir / run.name)]
     if not left:
         return {}, ""
-    sizes = {run.name: counts[plan.net(run)].multiply_adds for run in left}
+    sizes = {run.name: counts[plan.network_of(run)].multiply_adds for run in left}
     references = _finished_references(planned, workdir)
     if not references:
         smallest = min(left, key=lambda run: sizes[run.name])

@@ -133,7 +133,7 @@ def check(planned: Sequence[PlannedRun], workdir: Path) -> None:
                 f"workdir={str(workdir)!r}: {run.name} is a run of another config "
                 f"({'; '.join(changed)}); choose another folder, or set these fields back"
             )
-    for run in one_of_each_net(planned):
+    for run in one_of_each_network(planned):
         check_dataset(run.config)
     names: dict[str, str] = {}
     for run in planned:
@@ -148,12 +148,12 @@ def _content(config: Recipe) -> str:
     return repr((config.architecture, config.model.dtype, fields))
 
 
-def one_of_each_net(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
+def one_of_each_network(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
     """One run of each config, no matter which seed."""
-    return list({net(run): run for run in reversed(planned)}.values())[::-1]
+    return list({network_of(run): run for run in reversed(planned)}.values())[::-1]
 
 
-def net(run: PlannedRun) -> str:
+def network_of(run: PlannedRun) -> str:
     """The same text for runs that differ in nothing but the seed."""
     return repr({key: value for key, value in run.overrides.items() if key != "seed"})
 

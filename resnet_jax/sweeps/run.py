@@ -30,11 +30,13 @@ class Outcome:
       code: the command's exit code.
       all_ended: whether each run was trained to its end or failed: time for a report.
       failed: names of the runs that failed.
+      lines: what the user is to read: the runs' commands or jobs, where they are not waited for.
     """
 
     code: int
     all_ended: bool = False
     failed: Sequence[str] = ()
+    lines: Sequence[str] = ()
 
 
 def deadline(executor: str, max_minutes: float | None) -> float:
@@ -103,18 +105,16 @@ def run(
     with lockfile.claim(workdir):
         plan.write_manifest(workdir, sweep, planned, command_line)
         if executor == "print":
-            print("".join(f"{run.shell_line(workdir)}\n" for run in left), end="")
-            print(f"# when they have finished: {_report_command(workdir)}")
-            return Outcome(0)
+            lines = [run.shell_line(workdir) for run in left]
+            return Outcome(0, lines=[*lines, f"# {_report_later(workdir)}"])
         if executor == "slurm":
-            _submit(submitit, left, workdir)
-            return Outcome(0)
-        if finished:
-            print(f"{len(finished)} of {len(planned)} runs are finished already")
+            return Outcome(0, lines=_submit(submitit, left, workdir))
         start = local_pool.start_process
         if submitit:
             start = functools.partial(slurm.SubmititWorker, submitit)
         with StatusTable(workdir, planned, finished) as table:
+            if finished:
+                table.say(f"{len(finished)} of {len(planned)} runs are finished already")
             pool = local_pool.LocalPool(workdir, planned, slots, start, table)
             return _work(pool, left, table, end)
 
@@ -133,14 +133,14 @@ def _work(
     return Outcome(1 if failed else 0, all_ended=True, failed=failed)
 
 
-def _submit(submitit: Any, left: Sequence[PlannedRun], workdir: Path) -> None:
+def _submit(submitit: Any, left: Sequence[PlannedRun], workdir: Path) -> list[str]:
     ids = slurm.submit(submitit, left, workdir)
-    for name, job in ids.items():
-        print(f"{name}: job {job}")
     queued = len(left) - len(ids)
-    print(f"submitted {len(ids)} runs" + (f"; {queued} are in the queue already" if queued else ""))
-    print(f"when they have finished: {_report_command(workdir)}")
+    there = f"; {queued} are in the queue already" if queued else ""
+    jobs = [f"{name}: job {job}" for name, job in ids.items()]
+    return [*jobs, f"submitted {len(ids)} runs{there}", _report_later(workdir)]
 
 
-def _report_command(workdir: Path) -> str:
-    return shlex.join(["python", "-m", "experiments.report", f"--workdir={workdir}"])
+def _report_later(workdir: Path) -> str:
+    command = shlex.join(["python", "-m", "experiments.report", f"--workdir={workdir}"])
+    return f"when they have finished: {command}"

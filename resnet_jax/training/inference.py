@@ -225,7 +225,7 @@ class CamDrawer:
       net: the network.
       folder: made with the first drawing.
       stride: pixels a place of the map; None for the network's own.
-      draw: makes the drawing, as `reporting.localization.to_picture` does.
+      draw: makes the drawing, as `reporting.predictions.draw_map` does.
 
     Raises:
       InputError: the network has no such stride.

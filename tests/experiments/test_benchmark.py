@@ -7,9 +7,8 @@ import sys
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks import machine
+from benchmarks import cost, machine
 from benchmarks.measure import measure
-from resnet_jax.reporting import cost
 from resnet_jax.runtime import parallel
 
 ASKED = {
@@ -66,17 +65,17 @@ def test_start_alone_is_timed_without_the_rest(found):
 
 def test_cost_is_told_from_shallow_to_deep(found):
     deeper = {**found, "model": "resnet-80", "depth": 80, "compile_seconds": 7.0}
-    table = cost.rows([deeper, {**found, "compile_seconds": 2.0}])
-    assert [row["depth"] for row in table] == [8, 80]
-    first, *sentences = cost.find(table)
+    table = cost.table([deeper, {**found, "compile_seconds": 2.0}])
+    assert table["depth"].tolist() == [8, 80]
+    first, *sentences = cost.summarize(table)
     assert first == "From resnet-8 to resnet-80, 10.0 times as deep:"
     assert "Seconds to compile: 2 to 7, 3.5 times." in sentences
 
 
 def test_costs_have_plain_numbers_on_their_axes(found):
-    table = cost.rows([{**found, "depth": 20}, {**found, "depth": 200}])
+    table = cost.table([{**found, "depth": 20}, {**found, "depth": 200}])
     axes = Figure().add_subplot()
-    cost._draw(axes, table, "step_seconds")
+    cost.draw(axes, table, "step_seconds")
     axes.figure.draw_without_rendering()
     texts = [label.get_text() for label in axes.get_yticklabels()]
     assert any(texts)

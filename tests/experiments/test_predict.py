@@ -16,7 +16,7 @@ from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.interop import export, pytorch_names, weight_files
 from resnet_jax.models import zoo
-from resnet_jax.reporting import localization
+from resnet_jax.reporting.predictions import draw_map
 from resnet_jax.runs import Recipe, arguments
 from resnet_jax.training import inference
 
@@ -153,7 +153,7 @@ def test_file_is_turned_as_viewers_turn_it_and_so_is_its_box(run, tmp_path):
     exif[0x0112] = 6  # "rotate by 90 degrees clockwise to show"
     Image.fromarray(np.ascontiguousarray(np.rot90(upright))).save(tmp_path / "s.png", exif=exif)
     net = inference.load(run)
-    cams = inference.CamDrawer(net, tmp_path / "maps", None, localization.to_picture)
+    cams = inference.CamDrawer(net, tmp_path / "maps", None, draw_map)
     files = [tmp_path / "upright.png", tmp_path / "s.png"]
     straight, turned = inference.predict(net, files, 3, view=None, cams=cams)
     assert dict(turned.classes) == pytest.approx(dict(straight.classes), rel=1e-5)

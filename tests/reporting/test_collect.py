@@ -150,6 +150,59 @@ def test_id_tells_an_old_copy_of_a_run_from_the_run(tmp_path: Path, write_run):
     assert result.name == "b-whole"
 
 
+def keep_fingerprint(path: Path, data: object) -> None:
+    record = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(record | {"data": data}))
+
+
+def photographs(cats: int, *splits: str) -> dict:
+    """What a run on an image folder keeps of it."""
+    of_split = {"files": cats + 5, "classes": {"cat": cats, "dog": 5}}
+    splits = splits or ("train", "test")
+    return {"dataset": "digits", "class_names": "1 (2)", "splits": dict.fromkeys(splits, of_split)}
+
+
+def test_runs_on_other_data_are_no_seeds_of_one_experiment_and_it_is_said(
+    tmp_path: Path, write_run
+):
+    for seed, cats in enumerate((10, 10, 12)):
+        keep_fingerprint(write_run(tmp_path, "plain-20", seed), photographs(cats))
+    collection = collect([tmp_path])
+    assert [(group.label, len(group.results)) for group in collection.groups] == [
+        ("plain-20, data=1", 2),
+        ("plain-20, data=2", 1),
+    ]
+    assert find(collection).caveats[-1] == (
+        "Runs on digits saw different data, and are averaged and compared within one alone "
+        "(data=1: plain-20-seed0, plain-20-seed1; data=2: plain-20-seed2). data=2 differs from "
+        "data=1: test/cat has 12 images, had 10."
+    )
+
+
+def test_networks_on_other_data_are_not_compared(tmp_path: Path, write_run):
+    for model, cats in (("plain-20", 10), ("plain-56", 12)):
+        keep_fingerprint(write_run(tmp_path, model), photographs(cats))
+    assert not any(arm.comparisons for arm in find(collect([tmp_path])).arms)
+
+
+def test_run_that_diverged_alike_on_other_data_is_no_copy(tmp_path: Path, write_run):
+    for name, cats in (("a", 10), ("b", 12)):
+        path = write_run(tmp_path, "plain-20", name=name, status="diverged")
+        keep_fingerprint(path, photographs(cats))
+    assert len(collect([tmp_path]).results) == 2
+
+
+@pytest.mark.parametrize(
+    "other", [None, "damaged", {"dataset": "digits"}, photographs(10, "train", "validation")]
+)
+def test_one_kind_of_data_is_told_of_nothing(tmp_path: Path, write_run, other: object):
+    keep_fingerprint(write_run(tmp_path, "plain-20", 0), photographs(10))
+    keep_fingerprint(write_run(tmp_path, "plain-20", 1), other)
+    collection = collect([tmp_path])
+    assert [group.label for group in collection.groups] == ["plain-20"]
+    assert collection.notes == []
+
+
 def test_replicates_of_one_seed_are_one_seed_and_a_spread_of_their_own(tmp_path: Path, write_run):
     for seed in range(2):
         for number, error in enumerate((0.10, 0.14)):

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from resnet_jax.reporting import plots, style
-from resnet_jax.reporting.curves import error_top, looks, median_curve, rate_drops, thin
-from resnet_jax.reporting.labels import shorten, spread_out
 from resnet_jax.reporting.load import collect
-from resnet_jax.reporting.svg import inline
+from resnet_jax.reporting.page import inline
+from resnet_jax.reporting.plots import error_top, learning_rate_drops, looks, median_curve, thin
+from resnet_jax.reporting.style import shorten, spread_out
 
 
 def titles(folder: Path) -> list[list[str]]:
@@ -18,17 +18,17 @@ def titles(folder: Path) -> list[list[str]]:
 
 def test_plain_stands_left_and_residual_right(degradation: Path):
     assert titles(degradation) == [
-        ["Plain nets", "Residual nets"],
+        ["Plain networks", "Residual networks"],
         ["Training error against depth", "Test error against depth"],
-        ["Plain nets, gradient norm", "Residual nets, gradient norm"],
+        ["Plain networks, gradient norm", "Residual networks, gradient norm"],
     ]
 
 
 def test_plain_and_residual_share_one_scale(degradation: Path):
     rows = plots.panel_rows(collect([degradation]).groups)
-    with plots.drawing_settings():
+    with style.drawing_settings():
         for row in rows:
-            limits = {plots.draw_one(panel).axes[0].get_ylim() for panel in row}
+            limits = {style.draw_one(panel).axes[0].get_ylim() for panel in row}
             assert len(limits) == 1
 
 
@@ -37,7 +37,7 @@ def test_one_family_leaves_no_empty_panel(tmp_path: Path, write_run):
     assert titles(tmp_path) == [["resnet-20", "resnet-20, gradient norm"]]
     write_run(tmp_path, "resnet-56")
     assert titles(tmp_path) == [
-        ["Residual nets", "Residual nets, gradient norm"],
+        ["Residual networks", "Residual networks, gradient norm"],
         ["Training error against depth", "Test error against depth"],
     ]
 
@@ -46,16 +46,16 @@ def test_runs_without_gradient_norms_have_no_panel_for_them(tmp_path: Path, writ
     for model in ("plain-20", "resnet-20"):
         path = write_run(tmp_path, model) / "metrics.jsonl"
         path.write_text(path.read_text().replace("gradient_norm", "other"))
-    assert titles(tmp_path) == [["Plain nets", "Residual nets"]]
+    assert titles(tmp_path) == [["Plain networks", "Residual networks"]]
 
 
 def test_same_runs_give_the_same_bytes(degradation: Path):
     rows = plots.panel_rows(collect([degradation]).groups)
     drawn = []
     for _ in range(2):
-        with plots.drawing_settings():
-            figure = plots.draw_all(rows)
-            drawn.append((plots.to_svg(figure), plots.to_png(figure)))
+        with style.drawing_settings():
+            figure = style.draw_all(rows)
+            drawn.append((style.to_svg(figure), style.to_png(figure)))
     assert drawn[0] == drawn[1]
     assert "<dc:date>" not in drawn[0][0]
 
@@ -63,8 +63,8 @@ def test_same_runs_give_the_same_bytes(degradation: Path):
 def test_training_is_thin_and_dashed_and_test_is_bold(tmp_path: Path, write_run):
     write_run(tmp_path, "plain-20")
     row = plots.panel_rows(collect([tmp_path]).groups)[0]
-    with plots.drawing_settings():
-        curves = [line for line in plots.draw_one(row[0]).axes[0].lines if line.get_zorder() == 3]
+    with style.drawing_settings():
+        curves = [line for line in style.draw_one(row[0]).axes[0].lines if line.get_zorder() == 3]
     training, test = curves
     assert training.is_dashed()
     assert not test.is_dashed()
@@ -99,7 +99,7 @@ def test_curve_of_seeds_is_their_median_at_common_steps(tmp_path: Path, write_ru
 def test_learning_rate_drops_are_found_where_they_happen(tmp_path: Path, write_run):
     write_run(tmp_path, "plain-20")
     (result,) = collect([tmp_path]).results
-    assert rate_drops(result) == [150]
+    assert learning_rate_drops(result) == [150]
 
 
 def test_small_sweeps_hide_no_net_and_large_ones_may_name_one_at_the_edge(
@@ -112,8 +112,8 @@ def test_small_sweeps_hide_no_net_and_large_ones_may_name_one_at_the_edge(
         write_run(tmp_path, f"resnet-{depth}", 0, 0.08, 0.08)
     groups = collect([tmp_path]).groups
     assert error_top(groups) == 20
-    with plots.drawing_settings():
-        svg = plots.to_svg(plots.draw_all(plots.panel_rows(groups)))
+    with style.drawing_settings():
+        svg = style.to_svg(style.draw_all(plots.panel_rows(groups)))
     assert "plain-110 ↑ 60%" in svg
 
 
@@ -140,8 +140,8 @@ def test_long_labels_are_cut():
 
 def test_drawing_takes_the_pages_colours_and_keeps_its_ids_to_itself(degradation: Path):
     panel = plots.panel_rows(collect([degradation]).groups)[0][0]
-    with plots.drawing_settings():
-        svg = inline(plots.to_svg(plots.draw_one(panel)), "first", "Plain & <nets>")
+    with style.drawing_settings():
+        svg = inline(style.to_svg(style.draw_one(panel)), "first", "Plain & <nets>")
     assert not re.search(r"(fill|stroke): #", svg)
     assert "var(--series-0)" in svg
     assert "<style" not in svg
@@ -152,6 +152,6 @@ def test_drawing_takes_the_pages_colours_and_keeps_its_ids_to_itself(degradation
 
 def test_dollars_in_names_are_not_mathematics(tmp_path: Path, write_run):
     write_run(tmp_path, r"$\frac{net$-20", name="run")
-    with plots.drawing_settings():
-        svg = plots.to_svg(plots.draw_all(plots.panel_rows(collect([tmp_path]).groups)))
+    with style.drawing_settings():
+        svg = style.to_svg(style.draw_all(plots.panel_rows(collect([tmp_path]).groups)))
     assert r"$\frac{net$-20" in svg

@@ -5,12 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from resnet_jax.reporting import spreads
 from resnet_jax.reporting.findings import Findings, find
 from resnet_jax.reporting.load import collect
-from resnet_jax.reporting.verdicts import Comparison, Effect, Verdict
+from resnet_jax.reporting.results_md import measure_spreads
+from resnet_jax.reporting.verdicts import Comparison, Effect, Verdict, packaged_spreads
 
-NO_SPREADS = pd.DataFrame(columns=spreads.COLUMNS)
+NO_SPREADS = packaged_spreads().iloc[:0]
 
 
 def found(*folders: Path, table: pd.DataFrame = NO_SPREADS) -> Findings:
@@ -240,15 +240,15 @@ def test_archive_is_measured_for_its_spread(tmp_path: Path, write_run):
     for seed, error in enumerate((0.10, 0.12, 0.14)):
         write_run(tmp_path / "depth", "plain-20", seed, error, 2 * error)
     write_run(tmp_path / "depth", "plain-56")
-    (row,) = spreads.measure(tmp_path).to_dict("records")
+    (row,) = measure_spreads(tmp_path).to_dict("records")
     assert (row["model"], row["seeds"]) == ("plain-20", 3)
     assert (row["train_error"], row["test_error"]) == pytest.approx((2.0, 4.0))
 
 
 def test_packaged_spreads_are_those_of_the_archive():
     archive = Path(__file__).parents[2] / "results"
-    measured = spreads.measure(archive).reset_index(drop=True)
-    pd.testing.assert_frame_equal(spreads.packaged(), measured, check_dtype=False)
+    measured = measure_spreads(archive).reset_index(drop=True)
+    pd.testing.assert_frame_equal(packaged_spreads(), measured, check_dtype=False)
 
 
 def test_trend_over_depth_is_judged_seed_by_seed(write_networks):

@@ -8,7 +8,6 @@ import pytest
 
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import write_report
-from resnet_jax.reporting.markup import Markup, tag
 
 
 def page_of(folder: Path) -> str:
@@ -149,10 +148,6 @@ def test_analyses_are_shown_with_their_pictures(degradation: Path):
     page = page_of(degradation)
     assert "<p>Smaller for &lt;deeper&gt; nets.</p>" in page
     assert "data:image/svg+xml;base64," in page
-
-
-def test_elements_escape_text_and_attributes_but_not_markup():
-    assert tag("p", "<b>", Markup("<i>"), class_='"') == '<p class="&quot;">&lt;b&gt;<i></p>'
 
 
 def test_workdir_without_runs_is_refused_and_nothing_is_written(tmp_path: Path):

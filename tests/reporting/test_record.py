@@ -50,6 +50,18 @@ def test_row_gives_the_papers_number_and_ours_over_seeds(
     assert row[1:3] == ["–", "not measured"]
 
 
+def test_row_is_one_for_each_kind_of_data(tmp_path: Path, table: PaperTable, write_run):
+    for seed, files in enumerate((10, 12)):
+        path = write_run(tmp_path / "runs", "resnet-20", seed, dataset="cifar10") / "config.json"
+        data = {"dataset": "cifar10", "class_names": "1", "splits": {"train": {"files": files}}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"data": data}))
+    archive(tmp_path / "runs", tmp_path / "results" / "depth")
+    page = record(tmp_path, table)
+    rows = [row for net in ("resnet-20, data=1", "resnet-20, data=2") for row in cells(page, net)]
+    assert [row[4] for row in rows if len(row) == 9] == ["1", "1"]
+    assert "train has 12 files, had 10" in page
+
+
 def test_run_of_another_recipe_stands_under_its_own_heading_only(
     tmp_path: Path, table: PaperTable, write_run, write_sweep
 ):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from resnet_jax.reporting import plots
+from resnet_jax.reporting import style
 from resnet_jax.studies import (
     gradients,
     identity_construction,
@@ -29,8 +29,8 @@ TWIN = {"network": "resnet-56", "family": "residual", "depth": 56, "step": 0, "s
 def said(study, data):
     """The finding; the figure must be drawable too."""
     table = pd.DataFrame(data)
-    with plots.drawing_settings():
-        svg = plots.to_svg(plots.draw_all(study.plot(table)))
+    with style.drawing_settings():
+        svg = style.to_svg(style.draw_all(study.plot(table)))
     assert "<svg" in svg
     return " ".join(study.summarize(table))
 
