@@ -59,8 +59,8 @@ def fill(
         runs.write_config(workdir, recipe.to_dict(), devices="none: converted weights")
         with Checkpoints(workdir / "checkpoints") as checkpoints:
             checkpoints.save(_state(weights, recipe))
-    net = " ".join([weights.name, *(f"{k}={v}" for k, v in weights.overrides.items())])
-    told = f"{workdir}: {net}, {weights.num_classes} classes, from {source.name}"
+    network = " ".join([weights.name, *(f"{k}={v}" for k, v in weights.overrides.items())])
+    told = f"{workdir}: {network}, {weights.num_classes} classes, from {source.name}"
     if fits:
         return f"{told}; to score it: python -m experiments.evaluate --workdir={workdir}"
     return (
