@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,7 +117,7 @@ def open_loggers(names: Iterable[str], workdir: Path, step: int) -> Iterator[lis
       workdir: the run's folder.
       step: from which the run continues.
     """
-    make = {
+    make: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: TensorBoard(workdir, step),
         "wandb": lambda: WeightsAndBiases(workdir),
     }
