@@ -1,6 +1,7 @@
 """Asks trained or untrained networks why depth hurts, and writes what was found.
 
-    python -m experiments.analyze --study=responses --workdir=runs/degradation/plain-20-seed0 \\
+    python -m experiments.analyze --study=responses --workdir=runs/degradation
+    python -m experiments.analyze --study=lesions --workdir=runs/degradation/plain-20-seed0 \\
         --workdir=runs/degradation/resnet-20-seed0
     python -m experiments.analyze --study=gradients --output=runs/untrained \\
         --config=configs/digits.py:plain-56 --config=configs/digits.py:plain-56,model.norm=none
@@ -45,7 +46,7 @@ from resnet_jax.studies import study
 from resnet_jax.sweeps import grid
 
 _STUDY = flags.DEFINE_string("study", None, "name of the study; see above", required=True)
-_WORKDIR = flags.DEFINE_multi_string("workdir", [], "folder of a trained run; may be repeated")
+_WORKDIR = flags.DEFINE_multi_string("workdir", [], "folder of a run, or of runs; may be repeated")
 _CONFIG = flags.DEFINE_multi_string("config", [], "file.py:network, untrained; may be repeated")
 _UNTRAINED = flags.DEFINE_bool("untrained", False, "ask the runs' networks as before training")
 _OUTPUT = flags.DEFINE_string("output", None, "folder that gets analysis/STUDY/")

@@ -17,7 +17,7 @@ from resnet_jax.errors import (
     mistake_in_file,
     storage_failure,
 )
-from resnet_jax.runs.arguments import check_field, parse_value, update
+from resnet_jax.runs.arguments import check_field, expand_home, parse_value, update
 
 
 def run(
@@ -78,12 +78,10 @@ def _expand_home() -> None:
     """A shell expands "~" only where a word begins, which in --workdir=~/runs it does not."""
     for flag in map(flags.FLAGS.__getitem__, flags.FLAGS):
         value = flag.value
-        if isinstance(value, str) and value.startswith("~"):
-            flag.value = str(Path(value).expanduser())
+        if isinstance(value, str):
+            flag.value = expand_home(value)
         elif isinstance(value, list) and all(isinstance(item, str) for item in value):
-            flag.value = [
-                str(Path(item).expanduser()) if item.startswith("~") else item for item in value
-            ]
+            flag.value = [expand_home(item) for item in value]
 
 
 def _unexpected(word: str) -> str:

@@ -4,6 +4,7 @@ import ast
 import difflib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -113,11 +114,26 @@ def _aliases(paths: list[str]) -> dict[str, str]:
     return {alias: others.pop() for alias, others in called.items() if len(others) == 1}
 
 
+def expand_home(text: str) -> str:
+    """A path whose "~" is expanded; other text is itself.
+
+    Raises:
+      InputError: "~name" of nobody who has a home directory.
+    """
+    if not text.startswith("~"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError as error:
+        raise InputError(f"{text!r}: there is no such user's home directory") from error
+
+
 def parse_value(text: str) -> Any:
     """A Python literal's value; "true" and "false" are booleans, other text is itself."""
     if text in ("true", "false"):
         return text == "true"
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    # The last two: of brackets that are nested too deep.
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text

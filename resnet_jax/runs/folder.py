@@ -252,11 +252,11 @@ def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problems.append(f"{path.name}: cannot be read ({error})")
         return None
-    if not isinstance(value, dict):
-        problems.append(f"{path.name}: not a JSON object")
+    if not isinstance(value, dict) or not isinstance(value.get("config", {}), dict):
+        problems.append(f"{path.name}: not a JSON object, or its config is none")
         return None
     version = value.get("format", FORMAT)
     if not isinstance(version, int):
@@ -280,7 +280,7 @@ def _read_rows(path: Path, problems: list[str]) -> list[Row]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict) and isinstance(row.get("step"), int) and "split" in row:
             rows.append(row)

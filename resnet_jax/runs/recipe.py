@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import BLOCKS, Architecture
+from resnet_jax.runs.arguments import expand_home
 from resnet_jax.runs.folder import read_run
 
 DTYPES = ("float32", "bfloat16")
@@ -436,12 +437,8 @@ def _typed(path: str, hint: Any, value: Any) -> Any:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return _finite(path, float(value))
     elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return _expanded(value) if kind is str else value
+        return expand_home(value) if kind is str else value
     raise InputError(f"{path}={value!r}: must be {_wanted(hint)}")
-
-
-def _expanded(text: str) -> str:
-    return str(Path(text).expanduser()) if text.startswith("~") else text
 
 
 def _finite(path: str, value: float) -> float:

@@ -17,7 +17,7 @@ from resnet_jax.models import zoo
 from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
-from resnet_jax.runs import Recipe, load_recipe
+from resnet_jax.runs import Recipe, find_runs, load_recipe
 from resnet_jax.runs.recipe import Dataset, differences
 from resnet_jax.runtime import parallel
 from resnet_jax.training import inference, trainer
@@ -198,7 +198,7 @@ def collect(
     would share a label have their folder's name in it.
 
     Args:
-      workdirs: folders of runs.
+      workdirs: folders of runs; of a folder that holds runs, all that are finished.
       recipes: of untrained networks.
       data_dir: where the data set is now, if it has moved.
       untrained: take the runs' networks as they were before training.
@@ -206,7 +206,8 @@ def collect(
     Raises:
       InputError: none is given, one is wrong, or two are one seed of one network.
     """
-    paths = {path.resolve(): path for path in map(Path, workdirs)}.values()
+    runs = (run for workdir in workdirs for run in _runs_of(Path(workdir)))
+    paths = {path.resolve(): path for path in runs}.values()
     found = [(load_recipe(path), path) for path in paths]
     found += [(recipe, None) for recipe in recipes]
     if not found:
@@ -220,6 +221,14 @@ def collect(
     networks = [Network(recipe, path, _distinct(recipe, path, found)) for recipe, path in found]
     _refuse_one_seed_twice(networks)
     return networks
+
+
+def _runs_of(workdir: Path) -> list[Path]:
+    """Of a sweep's folder, its finished runs; else the folder itself."""
+    found = find_runs(workdir) if workdir.is_dir() else []
+    if any(run.path == workdir for run in found):
+        return [workdir]
+    return [run.path for run in found if run.summary is not None] or [workdir]
 
 
 def _distinct(recipe: Recipe, path: Path | None, found: list[tuple]) -> str:

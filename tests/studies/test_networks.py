@@ -1,13 +1,17 @@
 """What a study gets of a network: its images, without its whole data set."""
 
 import io
+from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from configs import imagenet
+from configs import digits, imagenet
 from resnet_jax.data.image_ops import EncodedImage
+from resnet_jax.errors import InputError
 from resnet_jax.runs import Recipe
+from resnet_jax.runs.folder import write_config
 from resnet_jax.studies import networks
 
 
@@ -41,3 +45,18 @@ def test_streamed_run_reads_only_the_images_that_are_asked_for(monkeypatch):
     np.testing.assert_array_equal(labels, [0, 1, 0, 1])
     assert network.model.num_classes == 2
     assert len(source.read) <= 5  # one more for the normalisation, which is constant
+
+
+def test_folder_of_runs_stands_for_those_that_are_finished(tmp_path: Path):
+    for seed in range(3):
+        folder = tmp_path / f"plain-8-seed{seed}"
+        folder.mkdir()
+        recipe = Recipe.from_config(digits.get_config(f"plain-8,seed={seed}"))
+        write_config(folder, recipe.to_dict(), devices="cpu")
+        if seed < 2:
+            (folder / "summary.json").write_text('{"status": "completed"}')
+    found = networks.collect([str(tmp_path)])
+    assert [(each.label, each.recipe.seed) for each in found] == [("plain-8", 0), ("plain-8", 1)]
+    assert [each.path for each in networks.collect([str(found[0].path)])] == [found[0].path]
+    with pytest.raises(InputError, match="no run in this folder"):
+        networks.collect([str(tmp_path / "plain-8-seed0" / "nothing")])
