@@ -38,6 +38,7 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = "resnet_jax"
+pygments_dark_style = "one-dark"
 
 # Files at the root of the repository that are pages of the site, too.
 ROOT_PAGES = {
