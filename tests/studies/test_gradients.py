@@ -6,7 +6,9 @@ import optax
 import pytest
 from nets import IMAGES, LABELS, make
 
-from resnet_jax.studies import gradients
+from configs import digits
+from resnet_jax.runs import Recipe
+from resnet_jax.studies import gradients, networks
 from resnet_jax.studies.hooks import grad_norm_probe
 
 
@@ -62,3 +64,15 @@ def test_padding_of_small_images_alone_makes_the_gradient_of_a_relu_network_fade
     large = np.asarray(jax.image.resize(small, (8, 32, 32, 1), "linear"))
     ratios = [gradients.signals(model, variables, each, LABELS).ratio for each in (small, large)]
     assert ratios[1] > 3 * ratios[0]
+
+
+def test_option_image_size_measures_on_resized_images():
+    recipe = Recipe.from_config(digits.get_config("plain-8,model.width=4"))
+    network = networks.Network(recipe, None, "plain-8")
+    small, large = (
+        gradients.measure([network], lambda _: iter, examples=4, image_size=size)
+        for size in (0, 16)
+    )
+    assert [set(table["image_size"]) for table in (small, large)] == [{8}, {16}]
+    assert [set(table["map_size"]) for table in (small, large)] == [{2}, {4}]
+    assert not np.allclose(small["gradient"], large["gradient"], rtol=0.01)
