@@ -35,8 +35,13 @@ def serialize(loaded: LoadedModel, suffix: str) -> bytes:
       suffix: ".stablehlo", for `jax.export.deserialize`, or ".onnx".
 
     Raises:
-      InputError: jax2onnx is needed and missing.
+      InputError: jax2onnx is needed and missing, or does not carry the network.
     """
+    if suffix == ".onnx" and loaded.model.architecture.stem == "imagenet":
+        raise InputError(
+            ".onnx: jax2onnx does not carry the padded max-pool of ImageNet stems; write a "
+            ".stablehlo file"
+        )
 
     def logits(images: jax.Array) -> Any:
         pixels = normalize(images, loaded.normalization)

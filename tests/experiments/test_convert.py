@@ -15,7 +15,7 @@ from experiments import train
 from resnet_jax import runs
 from resnet_jax.data import device_dataset
 from resnet_jax.errors import InputError
-from resnet_jax.interop import export, pytorch_names, weight_files
+from resnet_jax.interop import export, programs, pytorch_names, weight_files
 from resnet_jax.models import zoo
 from resnet_jax.runs import Recipe, arguments, load_recipe
 from resnet_jax.training import inference, trainer
@@ -208,6 +208,12 @@ def test_missing_jax2onnx_is_one_line(trained, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"\.onnx files need jax2onnx, which is not installed"):
         export.export(trained, tmp_path / "net.onnx", None)
     assert not (tmp_path / "net.onnx").exists()
+
+
+def test_imagenet_stem_is_refused_in_onnx_in_one_line():
+    loaded = inference.LoadedModel(None, 0, zoo.create("resnet-18"), {}, None, (64, 64, 3), ())
+    with pytest.raises(InputError, match=r"does not carry the padded max-pool"):
+        programs.serialize(loaded, ".onnx")
 
 
 def test_step_that_was_not_saved_is_refused(trained, tmp_path):
