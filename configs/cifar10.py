@@ -68,6 +68,7 @@ def recipe(name: str) -> ConfigDict:
     config.evaluate_every = 1000
     config.checkpoint_every = 1000
     config.max_to_keep = 2
+    config.loggers = "tensorboard"  # or "wandb", "tensorboard,wandb", "none"
 
     # Where it runs, not what: a run may be continued with other values of these.
     config.num_devices = placeholder(int)

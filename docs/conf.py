@@ -1,6 +1,7 @@
 """Sphinx's settings. `python -m sphinx -W -b html docs build/docs` builds the site.
 
-Notebooks are shown without outputs; `EXECUTE_NOTEBOOKS=1` in the environment runs them first.
+Notebooks are executed unless they were before, unchanged; `EXECUTE_NOTEBOOKS=0` in the environment
+shows them without outputs.
 """
 
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
+os.environ["PYTHONPATH"] = str(DOCS.parent)  # of the notebooks' kernels
 
 import resnet_jax  # noqa: E402
 
@@ -25,8 +27,8 @@ highlight_language = "none"
 default_role = "code"  # Docstrings quote names in single backticks.
 
 myst_heading_anchors = 3
-nb_execution_mode = "force" if os.environ.get("EXECUTE_NOTEBOOKS") == "1" else "off"
-nb_execution_timeout = 600
+nb_execution_mode = "off" if os.environ.get("EXECUTE_NOTEBOOKS") == "0" else "cache"
+nb_execution_timeout = 3600
 nb_execution_raise_on_error = True
 
 autodoc_member_order = "bysource"
@@ -36,6 +38,7 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = "resnet_jax"
+pygments_dark_style = "one-dark"
 
 # Files at the root of the repository that are pages of the site, too.
 ROOT_PAGES = {

@@ -1,12 +1,15 @@
-"""Turns a file of weights from elsewhere into a run's folder, and a run's weights into a file.
+"""Turns a file of weights from elsewhere into a run's folder, and a run's network into a file.
 
     python -m experiments.convert --source=resnet20.th --workdir=runs/resnet20
     python -m experiments.evaluate --workdir=runs/resnet20
     python -m experiments.convert --workdir=runs/resnet-56 --output=resnet56.safetensors
+    python -m experiments.convert --workdir=runs/resnet-56 --output=resnet56.stablehlo
 
 Sources are state dicts of torchvision's and timm's resnet18 to 152 and of
 akamaster/pytorch_resnet_cifar10, as .safetensors or PyTorch files (which need `pip install torch`).
 Outputs have the same names: torchvision's for ImageNet networks, akamaster's for CIFAR networks.
+A .stablehlo or .onnx file (which needs `pip install jax2onnx`) holds a program, from uint8 images
+to logits, that runs without this library: see `resnet_jax.interop.programs`.
 
 `--dataset` says on what a source will be evaluated: a data set and fields of `config.dataset`. Its
 images are normalised by ImageNet's colours unless the fields say otherwise:
@@ -28,7 +31,7 @@ from experiments import command
 from resnet_jax.errors import InputError
 
 _SOURCE = flags.DEFINE_string("source", None, "file of weights to convert")
-_OUTPUT = flags.DEFINE_string("output", None, "file to write the workdir's weights to")
+_OUTPUT = flags.DEFINE_string("output", None, "file to write the workdir's network to")
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
 _DATASET = flags.DEFINE_string(
     "dataset", None, "for a source, name[,key=value…]; cifar10 or cifar100 by its classes"

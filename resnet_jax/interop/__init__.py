@@ -1,3 +1,3 @@
-"""Weights from elsewhere, and back."""
+"""Weights from elsewhere, and back; networks as programs for elsewhere."""
 
-__all__ = ["export", "pytorch_names", "weight_files"]
+__all__ = ["export", "programs", "pytorch_names", "weight_files"]

@@ -1,4 +1,4 @@
-"""A file of weights as a run's folder, and back: what `experiments.convert` does."""
+"""A file of weights as a run's folder, and a run as a file: what `experiments.convert` does."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,12 +6,16 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from resnet_jax import runs
+from resnet_jax.data import datasets, device_dataset
 from resnet_jax.errors import InputError
-from resnet_jax.interop import pytorch_names, weight_files
+from resnet_jax.interop import programs, pytorch_names, weight_files
 from resnet_jax.runs import Recipe, arguments, load_recipe, lockfile
+from resnet_jax.runs.recipe import section
+from resnet_jax.training import inference
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
 from resnet_jax.training.run import check_dataset
 from resnet_jax.training.schedules import Schedule
@@ -50,30 +54,43 @@ def fill(
     config.converted_from = source.name
     recipe = Recipe.from_config(config)
     check_dataset(recipe)
+    fits = _has_classes_of(weights, recipe)
     with lockfile.claim(workdir):
         runs.write_config(workdir, recipe.to_dict(), devices="none: converted weights")
         with Checkpoints(workdir / "checkpoints") as checkpoints:
             checkpoints.save(_state(weights, recipe))
-    net = " ".join([weights.name, *(f"{k}={v}" for k, v in weights.overrides.items())])
+    network = " ".join([weights.name, *(f"{k}={v}" for k, v in weights.overrides.items())])
+    told = f"{workdir}: {network}, {weights.num_classes} classes, from {source.name}"
+    if fits:
+        return f"{told}; to score it: python -m experiments.evaluate --workdir={workdir}"
     return (
-        f"{workdir}: {net}, {weights.num_classes} classes, from {source.name}; to score it: "
-        f"python -m experiments.evaluate --workdir={workdir}"
+        f"{told}; {recipe.dataset.name} has other classes: to fine-tune it: python -m "
+        f"experiments.train --config=configs/finetune.py:init_from={workdir} --workdir=FOLDER"
     )
 
 
 def export(workdir: Path, output: Path, step: int | None) -> str:
-    """Writes the weights of a run's checkpoint to a file; returns what to print.
+    """Writes a run's network to a file; returns what to print.
 
     Args:
       workdir: the run's folder.
-      output: the file, of a suffix in `weight_files.SUFFIXES`.
+      output: the file; its suffix says whether it gets the weights (`weight_files.SUFFIXES`) or a
+        program (`programs.SUFFIXES`).
       step: of the checkpoint; None for the last one.
 
     Raises:
-      InputError: there is no such run or checkpoint, no layout has this network, or the file
-        cannot be written.
+      InputError: there is no such run or checkpoint, no layout has this network's weights, or the
+        file cannot be written.
     """
-    weight_files.check_suffix(output)
+    weight_files.check_suffix(output, (*weight_files.SUFFIXES, *programs.SUFFIXES))
+    if output.suffix in programs.SUFFIXES:
+        loaded = inference.load(workdir, step)
+        weight_files.write_bytes(output, programs.serialize(loaded, output.suffix))
+        shape = ", ".join(map(str, loaded.image_shape))
+        return (
+            f"{output}: {loaded.recipe.model.name} at step {loaded.step}, from uint8 images "
+            f"[batch, {shape}] to logits [batch, {len(loaded.class_names)}]"
+        )
     net = load_recipe(workdir).architecture
     layout = "torchvision" if net.stem == "imagenet" else "akamaster"
     pytorch_names.check_has(layout, net)
@@ -88,7 +105,7 @@ def _default_dataset(num_classes: int) -> str:
         if count == num_classes:
             return name
     raise InputError(
-        f"dataset=None: the weights tell {num_classes} classes apart; name the data set, for "
+        f"dataset=None: the weights have {num_classes} classes; name the data set, for "
         "example --dataset=image_folder,data_dir=/data/pets,image_size=224"
     )
 
@@ -103,13 +120,33 @@ def _config(
     name = name or _default_dataset(weights.num_classes)
     if _NUM_CLASSES.get(name, weights.num_classes) != weights.num_classes:
         raise InputError(
-            f"dataset={name!r}: has {_NUM_CLASSES[name]} classes; the weights tell "
-            f"{weights.num_classes} apart"
+            f"dataset={name!r}: has {_NUM_CLASSES[name]} classes, the weights have "
+            f"{weights.num_classes}"
         )
     config.dataset.name = name
     config.dataset.mean = config.dataset.std = "imagenet"
     arguments.update(config.dataset, fields)
     return config
+
+
+def _has_classes_of(weights: pytorch_names.Weights, recipe: Recipe) -> bool:
+    """Whether the data set has as many classes as the weights.
+
+    Raises:
+      InputError: its images have other channels than the weights or the normalisation need.
+    """
+    dataset = recipe.dataset
+    info = datasets.describe(dataset.name, data_dir=dataset.data_dir, image_size=dataset.image_size)
+    assert info.image_shape is not None  # `check_dataset` refuses images of several sizes.
+    there, taken = info.image_shape[-1], weights.variables["params"]["stem"]["kernel"].shape[2]
+    if there != taken:
+        raise InputError(
+            f"dataset={dataset.name!r}: images have {there} channel(s); the weights take {taken}"
+        )
+    with section("dataset"):
+        blank = np.zeros((1, *info.image_shape), np.uint8)
+        device_dataset.normalization(blank, dataset.mean, dataset.std)
+    return len(info.class_names) == weights.num_classes
 
 
 def _state(weights: pytorch_names.Weights, recipe: Recipe) -> TrainState:

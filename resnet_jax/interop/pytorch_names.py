@@ -1,11 +1,11 @@
 """Weights under PyTorch's names and axes become our variables, and back.
 
-Two layouts are known. Both are of v1's residual nets with batch norm and ReLU:
+Two layouts are known. Both are of v1's residual networks with batch norm and ReLU:
 
 - "torchvision": torchvision's and timm's resnet18, 34, 50, 101 and 152, whose bottlenecks stride
   in the 3×3 ("v1.5");
-- "akamaster": the CIFAR nets of akamaster/pytorch_resnet_cifar10, resnet20 to 1202, whose option
-  A puts half of the zero channels on each side.
+- "akamaster": the CIFAR networks of akamaster/pytorch_resnet_cifar10, resnet20 to 1202, whose
+  option A puts half of the zero channels on each side.
 
 Tensors are NumPy arrays here; `resnet_jax.interop.weight_files` reads and writes the files.
 """
@@ -39,11 +39,11 @@ Path = tuple[str, ...]  # of a variable, e.g. ("params", "stage2_unit1", "conv1"
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a library names the parts of its nets, and which nets it has.
+    """How a library names the parts of its networks, and which networks it has.
 
     Attributes:
       classifier, projection: names of these modules; the others agree in all libraries.
-      axes: values of `Architecture`'s axes that its nets may have.
+      axes: values of `Architecture`'s axes that its networks may have.
     """
 
     classifier: str
@@ -74,10 +74,10 @@ _SHOWN = 4  # names of each kind in a message
 
 
 class Weights(NamedTuple):
-    """A net and its weights.
+    """A network and its weights.
 
     `zoo.create(name, num_classes, **overrides).apply(variables, images)` computes what the
-    PyTorch net computes in evaluation.
+    PyTorch network computes in evaluation.
     """
 
     name: str
@@ -87,14 +87,14 @@ class Weights(NamedTuple):
 
 
 def from_torch(state_dict: Mapping[str, Any]) -> Weights:
-    """Finds out which net a state dict is of, and takes over its weights, as float32.
+    """Finds out which network a state dict is of, and takes its weights, as float32.
 
     Args:
       state_dict: arrays by PyTorch's names; or that under the key "state_dict", as training
         scripts save it, and with the prefix "module." of `torch.nn.DataParallel`.
 
     Raises:
-      InputError: it is of no known net, or a tensor is missing, surplus or of another shape.
+      InputError: it is of no known network, or a tensor is missing, surplus or of another shape.
     """
     tensors = _unwrap(state_dict)
     layout = _find_layout(tensors)
@@ -112,7 +112,7 @@ def from_torch(state_dict: Mapping[str, Any]) -> Weights:
 def to_torch(
     variables: Mapping[str, Any], architecture: Architecture, layout: str, num_batches: int = 0
 ) -> dict[str, np.ndarray]:
-    """A state dict with which the library's net of that depth computes the same.
+    """A state dict with which the library's network of that depth computes the same.
 
     Args:
       variables: "params" and "batch_stats" of a net.
@@ -171,7 +171,7 @@ def split_zero_channels(
 
 
 def check_has(layout: str, architecture: Architecture) -> None:
-    """Raises `InputError`, naming the axis, if a library has no nets of this kind."""
+    """Raises `InputError`, naming the axis, if a library has no networks of this kind."""
     check_choice("layout", layout, LAYOUTS)
     axes = dict(LAYOUTS[layout].axes)
     if architecture.block == "bottleneck":  # Other branches have one place to stride in.
@@ -206,7 +206,7 @@ def _find_layout(tensors: Collection[str]) -> str:
 
 
 def _find_net(tensors: Mapping[str, np.ndarray], layout: str) -> tuple[str, dict[str, Any]]:
-    """The zoo's name, and the axes in which the net differs from what the name stands for."""
+    """The zoo's name, and the axes in which the network differs from what the name stands for."""
     sizes = _stage_sizes(tensors)
     axes: dict[str, Any] = {"block": "basic", "width": _shape(tensors, "conv1.weight", 4)[0]}
     if layout == "torchvision":
@@ -218,8 +218,10 @@ def _find_net(tensors: Mapping[str, np.ndarray], layout: str) -> tuple[str, dict
         axes |= {"option": "B"} if projects else {"option": "A", "option_a_padding": "both"}
         name = _cifar_name(sizes)
     if name is None:
-        units = "-".join(map(str, sizes)) or "no"
-        raise InputError(f"{layout} has no net with {units} {axes['block']} units in its layers")
+        blocks = "-".join(map(str, sizes)) or "no"
+        raise InputError(
+            f"{layout} has no network with {blocks} {axes['block']} blocks in its layers"
+        )
     default = zoo.describe(name)
     return name, {axis: value for axis, value in axes.items() if getattr(default, axis) != value}
 
@@ -238,7 +240,7 @@ def _cifar_name(sizes: tuple[int, ...]) -> str | None:
 
 
 def _stage_sizes(tensors: Collection[str]) -> tuple[int, ...]:
-    """Units in layer1, layer2, …"""
+    """Blocks in layer1, layer2, …"""
     matches = filter(None, (re.match(r"layer(\d+)\.(\d+)\.", name) for name in tensors))
     units = {(int(match[1]), int(match[2])) for match in matches}
     stages = range(1, max((stage for stage, _ in units), default=0) + 1)

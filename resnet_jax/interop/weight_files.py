@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +19,7 @@ import safetensors.numpy
 
 from resnet_jax.errors import InputError
 
-__all__ = ["SUFFIXES", "TORCH_SUFFIXES", "check_suffix", "read", "write"]
+__all__ = ["SUFFIXES", "TORCH_SUFFIXES", "check_suffix", "read", "write", "write_bytes"]
 
 TORCH_SUFFIXES = (".pth", ".th", ".pt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
@@ -62,7 +62,12 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
     """
     path = Path(path)
     check_suffix(path)
-    content = _torch_bytes(path, tensors) if path.suffix in TORCH_SUFFIXES else _bytes(tensors)
+    torch = path.suffix in TORCH_SUFFIXES
+    write_bytes(path, _torch_bytes(path, tensors) if torch else _bytes(tensors))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all; raises `InputError` if it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,10 +79,10 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def check_suffix(path: Path) -> None:
+def check_suffix(path: Path, known: Sequence[str] = SUFFIXES) -> None:
     """Raises `InputError` if the name says no known kind of file."""
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: unknown kind of file; known are {', '.join(SUFFIXES)}")
+    if path.suffix not in known:
+        raise InputError(f"{path}: unknown kind of file; known are {', '.join(known)}")
 
 
 def _bytes(tensors: Mapping[str, np.ndarray]) -> bytes:

@@ -6,7 +6,7 @@
     error.txt       the traceback of a bug, if one ended the run
     log.txt         what its processes printed, if a sweep started them
     checkpoints/    the training state (resnet_jax.training.checkpoints)
-    tensorboard/    the same figures as metrics.jsonl, for TensorBoard
+    tensorboard/    the same metrics as metrics.jsonl (resnet_jax.runs.loggers); wandb/, too
 
 Errors are fractions in [0, 1], times are seconds, and numbers that are not finite are `null`.
 Imports neither JAX nor Flax, so that results can be read anywhere.
@@ -216,22 +216,17 @@ def _named(path: Path) -> Iterator[None]:
 
 
 class MetricsLog:
-    """Appends rows to `metrics.jsonl` and TensorBoard.
+    """Appends rows to `metrics.jsonl`.
 
     Opened at a step, it first drops the rows after that step: they belong to work that was done
     after the checkpoint from which the run now continues, and will be done again.
     """
 
     def __init__(self, workdir: Path, step: int = 0):
-        from resnet_jax.runs.tensorboard import (
-            Events,  # Here, because readers need no tensorboardX.
-        )
-
         path = workdir / "metrics.jsonl"
         self.rows = [row for row in _read_rows(path, []) if row.get("step", math.inf) <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = Events(workdir / "tensorboard", step + 1)
 
     def append(self, row: Row) -> None:
         """Adds one row; it is on disk when this returns."""
@@ -241,11 +236,9 @@ class MetricsLog:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
             os.fsync(self._file.fileno())
-        self._tensorboard.add(row)
 
     def close(self) -> None:
         self._file.close()
-        self._tensorboard.close()
 
     def __enter__(self) -> "MetricsLog":
         return self

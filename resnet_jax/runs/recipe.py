@@ -34,6 +34,7 @@ AUGMENTATIONS = ("scale", "random_resized_crop", "centre")
 WEIGHT_DECAY_MASKS = ("kernels", "all")
 SCHEDULES = ("steps", "plateau", "cosine", "constant")
 WARMUPS = ("none", "constant", "linear", "until_error")
+LOGGERS = ("tensorboard", "wandb")
 BATCH_NORM = "batch_norm"  # of `freeze`: all batch norms
 
 MAX_SEED = 2**32 - 1
@@ -42,7 +43,7 @@ MAX_SEED = 2**32 - 1
 RUNTIME_FIELDS = (
     *("num_devices", "parallel", "steps_per_dispatch", "deterministic", "onednn"),
     *("remat", "scan_blocks"),
-    *("max_to_keep", "dataset.data_dir", "streaming.num_workers"),
+    *("max_to_keep", "loggers", "dataset.data_dir", "streaming.num_workers"),
 )
 """Where and how a run is computed, not what: it may resume under other values of these, and a
 report does not count them as differences."""
@@ -56,6 +57,7 @@ LEGACY_DEFAULTS: dict[str, Any] = {
     "init_from": None,
     "freeze": None,
     "converted_from": None,
+    "loggers": "tensorboard",
     "dataset.exif_orientation": False,
     "model.initialization": None,
 }
@@ -168,6 +170,7 @@ class Recipe:
     evaluate_every: int = _field("steps between evaluations")
     checkpoint_every: int = _field("steps between checkpoints")
     max_to_keep: int = _field("checkpoints that are kept")
+    loggers: str = _field("copies of metrics.jsonl: tensorboard, wandb, tensorboard,wandb or none")
     init_from: str | None = _field("run whose weights, but the classifier's, are the first")
     freeze: str | None = _field("parts that are not trained: stem+stage1+batch_norm")
     converted_from: str | None = _field("file of weights, of a run of experiments.convert")
@@ -252,6 +255,11 @@ class Recipe:
     def frozen_parts(self) -> frozenset[str]:
         """The parts that `freeze` names, such as {"stem", "stage1", "batch_norm"}."""
         return parse_freeze(self.freeze, self.architecture)
+
+    @property
+    def logger_names(self) -> tuple[str, ...]:
+        """What `loggers` names, such as ("tensorboard", "wandb")."""
+        return parse_loggers(self.loggers)
 
     def notes(self) -> list[str]:
         """Lines on what works but may not be meant."""
@@ -375,6 +383,20 @@ def parse_freeze(text: str | None, architecture: Architecture) -> frozenset[str]
     return names
 
 
+def parse_loggers(text: str) -> tuple[str, ...]:
+    """The loggers of "tensorboard,wandb"; () for "none".
+
+    Raises:
+      InputError: there is no such logger.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if names == ("none",):
+        return ()
+    for name in names:
+        check_choice("loggers", name, LOGGERS)
+    return names
+
+
 # --- from a config's nested values to typed ones
 
 
@@ -464,6 +486,7 @@ def _check(recipe: Recipe) -> None:
     _check_groups(recipe)
     _check_dataset(recipe)
     parse_freeze(recipe.freeze, recipe.architecture)
+    parse_loggers(recipe.loggers)
     check_choice("parallel", recipe.parallel, ENGINES)
     check_choice("remat", recipe.remat, REMATS)
     with section("optimizer"):

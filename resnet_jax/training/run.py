@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,7 @@ def is_complete(recipe: Recipe, workdir: Path) -> bool:
     """
     multihost.same_everywhere("config", repr(recipe).encode)
     check_dataset(recipe)
+    _check_loggers(recipe)
     complete = multihost.broadcast_from_host0(lambda: str(_holds_finished_run(recipe, workdir)))
     if complete == str(True) and multihost.is_first():
         print(f"{workdir}: complete already; nothing to do")
@@ -83,6 +85,15 @@ def check_dataset(recipe: Recipe) -> None:
             data_dir=dataset.data_dir,
             image_size=dataset.image_size,
             padding=dataset.crop_padding,
+        )
+
+
+def _check_loggers(recipe: Recipe) -> None:
+    """Loads none of their libraries, which takes a while."""
+    if "wandb" in recipe.logger_names and importlib.util.find_spec("wandb") is None:
+        raise InputError(
+            f"loggers={recipe.loggers!r}: wandb is not installed; install it (pip install wandb) "
+            "or leave it out"
         )
 
 
@@ -147,6 +158,7 @@ def _refuse_folder_of_runs(workdir: Path) -> None:
 
 
 def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
+    from resnet_jax.runs.loggers import open_loggers
     from resnet_jax.runs.progress import Display
     from resnet_jax.training.checkpoints import Checkpoints
     from resnet_jax.training.trainer import STATISTICS
@@ -181,8 +193,10 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
             experiment.statistics.save(workdir / STATISTICS)
             _tell_data(recipe)
             metrics = stack.enter_context(runs.MetricsLog(workdir, step))
+            copies = stack.enter_context(open_loggers(recipe.logger_names, workdir, step))
             display = stack.enter_context(Display(recipe.model.name, recipe.num_steps, step))
-            rows, outlets, note = metrics.rows, [metrics.append, display.show], display.say
+            rows, note = metrics.rows, display.say
+            outlets = [metrics.append, *(copy.write for copy in copies), display.show]
         for line in [experiment.describe(state), *recipe.notes()]:
             note(line)
 

@@ -32,3 +32,16 @@ def test_names_of_commands_in_pages_exist():
     modules = set(re.findall(r"python -m (experiments|benchmarks)\.(\w+)", text))
     missing = {m for m in modules if not (ROOT / m[0] / f"{m[1]}.py").exists()}
     assert missing == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_packages_that_pages_name_exist(page):
+    if page.name in ("RESULTS.md", "CHANGELOG.md"):
+        pytest.skip("tells of the past")
+    text = page.read_text()
+    paths = re.findall(
+        r"`((?:resnet_jax|configs|experiments|benchmarks|tests|deploy|docs)/[\w/.-]*)", text
+    )
+    packages = re.findall(r"`resnet_jax\.(\w+)", text)
+    paths += [f"resnet_jax/{name}" for name in packages if name != "errors"]
+    assert [path for path in paths if not (ROOT / path).exists()] == []

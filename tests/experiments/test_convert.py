@@ -13,11 +13,12 @@ import pytest
 from configs import cifar10, digits
 from experiments import train
 from resnet_jax import runs
+from resnet_jax.data import device_dataset
 from resnet_jax.errors import InputError
-from resnet_jax.interop import export, pytorch_names, weight_files
+from resnet_jax.interop import export, programs, pytorch_names, weight_files
 from resnet_jax.models import zoo
 from resnet_jax.runs import Recipe, arguments, load_recipe
-from resnet_jax.training import trainer
+from resnet_jax.training import inference, trainer
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
 
 REPOSITORY = Path(__file__).parents[2]
@@ -132,15 +133,21 @@ def test_images_are_normalised_as_published_weights_want_them(tmp_path):
 
 
 def test_data_set_of_as_many_classes_is_the_default(tmp_path):
-    fill(tmp_path / "run", write(tmp_path / "a.safetensors", num_classes=100), None)
+    fill(tmp_path / "run", write(tmp_path / "a.safetensors", colours=3, num_classes=100), None)
     assert runs.read_run(tmp_path / "run").config["dataset"]["name"] == "cifar100"
-    with pytest.raises(InputError, match=r"7 classes apart; name the data set"):
+    with pytest.raises(InputError, match=r"the weights have 7 classes; name the data set"):
         fill(tmp_path / "7", write(tmp_path / "b.safetensors", num_classes=7), None)
     assert not (tmp_path / "7").exists()
 
 
+def test_weights_with_other_classes_than_the_data_are_said_to_be_for_fine_tuning(tmp_path):
+    told = fill(tmp_path / "run", write(tmp_path / "net.safetensors", num_classes=7), DIGITS)
+    assert "digits has other classes: to fine-tune it" in told
+    assert "to score it" not in told
+
+
 def test_training_does_not_go_on_with_converted_weights(tmp_path):
-    fill(tmp_path / "run", write(tmp_path / "net.safetensors"), None)
+    fill(tmp_path / "run", write(tmp_path / "net.safetensors", colours=3), None)
     with pytest.raises(InputError, match=r"converted_from: 'net.safetensors', now None"):
         train.train(
             Recipe.from_config(
@@ -155,6 +162,58 @@ def test_training_does_not_go_on_with_converted_weights(tmp_path):
             ),
             tmp_path / "run",
         )
+
+
+LOADERS = {
+    ".stablehlo": """
+import jax.export
+program = jax.export.deserialize(bytearray(Path(sys.argv[1]).read_bytes())).call
+""",
+    ".onnx": """
+import onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+program = lambda images: session.run(None, {session.get_inputs()[0].name: images})[0]
+""",
+}
+
+
+@pytest.mark.parametrize("suffix", LOADERS)
+def test_exported_program_gives_the_same_logits_without_this_library(suffix, trained, tmp_path):
+    if suffix == ".onnx":
+        for needed in ("jax2onnx", "onnxruntime"):
+            pytest.importorskip(needed, reason=f"needs {needed}")
+    told = export.export(trained, tmp_path / f"net{suffix}", None)
+    assert "resnet-8 at step 2, from uint8 images [batch, 8, 8, 1] to logits [batch, 10]" in told
+    images = np.random.default_rng(0).integers(256, size=(7, 8, 8, 1), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    code = (
+        "import sys\nfrom pathlib import Path\nimport numpy as np\n"
+        + LOADERS[suffix]
+        + "images = np.load('images.npy')\n"
+        "np.save('logits.npy', np.concatenate([program(images[:5]), program(images[5:])]))\n"
+        "assert not any(name.startswith('resnet_jax') for name in sys.modules)"
+    )
+    line = [sys.executable, "-c", code, f"net{suffix}"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = inference.load(trained)
+    pixels = device_dataset.normalize(images, loaded.normalization)
+    expected = loaded.model.apply(loaded.variables, pixels, train=False)
+    logits = np.load(tmp_path / "logits.npy")
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_missing_jax2onnx_is_one_line(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    with pytest.raises(InputError, match=r"\.onnx files need jax2onnx, which is not installed"):
+        export.export(trained, tmp_path / "net.onnx", None)
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_imagenet_stem_is_refused_in_onnx_in_one_line():
+    loaded = inference.LoadedModel(None, 0, zoo.create("resnet-18"), {}, None, (64, 64, 3), ())
+    with pytest.raises(InputError, match=r"does not carry the padded max-pool"):
+        programs.serialize(loaded, ".onnx")
 
 
 def test_step_that_was_not_saved_is_refused(trained, tmp_path):
@@ -177,10 +236,12 @@ def test_net_without_counterpart_is_not_exported(tmp_path):
     ("dataset", "message"),
     [
         ("cifar11", "nearest: cifar10"),
-        ("cifar100", "dataset='cifar100': has 100 classes; the weights tell 10 apart"),
+        ("cifar100", "dataset='cifar100': has 100 classes, the weights have 10"),
         ("cifar10,means=pixel", "means"),
         ("cifar10,mean=median", "dataset.mean='median'"),
         ("image_folder,image_size=32", "data_dir=None"),
+        ("digits", r"dataset.mean='imagenet': for 3 colours; images have 1 channel\(s\)"),
+        ("cifar10", r"dataset='cifar10': images have 3 channel\(s\); the weights take 1"),
     ],
 )
 def test_wrong_data_set_is_told_before_anything_is_written(dataset, message, tmp_path):
@@ -210,7 +271,8 @@ def test_tensor_that_does_not_fit_is_named_with_its_file(tmp_path):
         (("--workdir={dir}/run", "--source={file}", "--step=3"), "step=3"),
         (("--workdir={dir}/run", "--output={file}", "--dataset=digits"), "dataset='digits'"),
         (("--workdir={dir}/run", "--output={dir}/new.safetensors"), "no run in this folder"),
-        (("--workdir={dir}/run", "--output={dir}/new.onnx"), "unknown kind of file"),
+        (("--workdir={dir}/run", "--output={dir}/new.pb"), "unknown kind of file"),
+        (("--workdir={dir}/run", "--output={dir}/new.stablehlo"), "no run in this folder"),
     ],
 )
 def test_mistake_is_one_line_and_exit_code_2(flags, message, tmp_path):

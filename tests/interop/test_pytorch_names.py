@@ -236,7 +236,10 @@ def changed(**tensors):
         ({"state_dict": 3}, "state_dict is a int"),
         ({"encoder.weight": np.zeros(3)}, r"fc.weight.*linear.weight.*there is encoder.weight"),
         (fill(akamaster(1)) | fill(basic("layer3.1", 64, 64)), r"1-1-2 basic units"),
-        (fill(torchvision(basic, 1, 1, 1, 1)), r"torchvision has no net with 1-1-1-1 basic units"),
+        (
+            fill(torchvision(basic, 1, 1, 1, 1)),
+            r"torchvision has no network with 1-1-1-1 basic blocks",
+        ),
     ],
 )
 def test_tensor_that_does_not_fit_is_named_in_one_line(tensors, message):
