@@ -91,7 +91,6 @@ def test_first_weights_outlast_pruning_and_if_they_are_gone_are_refused_and_not_
     (network,) = networks.collect([str(tmp_path / "run")])
     first, theirs = flatten_dict(network.at(0)), weights(pretrained)
     assert all(np.array_equal(first[p], theirs[p]) for p in first if not is_classifier(p))
-
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "0")
     (network,) = networks.collect([str(tmp_path / "run")])
     with pytest.raises(InputError, match=r"weights were those of .*pretrained.* no longer kept"):
