@@ -94,11 +94,17 @@ CONFIGS = fields(
     ("num_devices=99", "num_devices=99: JAX sees 8"),
     ("grad_accum_steps=3", "error: batch_size=16: not a multiple of grad_accum_steps=3"),
     ("optimizer.momentum=nan", "optimizer.momentum=nan: must be finite"),
+    ("optimizer.weight_decay=inf", "optimizer.weight_decay=inf"),
+    ("label_smoothing=nan", "label_smoothing=nan: must be finite"),
+    ("model.gate_bias=nan", "model.gate_bias=nan: must be finite"),
+    ("schedule.learning_rate=nan", "schedule.learning_rate=nan"),
+    ("schedule.learning_rate=inf", "schedule.learning_rate=inf"),
     ("schedule.boundaries=(0.5,'late')", "late"),
     ("dataset.name=digit", "nearest: digits"),
     ("dataset.train=trian", "trian"),
     ("dataset.train=train[:10", "train[:10"),
     ("dataset.train=", "dataset.train=''"),
+    ("dataset.mean=imagenet", "for 3 colours"),
     ("dataset.image_size=32", "image_size=32"),
 )
 
