@@ -3,7 +3,6 @@ imported.
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,11 +21,12 @@ import resnet_jax.data.small, resnet_jax.data.device_dataset, resnet_jax.trainin
 import resnet_jax.training.trainer
 
 for line in sys.stdin:
-    module, arguments, out, err = json.loads(line)
+    module, arguments, environment, out, err = json.loads(line)
     pid = os.fork()
     if not pid:
         for descriptor, path in ((1, out), (2, err)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        os.environ.update(environment)
         sys.argv = [module, *arguments]
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -52,9 +52,12 @@ class Done(NamedTuple):
     stderr: str
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def run_command(tmp_path_factory) -> Iterator[Callable[..., Done]]:
-    """`run_command("train", "--workdir=…")` runs that command, in some tenths of a second."""
+    """`run_command("train", "--workdir=…")` runs that command, in some tenths of a second.
+
+    Other keywords are variables of its environment.
+    """
     texts = tmp_path_factory.mktemp("printed")
     out, err = str(texts / "out"), str(texts / "err")
     server = subprocess.Popen(
@@ -63,11 +66,10 @@ def run_command(tmp_path_factory) -> Iterator[Callable[..., Done]]:
         stdout=subprocess.PIPE,
         text=True,
         cwd=REPOSITORY,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "4"},
     )
 
-    def run(command: str, *flags: str) -> Done:
-        request = [f"experiments.{command}", flags, out, err]
+    def run(command: str, *flags: str, **environment: str) -> Done:
+        request = [f"experiments.{command}", flags, environment, out, err]
         print(json.dumps(request), file=server.stdin, flush=True)
         code = int(server.stdout.readline())
         return Done(code, *(Path(text).read_text(errors="replace") for text in (out, err)))

@@ -233,11 +233,10 @@ def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_r
     assert process.wait() == STOPPED
 
 
-def test_config_file_that_is_not_there_is_one_line_with_the_nearest(tmp_path):
+def test_config_file_that_is_not_there_is_one_line_with_the_nearest(run_command, tmp_path):
     flags = ["--study=gradients", "--config=configs/digit.py", f"--output={tmp_path}"]
-    command = [sys.executable, "-m", "experiments.analyze", *flags]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == WRONG_INPUT
+    done = run_command("analyze", *flags)
+    assert done.code == WRONG_INPUT
     assert "nearest: digits.py" in done.stderr
 
 

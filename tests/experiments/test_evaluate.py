@@ -51,25 +51,29 @@ def run(tmp_path_factory) -> Path:
     return folder / "run"
 
 
-def test_figures_are_those_of_the_runs_own_last_row(run, run_command):
-    done = run_command("evaluate", f"--workdir={run}")
+@pytest.fixture(scope="module")
+def figures(run, run_command) -> dict:
+    """What the command says of the test split, and the confusion matrix beside the run."""
+    done = run_command("evaluate", f"--workdir={run}", f"--confusion={run.parent / 'c'}")
     assert done.code == 0, done.stderr
-    figures = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def test_figures_are_those_of_the_runs_own_last_row(run, figures):
     summary = json.loads((run / "summary.json").read_text())
     assert figures["error"] == pytest.approx(summary["test_error"])
     assert figures["loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("view", ["centre", "10-crop", "multi-scale", "single-320"])
-def test_view_shows_every_picture_of_the_split_once(view, run, run_command):
+def test_view_shows_every_picture_of_the_split_once(view, run, figures, run_command):
     done = run_command("evaluate", f"--workdir={run}", f"--test_crops={view}")
     assert done.code == 0, done.stderr
-    figures = json.loads(done.stdout)
-    assert (figures["test_crops"], figures["examples"]) == (view, 12)
-    assert 0 <= figures["error"] <= 1
+    viewed = json.loads(done.stdout)
+    assert (viewed["test_crops"], viewed["examples"]) == (view, 12)
+    assert 0 <= viewed["error"] <= 1
     # The very net, on the very pictures: a loss far from chance's is the net's.
-    plain = json.loads(run_command("evaluate", f"--workdir={run}").stdout)
-    assert figures["loss"] == pytest.approx(plain["loss"], rel=0.5)
+    assert viewed["loss"] == pytest.approx(figures["loss"], rel=0.5)
 
 
 def test_views_do_not_depend_on_the_batch(run):
@@ -116,16 +120,14 @@ def test_recomputed_statistics_are_the_mean_over_whole_groups(view, run, monkeyp
     assert not np.allclose(answers.logits, running.logits)
 
 
-def test_confusion_matrix_agrees_with_the_error(run, run_command, tmp_path):
-    done = run_command("evaluate", f"--workdir={run}", f"--confusion={tmp_path / 'c'}")
-    assert done.code == 0, done.stderr
-    with (tmp_path / "c" / "confusion.csv").open() as file:
+def test_confusion_matrix_agrees_with_the_error(run, figures):
+    with (run.parent / "c" / "confusion.csv").open() as file:
         header, *rows = csv.reader(file)
     assert header[1:] == [row[0] for row in rows] == ["blue", "green", "red"]
     counts = np.array([row[1:] for row in rows], int)
     assert counts.sum(1).tolist() == [4, 4, 4]
-    assert 1 - np.trace(counts) / 12 == pytest.approx(json.loads(done.stdout)["error"])
-    assert Image.open(tmp_path / "c" / "confusion.png").size[0] > 400
+    assert 1 - np.trace(counts) / 12 == pytest.approx(figures["error"])
+    assert Image.open(run.parent / "c" / "confusion.png").size[0] > 400
 
 
 def mistakes(flags: str, message: str):

@@ -81,7 +81,9 @@ def test_first_weights_are_the_other_runs_and_the_classifier_is_new(pretrained, 
     assert run.config["init_from"] == str(pretrained)
 
 
-def test_first_weights_stay_when_later_checkpoints_are_pruned(pretrained, pictures, tmp_path):
+def test_first_weights_outlast_pruning_and_if_they_are_gone_are_refused_and_not_drawn_anew(
+    pretrained, pictures, tmp_path
+):
     config = tuned(pretrained, pictures, ",max_to_keep=1")
     assert train.train(Recipe.from_config(config), tmp_path / "run") == 0
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
@@ -89,11 +91,6 @@ def test_first_weights_stay_when_later_checkpoints_are_pruned(pretrained, pictur
     (network,) = networks.collect([str(tmp_path / "run")])
     first, theirs = flatten_dict(network.at(0)), weights(pretrained)
     assert all(np.array_equal(first[p], theirs[p]) for p in first if not is_classifier(p))
-
-
-def test_first_weights_that_are_gone_are_refused_and_not_drawn_anew(pretrained, pictures, tmp_path):
-    config = tuned(pretrained, pictures)
-    assert train.train(Recipe.from_config(config), tmp_path / "run") == 0
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "0")
     (network,) = networks.collect([str(tmp_path / "run")])
     with pytest.raises(InputError, match=r"weights were those of .*pretrained.* no longer kept"):

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from resnet_jax.errors import WRONG_INPUT
 from resnet_jax.runtime import multihost
 
 ALLOCATION = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
@@ -27,31 +26,6 @@ ALLOCATION = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SL
 )
 def test_what_counts_is_the_processes_of_this_very_start(environment, several):
     assert multihost.scheduled(environment) == several
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--process_id=1"], "all three are needed"),
-        (["--num_processes=0"], "num_processes=0: must be at least 1"),
-        (
-            ["--coordinator=here", "--num_processes=2", "--process_id=0"],
-            "coordinator='here': expected host:port",
-        ),
-        (
-            ["--coordinator=here:1", "--num_processes=2", "--process_id=2"],
-            "process_id=2: must be from 0 to 1",
-        ),
-    ],
-)
-def test_flags_that_make_no_cluster_end_in_one_line(flags, message, tmp_path):
-    argv = [sys.executable, "-m", "experiments.train", "--config=configs/digits.py"]
-    result = subprocess.run(
-        [*argv, f"--workdir={tmp_path}", *flags], capture_output=True, text=True
-    )
-    assert result.returncode == WRONG_INPUT
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
 
 
 def test_process_on_its_own_loads_no_jax_to_find_that_out():

@@ -1,5 +1,7 @@
 """A state comes back from disk bit for bit, or the reason why not is one line."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from resnet_jax.training.checkpoints import Checkpoints
 SCHEDULE = schedules.Schedule("constant", 10, 0.1)
 
 
+@functools.cache
 def make(width=4, at=0):
     model = zoo.create("resnet-8", 3, width=width)
     made = state.create(jax.random.key(at), model, (8, 8, 3), step.sgd(), SCHEDULE)

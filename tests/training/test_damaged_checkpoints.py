@@ -1,5 +1,6 @@
 """A checkpoint that was damaged is passed over for the one before, and never taken for whole."""
 
+import functools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from resnet_jax.training.checkpoints import Checkpoints, load_weights
 SCHEDULE = schedules.Schedule("constant", 10, 0.1)
 
 
+@functools.cache
 def make(width=4, at=0):
     model = zoo.create("resnet-8", 3, width=width)
     made = state.create(jax.random.key(at), model, (8, 8, 3), step.sgd(), SCHEDULE)

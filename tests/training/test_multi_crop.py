@@ -83,8 +83,8 @@ def slowly(model, variables, encoded: bytes, view: str, size: int) -> np.ndarray
 
 
 @pytest.mark.parametrize("view", TEST_CROPS)
-def test_scores_are_those_of_a_slow_loop_on_ten_photographs(view):
-    size, encoded = 32, photographs(10)
+def test_scores_are_those_of_a_slow_loop_on_photographs(view):
+    size, encoded = 32, photographs(4)
     model, variables = net("resnet-8", size)
     crops = [cut(image_ops.decode(data), TEST_CROPS[view], size) for data in encoded]
     scores = np.exp(scorer(model, variables, size)(crops))
@@ -104,7 +104,7 @@ def test_unlikely_classes_keep_their_probabilities():
 @pytest.mark.slow
 @pytest.mark.parametrize("view", TEST_CROPS)
 @pytest.mark.parametrize("name", ["resnet-18", "preact-resnet-50"])
-def test_imagenet_net_scores_as_in_a_slow_loop_on_ten_photographs(name, view):
+def test_imagenet_net_scores_as_in_a_slow_loop_on_photographs(name, view):
     size, encoded = 224, photographs(10)
     model, variables = net(name, size)
     crops = [cut(image_ops.decode(data), TEST_CROPS[view], size) for data in encoded]
