@@ -132,8 +132,8 @@ def test_every_net_of_imagenets_table_can_run_where_imagenet_is_prepared(tmp_pat
         check_dataset(run.config.replace(**{"dataset.data_dir": str(tmp_path)}))
 
 
-def test_sweep_of_the_readme_is_one(tmp_path: Path):
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_sweep_of_the_documentation_is_one(tmp_path: Path):
+    text = Path("docs/sweeps_and_reports.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```python\n(TITLE.+?)```", text, re.DOTALL)
     (tmp_path / "width.py").write_text(example)
     runs = plan.plan(grid.load(str(tmp_path / "width.py")))

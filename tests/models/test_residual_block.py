@@ -235,7 +235,9 @@ def test_gradient_is_that_of_finite_differences(axes):
         random = np.random.default_rng(3)
         move = lambda leaf, size: leaf + size * random.normal(size=leaf.shape)
         params = jax.tree.map(lambda leaf: move(leaf, 0.3), params)
-        loss = lambda params: (run(unit, {"params": params}) ** 2).sum()
+        images = X.astype(np.float64)
+        run = lambda params: unit.apply({"params": params}, images, True, mutable=["batch_stats"])
+        loss = lambda params: (run(params)[0] ** 2).sum()
         check_grads(loss, (params,), order=1, modes=["rev"], eps=1e-6)
 
 
