@@ -117,7 +117,11 @@ class ConvNormAct(nn.Module):
         """The architecture's activation function."""
         if self.architecture.activation == "tailored_relu":
             slope = self.architecture.negative_slope
-            return tailored_relu.output_scale(slope) * nn.leaky_relu(x, slope)
+            # Leaky ReLU, with the mean of its slopes at 0: where pixels are always 0, the larger
+            # one makes the gradient grow from layer to layer.
+            size = nn.relu(x) + nn.relu(-x)
+            leaky = (1 + slope) / 2 * x + (1 - slope) / 2 * size
+            return tailored_relu.output_scale(slope) * leaky
         return _ACTIVATIONS[self.architecture.activation](x)
 
     def learnt(self, name: str, start: float, shape: tuple[int, ...] = ()) -> jax.Array:

@@ -1,10 +1,12 @@
 """Tailored ReLUs have the slope that their C-map asks for."""
 
+import jax
 import numpy as np
 import pytest
 
 from resnet_jax.errors import InputError
 from resnet_jax.models import tailored_relu, zoo
+from resnet_jax.models.resnet import ConvNormAct
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.3])
@@ -40,3 +42,16 @@ def test_whole_chain_takes_uncorrelated_inputs_to_eta(eta):
 def test_chain_too_short_for_eta_is_told_what_it_reaches():
     with pytest.raises(InputError, match=r"tat_eta=0.9: .* at most 0.809, which 7 layers of ReLU"):
         tailored_relu.negative_slope(7)
+
+
+def test_network_activates_by_a_leaky_relu_whose_gradient_does_not_grow_at_zero():
+    net = zoo.describe(
+        "plain-56", activation="tailored_relu", norm="none", initialization="delta_orthogonal"
+    )
+    slope, scale = net.negative_slope, tailored_relu.output_scale(net.negative_slope)
+    values, gradients = jax.vmap(jax.value_and_grad(ConvNormAct(net).activate))(
+        np.array([-2.0, 0.0, 3.0], np.float32)
+    )
+    np.testing.assert_allclose(values, [-2 * slope * scale, 0, 3 * scale], rtol=1e-6)
+    np.testing.assert_allclose(gradients, scale * np.array([slope, (1 + slope) / 2, 1]), rtol=1e-6)
+    assert gradients[1] < 1
