@@ -99,11 +99,13 @@ def _model(name: str) -> ConfigDict:
     model.width = placeholder(int)
     model.downsample_in = placeholder(str)
     model.initialization = placeholder(str)
+    model.parameterization = placeholder(str)
     model.zero_init_last = placeholder(bool)
     model.shortcut_scale = placeholder(float)
     model.branch_scale = placeholder(float)
     model.gate_bias = placeholder(float)
     model.dropout_rate = placeholder(float)
+    model.tat_eta = placeholder(float)
     return model
 
 
@@ -129,6 +131,8 @@ def _optimizer() -> ConfigDict:
     optimizer.nesterov = False
     optimizer.weight_decay = 1e-4
     optimizer.weight_decay_mask = "kernels"
+    optimizer.max_grad_norm = placeholder(float)  # None: no clipping
+    optimizer.layer_decay = 1.0  # of the learning rate, from each layer to the one before it
     return optimizer
 
 

@@ -56,6 +56,7 @@ _V1 = {
     "order": ("original",),
     "norm": ("batch",),
     "activation": ("relu",),
+    "initialization": ("he_normal", "delta_orthogonal"),  # Others add parameters to blocks.
     "output_stride": (32,),
 }
 LAYOUTS = {

@@ -7,9 +7,11 @@ __all__ = [
     "architecture",
     "batch_norm",
     "counting",
+    "folding",
     "fully_convolutional",
     "initialization",
     "resnet",
     "scan_layers",
+    "tailored_relu",
     "zoo",
 ]

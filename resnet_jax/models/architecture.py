@@ -10,6 +10,7 @@ import dataclasses
 from typing import NamedTuple
 
 from resnet_jax.errors import InputError, check_choice
+from resnet_jax.models import tailored_relu
 
 __all__ = [
     "ACTIVATIONS",
@@ -22,6 +23,8 @@ __all__ = [
     "OPTION_A_PADDINGS",
     "ORDERS",
     "OUTPUT_STRIDES",
+    "PARAMETERIZATIONS",
+    "REQUIREMENTS",
     "SHORTCUTS",
     "STEMS",
     "Architecture",
@@ -35,7 +38,7 @@ BLOCKS = {"basic": 2, "bottleneck": 3, "one_layer": 1}
 SHORTCUTS = (
     "none",  # the plain network
     "identity",
-    "constant_scaling",  # v2 §3.1, `shortcut_scale` and `branch_scale`
+    "constant_scaling",  # v2 §3.1, `shortcut_scale` (0: plain, 1: residual) and `branch_scale`
     "exclusive_gating",  # v2 §3.1, `gate_bias`
     "shortcut_only_gating",  # v2 §3.1, `gate_bias`
     "dropout",  # v2 §3.1, `dropout_rate`
@@ -73,11 +76,40 @@ STEMS = {"cifar": 1, "imagenet": 4}
 """Stride of what comes before the first block: a 3×3 (v1 §4.2), or a 7×7/2 and a max-pool/2."""
 
 NORMS = ("batch", "none")
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "linear")  # "linear": none, for theory
-INITIALIZATIONS = ("he_normal", "delta_orthogonal", "fixup")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "linear", "tailored_relu")  # "linear": none, for theory
+INITIALIZATIONS = ("he_normal", "delta_orthogonal", "looks_linear", "fixup", "skipinit")
+
+PARAMETERIZATIONS = (
+    "standard",
+    "dirac",  # Zagoruyko & Komodakis 2017: a · identity + b · normalised kernel
+    "repvgg",  # Ding et al. 2021: 3×3, 1×1 and identity side by side, each with its batch norm
+)
+"""What stands for a convolution of a block while it is trained; a plain one can be made of it."""
+
 DOWNSAMPLE_IN = ("1x1", "3x3")
 OUTPUT_STRIDES = (8, 16, 32)
 EXPANSION = 4  # A bottleneck's outer layers are this much wider than its 3×3 (v1 Table 1).
+
+
+_RESIDUAL = SHORTCUTS[1:]
+_FOLDABLE = {
+    **{"shortcut": ("none",), "norm": ("batch",), "block": ("basic", "one_layer")},
+    **{"order": ("original",), "initialization": ("he_normal",)},
+}
+REQUIREMENTS: dict[tuple[str, str], dict[str, tuple]] = {
+    ("initialization", "fixup"): {
+        **{"norm": ("none",), "shortcut": _RESIDUAL, "block": ("basic", "bottleneck")}
+    },
+    # Of two zero factors of one branch, neither ever has a gradient.
+    ("initialization", "skipinit"): {"shortcut": _RESIDUAL, "zero_init_last": (False,)},
+    ("initialization", "looks_linear"): {"shortcut": ("none",), "activation": ("relu",)},
+    ("parameterization", "dirac"): _FOLDABLE,
+    ("parameterization", "repvgg"): _FOLDABLE,
+    ("activation", "tailored_relu"): {
+        **{"shortcut": ("none",), "norm": ("none",), "initialization": ("delta_orthogonal",)}
+    },
+}
+"""What an axis's value needs of other axes: (axis, value) -> {other axis: its allowed values}."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +126,19 @@ class Architecture:
         changes nothing else: either network is the other with its channels renumbered.
       norm: "batch", or "none" (convolutions then have biases).
       bn_group_size: examples that share batch-norm statistics; None for the whole batch.
-      activation: "relu", "tanh", "sigmoid" or "linear".
+      activation: "relu", "tanh", "sigmoid", "linear" or "tailored_relu", a leaky ReLU whose slope
+        follows from depth and `tat_eta`; see `resnet_jax.models.tailored_relu`.
       downsample_in: the bottleneck's convolution that strides: "1x1" (v1), "3x3" ("v1.5").
       output_stride: input pixels per output pixel; under 32, strides become dilation. ImageNet
         stems only.
-      initialization: of the kernels, see `resnet_jax.models.initialization`; "fixup" is for
-        residual networks without batch norm.
+      initialization: of the kernels, see `resnet_jax.models.initialization`. "fixup" and
+        "skipinit" come with learnt scalars in each branch.
+      parameterization: of the convolutions in blocks, see `PARAMETERIZATIONS`.
       zero_init_last: start with the scale of each branch's last batch norm at 0, not 1.
       shortcut_scale, branch_scale: factors of "constant_scaling".
       gate_bias: initial bias of the gates.
       dropout_rate: fraction of the shortcut's values dropped by "dropout".
+      tat_eta: η of "tailored_relu": how alike it makes two inputs that are not alike at all.
 
     Raises:
       InputError: a value is not allowed, or two of them do not go together.
@@ -123,11 +158,13 @@ class Architecture:
     downsample_in: str = "1x1"
     output_stride: int = 32
     initialization: str = "he_normal"
+    parameterization: str = "standard"
     zero_init_last: bool = False
     shortcut_scale: float = 1.0
     branch_scale: float = 1.0
     gate_bias: float = 0.0
     dropout_rate: float = 0.5
+    tat_eta: float = tailored_relu.ETA
 
     def __post_init__(self):
         check_choice("stem", self.stem, STEMS)
@@ -139,6 +176,7 @@ class Architecture:
         check_choice("norm", self.norm, NORMS)
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("initialization", self.initialization, INITIALIZATIONS)
+        check_choice("parameterization", self.parameterization, PARAMETERIZATIONS)
         check_choice("downsample_in", self.downsample_in, DOWNSAMPLE_IN)
         check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
         self._check_numbers()
@@ -152,15 +190,22 @@ class Architecture:
                 f"norm={self.norm!r}; orders that have one: "
                 + ", ".join(name for name, order in ORDERS.items() if "norm" in order.last)
             )
+        for (axis, value), needed in REQUIREMENTS.items():
+            if getattr(self, axis) == value:
+                self._check_requirements(f"{axis}={value!r}", needed)
+        if (self.shortcut_scale, self.branch_scale) != (1, 1):
+            scales = f"shortcut_scale={self.shortcut_scale}, branch_scale={self.branch_scale}"
+            self._check_requirements(scales, {"shortcut": ("constant_scaling",)})
+        if self.activation == "tailored_relu":
+            _ = self.negative_slope  # raises an error if there is none
+        elif self.tat_eta != tailored_relu.ETA:
+            self._check_requirements(f"tat_eta={self.tat_eta}", {"activation": ("tailored_relu",)})
 
-        if self.initialization == "fixup" and (
-            self.norm != "none" or self.shortcut == "none" or self.block == "one_layer"
-        ):
-            raise InputError(
-                "initialization='fixup': for two convolutions or more beside a shortcut, "
-                f"with norm='none'; here block={self.block!r}, shortcut={self.shortcut!r}, "
-                f"norm={self.norm!r}"
-            )
+    def _check_requirements(self, subject: str, needed: dict[str, tuple]) -> None:
+        for axis, allowed in needed.items():
+            if getattr(self, axis) not in allowed:
+                wanted = " or ".join(map(repr, allowed))
+                raise InputError(f"{subject}: needs {axis}={wanted}, not {getattr(self, axis)!r}")
 
     def _check_numbers(self) -> None:
         if not self.stage_sizes or any(size < 1 for size in self.stage_sizes):
@@ -169,6 +214,8 @@ class Architecture:
             raise InputError(f"width={self.width}: must be at least 1")
         if self.bn_group_size is not None and self.bn_group_size < 1:
             raise InputError(f"bn_group_size={self.bn_group_size}: must be at least 1, or None")
+        if self.initialization == "looks_linear" and self.width % 2:
+            raise InputError(f"width={self.width}: must be even for initialization='looks_linear'")
         if not 0 <= self.dropout_rate < 1:
             raise InputError(f"dropout_rate={self.dropout_rate}: must be in [0, 1)")
 
@@ -181,6 +228,11 @@ class Architecture:
     def depth(self) -> int:
         """Weighted layers as the papers count them: convolutions of branches, stem, classifier."""
         return self.num_blocks * BLOCKS[self.block] + 2
+
+    @property
+    def negative_slope(self) -> float:
+        """Of "tailored_relu": a plain network activates after each layer but the classifier."""
+        return tailored_relu.negative_slope(self.depth - 1, self.tat_eta)
 
     @property
     def is_stochastic(self) -> bool:

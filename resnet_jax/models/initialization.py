@@ -10,7 +10,14 @@ import jax.numpy as jnp
 
 from resnet_jax.models.architecture import BLOCKS, Architecture
 
-__all__ = ["delta_orthogonal", "he_normal", "kernel_init", "scaled_he_normal"]
+__all__ = [
+    "corrected_delta_orthogonal",
+    "delta_orthogonal",
+    "he_normal",
+    "kernel_init",
+    "looks_linear",
+    "scaled_he_normal",
+]
 
 _BLOCK = 2**16
 
@@ -49,6 +56,43 @@ def delta_orthogonal(
     return jnp.zeros(shape, dtype).at[centre].set(matrix)
 
 
+def corrected_delta_orthogonal(
+    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> jax.Array:
+    """`delta_orthogonal` that keeps the mean square of a channel, not of a pixel's channels.
+
+    With more outputs than inputs its gain is √(outputs / inputs) (Martens et al. 2021, "scale-
+    corrected uniform orthogonal").
+    """
+    inputs, outputs = shape[-2:]
+    return delta_orthogonal(key, shape, dtype, gain=math.sqrt(max(outputs / inputs, 1.0)))
+
+
+def looks_linear(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    dtype: Any = jnp.float32,
+    *,
+    mirror_inputs: bool = True,
+    mirror_outputs: bool = True,
+) -> jax.Array:
+    """[[W, −W], [−W, W]], with which ReLU layers are together linear (Balduzzi et al. 2017).
+
+    Half of the channels carry (z)₊ and half (−z)₊, of which the next kernel makes W z and −W z.
+    The paper concatenates the two (CReLU); here the network has the mirrored channels itself, and
+    so its usual number of parameters. W is delta-orthogonal.
+
+    Args:
+      mirror_inputs, mirror_outputs: not at a network's first, or last, layer. A number of channels
+        that is mirrored is even.
+    """
+    inputs, outputs = shape[-2] // (1 + mirror_inputs), shape[-1] // (1 + mirror_outputs)
+    kernel = delta_orthogonal(key, (*shape[:-2], inputs, outputs), dtype)
+    if mirror_outputs:
+        kernel = jnp.concatenate([kernel, -kernel], axis=-1)
+    return jnp.concatenate([kernel, -kernel], axis=-2) if mirror_inputs else kernel
+
+
 def scaled_he_normal(
     key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, *, factor: float
 ) -> jax.Array:
@@ -60,19 +104,26 @@ def kernel_init(architecture: Architecture, role: str) -> Callable:
     """The initialiser of a kernel by its place in the network.
 
     Args:
-      role: "branch" or, for the last convolution of a block's branch, "branch_end"; "classifier";
-        "outside" for stem, projections and gates.
+      role: "branch" or, for the last convolution of a block's branch, "branch_end"; "stem";
+        "classifier"; "outside" for projections and gates.
 
-    - "he_normal" (v1 §3.4) is the same everywhere.
-    - "delta_orthogonal" too; its gain is √2 for ReLU, which keeps the variance as He's does, and 1
-      for the others. Only at gain 1 with tanh or linear layers are all singular values near 1.
+    - "he_normal" (v1 §3.4) is the same everywhere, and "skipinit" has it, too.
+    - "delta_orthogonal" is the same everywhere; its gain is √2 for ReLU, which keeps the variance
+      as He's does, and 1 for the others. Only at gain 1 with tanh or linear layers are all singular
+      values near 1. Tailored ReLUs take it scale-corrected, as their paper does.
+    - "looks_linear": see the function.
     - "fixup" (Zhang et al. 2019, §3): a branch's last convolution and the classifier start at 0,
-      its others are He's times L^(−1/(2m−2)), with L branches of m convolutions. The scalar
-      biases and multipliers of the paper are left out; convolutions here have channel biases.
+      its others are He's times L^(−1/(2m−2)), with L branches of m convolutions.
     """
     if architecture.initialization == "delta_orthogonal":
+        if architecture.activation == "tailored_relu":
+            return corrected_delta_orthogonal
         gain = math.sqrt(2) if architecture.activation == "relu" else 1.0
         return functools.partial(delta_orthogonal, gain=gain)
+    if architecture.initialization == "looks_linear":
+        return functools.partial(
+            looks_linear, mirror_inputs=role != "stem", mirror_outputs=role != "classifier"
+        )
     if architecture.initialization == "fixup":
         if role in ("branch_end", "classifier"):
             return jax.nn.initializers.zeros

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from resnet_jax.models import scan_layers
+from resnet_jax.models import scan_layers, tailored_relu
 from resnet_jax.models.architecture import EXPANSION, ORDERS, STEMS, Architecture
 from resnet_jax.models.batch_norm import COSTLY, BatchNorm
 from resnet_jax.models.initialization import kernel_init
@@ -33,6 +33,23 @@ _ACTIVATIONS: dict[str, Callable] = {
     "sigmoid": nn.sigmoid,
     "linear": lambda x: x,
 }
+
+
+class Learnt(nn.Module):
+    """A number, or one a channel, that training changes and weight decay does not.
+
+    Attributes:
+      start: its initial value.
+      shape: () or (channels,).
+    """
+
+    start: float
+    shape: tuple[int, ...] = ()
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """float32 `shape`."""
+        return self.param("value", nn.initializers.constant(self.start), self.shape)
 
 
 class ConvNormAct(nn.Module):
@@ -61,17 +78,21 @@ class ConvNormAct(nn.Module):
     ) -> jax.Array:
         """A size×size convolution with the symmetric padding that keeps shapes at stride 1.
 
-        Its place in the network, `role`, decides its initial weights: see `kernel_init`.
+        Its place in the network, `role`, decides its initial weights: see `kernel_init`. Fixup has
+        a scalar bias before the convolutions of blocks, but none a channel.
         [batch, height, width, in] -> [batch, ⌈height/stride⌉, ⌈width/stride⌉, channels].
         """
         pad = dilation * (size // 2)
+        fixup = self.architecture.initialization == "fixup"
+        if fixup and role != "stem":
+            x = x + self.learnt(f"{name}_bias", 0.0)
         y = nn.Conv(
             channels,
             (size, size),
             strides=stride,
             padding=[(pad, pad)] * 2,
             kernel_dilation=dilation,
-            use_bias=self.architecture.norm == "none" or bias_init is not None,
+            use_bias=bias_init is not None or (self.architecture.norm == "none" and not fixup),
             kernel_init=kernel_init(self.architecture, role),
             bias_init=bias_init or nn.initializers.zeros,
             dtype=self.dtype,
@@ -81,7 +102,12 @@ class ConvNormAct(nn.Module):
         return checkpoint_name(y, COSTLY)
 
     def norm(self, x: jax.Array, train: bool, *, name: str, zero_init: bool = False) -> jax.Array:
-        """Batch norm, where the architecture has it; its scale starts at 1, or at 0."""
+        """Batch norm, where the architecture has it; its scale starts at 1, or at 0.
+
+        Fixup has a scalar bias in its place.
+        """
+        if self.architecture.initialization == "fixup":
+            return x + self.learnt(name.replace("norm", "bias"), 0.0)
         if self.architecture.norm == "none":
             return x
         scale_init = nn.initializers.zeros if zero_init else nn.initializers.ones
@@ -89,7 +115,18 @@ class ConvNormAct(nn.Module):
 
     def activate(self, x: jax.Array) -> jax.Array:
         """The architecture's activation function."""
+        if self.architecture.activation == "tailored_relu":
+            slope = self.architecture.negative_slope
+            # Leaky ReLU, with the mean of its slopes at 0: where pixels are always 0, the larger
+            # one makes the gradient grow from layer to layer.
+            size = nn.relu(x) + nn.relu(-x)
+            leaky = (1 + slope) / 2 * x + (1 - slope) / 2 * size
+            return tailored_relu.output_scale(slope) * leaky
         return _ACTIVATIONS[self.architecture.activation](x)
+
+    def learnt(self, name: str, start: float, shape: tuple[int, ...] = ()) -> jax.Array:
+        """A learnt number, in the type of activations."""
+        return Learnt(start, shape, name=name)().astype(self.dtype)
 
     def sequence(
         self, steps: Sequence[str], x: jax.Array, train: bool, *, name: str, zero_init: bool = False
@@ -133,10 +170,11 @@ class ResidualBlock(ConvNormAct):
     def residual_branch(self, x: jax.Array, train: bool) -> jax.Array:
         """What the shortcut goes around: [batch, …, in] -> [batch, …, channels]."""
         order = ORDERS[self.architecture.order]
+        initialization = self.architecture.initialization
         convolutions = self._convolutions()
         for number, (channels, size, stride, dilation) in enumerate(convolutions, start=1):
             last = number == len(convolutions)
-            x = self.conv(
+            y = self.conv(
                 x,
                 channels,
                 size,
@@ -146,14 +184,41 @@ class ResidualBlock(ConvNormAct):
                 name=f"conv{number}",
                 role="branch_end" if last else "branch",
             )
-            x = self.sequence(
-                order.last if last else order.between,
-                x,
-                train,
-                name=f"norm{number}",
-                zero_init=last and self.architecture.zero_init_last,
-            )
-        return x
+            if self.architecture.parameterization == "dirac":
+                y = self._dirac(x, y, number, stride)
+            if last and initialization == "fixup":
+                y = y * self.learnt("multiplier", 1.0)
+            zero_init = last and self.architecture.zero_init_last
+            steps = order.last if last else order.between
+            if self.architecture.parameterization == "repvgg":
+                y = self.norm(y, train, name=f"norm{number}", zero_init=zero_init)
+                y, steps = y + self._beside(x, channels, number, stride, train), steps[1:]
+            x = self.sequence(steps, y, train, name=f"norm{number}", zero_init=zero_init)
+        return x * self.learnt("multiplier", 0.0) if initialization == "skipinit" else x
+
+    def _dirac(self, x: jax.Array, y: jax.Array, number: int, stride: int) -> jax.Array:
+        """What the kernel a · δ + b · W / ‖W‖ makes of x: a · x + b · y / ‖W‖.
+
+        y is the convolution of x whose kernel is W; a, b and the norm are one number an output
+        channel (Zagoruyko & Komodakis 2017, §3). δ is the identity as option A has it.
+        """
+        channels = y.shape[-1]
+        kernel = self.variables["params"][f"conv{number}"]["kernel"]
+        norm = jnp.linalg.norm(kernel.reshape(-1, channels), axis=0).astype(self.dtype)
+        delta = self.learnt(f"dirac{number}_delta", 1.0, (channels,))
+        weight = self.learnt(f"dirac{number}_weight", 0.1, (channels,))
+        return delta * pad_shortcut(x, stride, channels) + weight / norm * y
+
+    def _beside(
+        self, x: jax.Array, channels: int, number: int, stride: int, train: bool
+    ) -> jax.Array:
+        """RepVGG's 1×1 convolution and, where shapes allow it, identity, both normalised."""
+        name = f"conv{number}_1x1"
+        y = self.conv(x, channels, 1, train, stride=stride, name=name, role="branch")
+        y = self.norm(y, train, name=f"norm{number}_1x1")
+        if stride == 1 and x.shape[-1] == channels:
+            y += self.norm(x, train, name=f"norm{number}_identity")
+        return y
 
     def _convolutions(self) -> list[tuple[int, int, int, int]]:
         """(channels, size, stride, dilation) of each convolution of the branch."""
@@ -177,6 +242,8 @@ class ResidualBlock(ConvNormAct):
         same_shape = self.stride == 1 and x.shape[-1] == self.channels
         if option == "C" or (option == "B" and not same_shape):
             y = self.conv(activated, self.channels, 1, train, stride=self.stride, name="projection")
+            if self.architecture.norm == "none":
+                return y
             steps = [s for s in ORDERS[self.architecture.order].last if s == "norm"]
             return self.sequence(steps, y, train, name="projection_norm")
         return pad_shortcut(x, self.stride, self.channels, self.architecture.option_a_padding)
@@ -306,6 +373,8 @@ class ResNet(ConvNormAct):
         if features:
             return (*outputs[:-1], x)
         pooled = x.mean((1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
+        if self.architecture.initialization == "fixup":
+            pooled += Learnt(0.0, name="classifier_bias")()
         weights = kernel_init(self.architecture, "classifier")
         return nn.Dense(self.num_classes, kernel_init=weights, name="classifier")(pooled)
 
@@ -353,7 +422,8 @@ class ResNet(ConvNormAct):
     def _stem(self, x: jax.Array, train: bool) -> jax.Array:
         imagenet = self.architecture.stem == "imagenet"
         size, stride = (7, 2) if imagenet else (3, 1)
-        x = self.conv(x, self.architecture.width, size, train, stride=stride, name="stem")
+        width = self.architecture.width
+        x = self.conv(x, width, size, train, stride=stride, name="stem", role="stem")
         x = self.activate(self.norm(x, train, name="stem_norm"))
         return self.pool(x) if imagenet else x
 

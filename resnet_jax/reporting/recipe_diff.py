@@ -16,6 +16,8 @@ _BOTH = {
     "optimizer.weight_decay_mask": "kernels",
     "optimizer.momentum": 0.9,
     "optimizer.nesterov": False,
+    "optimizer.max_grad_norm": None,
+    "optimizer.layer_decay": 1.0,
     "schedule.name": "steps",
     "schedule.learning_rate": 0.1,
     "schedule.decay_factor": 0.1,

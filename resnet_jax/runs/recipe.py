@@ -60,6 +60,10 @@ LEGACY_DEFAULTS: dict[str, Any] = {
     "loggers": "tensorboard",
     "dataset.exif_orientation": False,
     "model.initialization": None,
+    "model.parameterization": None,
+    "model.tat_eta": None,
+    "optimizer.max_grad_norm": None,
+    "optimizer.layer_decay": 1.0,
 }
 """What stood for a field in runs that are older than it. A new field gets its line here."""
 
@@ -88,11 +92,13 @@ class Model:
     width: int | None = _field("channels of the first stage")
     downsample_in: str | None = _field("1x1 or 3x3: the bottleneck's convolution that strides")
     initialization: str | None = _field("of convolutions")
+    parameterization: str | None = _field("of blocks' convolutions: standard, dirac or repvgg")
     zero_init_last: bool | None = _field("whether each branch's last batch norm starts at 0")
-    shortcut_scale: float | None = _field("with shortcut=constant_scaling")
+    shortcut_scale: float | None = _field("with shortcut=constant_scaling; 0: plain")
     branch_scale: float | None = _field("with shortcut=constant_scaling")
     gate_bias: float | None = _field("initial bias of gates")
     dropout_rate: float | None = _field("with shortcut=dropout")
+    tat_eta: float | None = _field("with activation=tailored_relu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +126,8 @@ class Optimizer:
     nesterov: bool = _field("Nesterov's momentum")
     weight_decay: float = _field("L2 weight decay")
     weight_decay_mask: str = _field("what decays: kernels or all")
+    max_grad_norm: float | None = _field("longer gradients are cut to it; none: no clipping")
+    layer_decay: float = _field("a layer's learning rate, over that of the layer above it")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -489,6 +497,8 @@ def _check(recipe: Recipe) -> None:
     parse_loggers(recipe.loggers)
     check_choice("parallel", recipe.parallel, ENGINES)
     check_choice("remat", recipe.remat, REMATS)
+    for path in ("optimizer.max_grad_norm", "optimizer.layer_decay"):
+        _require(recipe, path, lambda value: value > 0, "must be above 0")
     with section("optimizer"):
         check_choice("weight_decay_mask", recipe.optimizer.weight_decay_mask, WEIGHT_DECAY_MASKS)
     with section("schedule"):

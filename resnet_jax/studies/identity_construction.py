@@ -93,7 +93,7 @@ def _check(shallow: Architecture, deep: Architecture) -> None:
             f"a network of {deep.depth} layers: not that of {shallow.depth} with blocks added"
         )
     if deep.shortcut == "none":
-        allowed = {"order": "original", "activation": "relu"}
+        allowed = {"order": "original", "activation": "relu", "parameterization": "standard"}
         if deep.block == "bottleneck":
             raise InputError("block='bottleneck': a plain bottleneck is not the identity")
     else:

@@ -6,6 +6,8 @@ of the network: scales, biases and statistics.
 """
 
 import contextlib
+import math
+import re
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -34,6 +36,8 @@ def sgd(
     *,
     weight_decay_mask: str = "kernels",
     nesterov: bool = False,
+    max_grad_norm: float | None = None,
+    layer_decay: float = 1.0,
 ) -> optax.GradientTransformation:
     """SGD with momentum and L2 weight decay (v1 §3.4), before the learning rate.
 
@@ -44,12 +48,40 @@ def sgd(
     Args:
       weight_decay_mask: "kernels" decays convolutions and the classifier; "all" also biases and
         batch norm's scales, as fb.resnet.torch does.
+      max_grad_norm: gradients whose norm, over all parameters together, is above it are first
+        scaled down to it (Pascanu et al. 2013); None leaves them as they are.
+      layer_decay: factor by which the learning rate falls from each layer to the one before it;
+        the classifier has the whole. It undoes a gradient that grows by 1 / layer_decay a layer.
     """
     check_choice("weight_decay_mask", weight_decay_mask, recipe.WEIGHT_DECAY_MASKS)
     mask = None if weight_decay_mask == "all" else _kernels
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask), optax.trace(momentum, nesterov)
-    )
+    steps = [optax.add_decayed_weights(weight_decay, mask), optax.trace(momentum, nesterov)]
+    if max_grad_norm is not None:
+        steps.insert(0, optax.clip_by_global_norm(max_grad_norm))
+    if layer_decay != 1.0:
+        steps.append(_scale_by_layer(layer_decay))
+    return optax.chain(*steps)
+
+
+def _scale_by_layer(decay: float) -> optax.GradientTransformation:
+    """Multiplies the updates of the n-th last layer by decay^(n − 1)."""
+
+    def scale(updates, _):
+        leaves = jax.tree_util.tree_leaves_with_path(updates)
+        layers = {_layer(_names(path)) for path, _ in leaves}
+        above = {layer: number for number, layer in enumerate(sorted(layers, reverse=True))}
+        return _map(lambda path, update: decay ** above[_layer(path)] * update, updates)
+
+    return optax.stateless(scale)
+
+
+def _layer(path: tuple[str, ...]) -> tuple[float, int, int]:
+    """Where a parameter stands; what has no number in a block goes with its first convolution."""
+    block = re.fullmatch(r"stage(\d+)_unit(\d+)", path[0])
+    if block:
+        number = re.search(r"\d", path[1])
+        return int(block[1]), int(block[2]), int(number[0]) if number else 1
+    return (0, 0, 0) if path[0].startswith("stem") else (math.inf, 0, 0)
 
 
 def _kernels(params: Any) -> Any:
@@ -243,7 +275,10 @@ def as_fixed_functions(frozen: Collection[str]) -> contextlib.AbstractContextMan
 
 def _map(function: Callable, *trees: Any) -> Any:
     """Maps over leaves with the names that lead to them first."""
-    names = lambda path: tuple(entry.key for entry in path)
     return jax.tree_util.tree_map_with_path(
-        lambda path, *leaves: function(names(path), *leaves), *trees
+        lambda path, *leaves: function(_names(path), *leaves), *trees
     )
+
+
+def _names(path: tuple) -> tuple[str, ...]:
+    return tuple(entry.key for entry in path)

@@ -481,17 +481,11 @@ def assemble(
             jnp.dtype(recipe.model.dtype),
             num_classes=len(class_names),
             remat=recipe.remat,
-            # A frozen stage's batch norms are known by its name, which a loop's blocks lack.
-            scan_blocks=recipe.scan_blocks and not recipe.freeze,
+            # Frozen parts and layers are known by their blocks' names, which a loop's lack.
+            scan_blocks=recipe.scan_blocks and not recipe.freeze and optimizer.layer_decay == 1,
         ),
         optimizer=step.freeze_optimizer(
-            step.sgd(
-                optimizer.momentum,
-                optimizer.weight_decay,
-                weight_decay_mask=optimizer.weight_decay_mask,
-                nesterov=optimizer.nesterov,
-            ),
-            recipe.frozen_parts,
+            step.sgd(**dataclasses.asdict(optimizer)), recipe.frozen_parts
         ),
         schedule=schedules.Schedule.of(recipe),
         splits=splits,

@@ -5,10 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import Architecture
-from resnet_jax.models.initialization import delta_orthogonal, he_normal, kernel_init
+from resnet_jax.models.initialization import (
+    corrected_delta_orthogonal,
+    delta_orthogonal,
+    he_normal,
+    kernel_init,
+)
 
 
 def initial(name, **axes):
@@ -36,6 +40,25 @@ def test_delta_orthogonal_net_has_such_kernels_everywhere(activation, gain):
     assert not kernel[0].any()
 
 
+@pytest.mark.parametrize("shape", [(3, 3, 4, 16), (3, 3, 16, 4), (3, 3, 8, 8)])
+def test_scale_corrected_kernel_keeps_the_mean_square_of_a_channel(shape):
+    kernel = np.asarray(corrected_delta_orthogonal(jax.random.key(1), shape))[1, 1]
+    assert (kernel**2).sum() / shape[-1] == pytest.approx(1.0)  # of inputs of mean square 1
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_network_that_looks_linear_is_so_at_the_start(norm):
+    model = zoo.create(
+        "plain-14", width=4, norm=norm, bn_group_size=None, initialization="looks_linear"
+    )
+    first, second = np.random.default_rng(0).normal(size=(2, 2, 8, 8, 3)).astype(np.float32)
+    variables = model.lazy_init(jax.random.key(0), first, train=False)
+    forward = jax.jit(lambda images: model.apply(variables, images))
+    together = forward(2 * first - 3 * second)
+    assert np.abs(together).max() > 1e-2
+    np.testing.assert_allclose(together, 2 * forward(first) - 3 * forward(second), atol=1e-5)
+
+
 @pytest.mark.parametrize(("branch", "power"), [("basic", -1 / 2), ("bottleneck", -1 / 4)])
 def test_fixup_scales_branches_by_their_number_and_ends_them_with_zeros(branch, power):
     depth = {"basic": 26, "bottleneck": 38}[branch]
@@ -48,12 +71,6 @@ def test_fixup_scales_branches_by_their_number_and_ends_them_with_zeros(branch, 
     assert not fixup[unit][last]["kernel"].any()
     assert not fixup["classifier"]["kernel"].any()
     np.testing.assert_array_equal(fixup["stem"]["kernel"], he["stem"]["kernel"])
-
-
-@pytest.mark.parametrize("axes", [{}, {"norm": "none", "shortcut": "none"}])
-def test_fixup_is_for_residual_nets_without_batch_norm(axes):
-    with pytest.raises(InputError, match=r"initialization='fixup'.*norm='none'"):
-        Architecture(stage_sizes=(1,), initialization="fixup", **axes)
 
 
 def test_default_is_he_normal_everywhere():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.test_util import check_grads
 
 from resnet_jax.models.architecture import Architecture
 from resnet_jax.models.batch_norm import EPSILON
@@ -121,10 +122,123 @@ def shortcut_only_gating(f, x):
     "formula", [none, identity, constant_scaling, exclusive_gating, shortcut_only_gating]
 )
 def test_shortcut_computes_its_formula(formula):  # v2 §3.1
-    unit, variables = make(shortcut=formula.__name__, shortcut_scale=0.5, branch_scale=0.25)
+    scaled = formula is constant_scaling
+    scales = {"shortcut_scale": 0.5, "branch_scale": 0.25} if scaled else {}
+    unit, variables = make(shortcut=formula.__name__, **scales)
     np.testing.assert_allclose(
         run(unit, variables), relu(formula(Formula(variables), X)), atol=2e-5
     )
+
+
+@pytest.mark.parametrize(("scale", "shortcut"), [(0.0, "none"), (1.0, "identity")])
+def test_dial_goes_from_plain_to_residual(scale, shortcut):
+    dial, variables = make(16, 2, shortcut="constant_scaling", shortcut_scale=scale)
+    end, same = make(16, 2, shortcut=shortcut)
+    jax.tree.map(np.testing.assert_array_equal, variables, same)
+
+    def learn(unit):
+        square = lambda params: (run(unit, {**variables, "params": params}) ** 2).sum()
+        return run(unit, variables), jax.grad(square)(variables["params"])
+
+    jax.tree.map(np.testing.assert_array_equal, learn(dial), learn(end))
+
+
+def number(f, name):
+    return f.params[name]["value"]
+
+
+def fixup(f, x):  # Zhang et al. 2019, Figure 1
+    y = relu(f.conv(x + number(f, "conv1_bias"), "conv1") + number(f, "bias1"))
+    y = f.conv(y + number(f, "conv2_bias"), "conv2")
+    return x + number(f, "multiplier") * y + number(f, "bias2")
+
+
+def skipinit(f, x):  # De & Smith 2020, Figure 1; ReZero is the same
+    y = f.conv(relu(f.conv(x, "conv1")), "conv2")
+    return x + number(f, "multiplier") * y
+
+
+@pytest.mark.parametrize("formula", [fixup, skipinit])
+def test_block_without_batch_norm_computes_its_formula(formula):
+    unit, variables = make(norm="none", initialization=formula.__name__)
+    np.testing.assert_allclose(
+        run(unit, variables), relu(formula(Formula(variables), X)), atol=2e-5
+    )
+    no_channel_biases = all("bias" not in variables["params"][name] for name in ("conv1", "conv2"))
+    assert no_channel_biases == (formula is fixup)
+
+
+@pytest.mark.parametrize("initialization", ["fixup", "skipinit"])
+def test_block_without_batch_norm_starts_as_its_shortcut(initialization):
+    net = Architecture(stage_sizes=(1,), norm="none", initialization=initialization)
+    unit = ResidualBlock(net, channels=8)
+    variables = unit.init(jax.random.key(0), X, train=False)
+    np.testing.assert_array_equal(run(unit, variables), nn.relu(X))
+
+
+def dirac_kernel(f, name):  # Zagoruyko & Komodakis 2017, §3
+    kernel = np.asarray(f.params[name]["kernel"])
+    delta = np.zeros_like(kernel)
+    np.fill_diagonal(delta[1, 1], 1.0)
+    direction = kernel / np.sqrt((kernel**2).sum((0, 1, 2)))
+    number = lambda part: f.params[f"dirac{name[-1]}_{part}"]["value"]
+    return number("delta") * delta + number("weight") * direction
+
+
+def dirac(f, x, strides):
+    kernels = {f"conv{place}": {"kernel": dirac_kernel(f, f"conv{place}")} for place in (1, 2)}
+    f = Formula({"params": {**f.params, **kernels}})
+    for place, stride in enumerate(strides, start=1):
+        x = relu(f.norm(f.conv(x, f"conv{place}", stride), f"norm{place}"))
+    return x
+
+
+def repvgg(f, x, strides):  # Ding et al. 2021, Figure 2
+    for place, stride in enumerate(strides, start=1):
+        y = f.norm(f.conv(x, f"conv{place}", stride), f"norm{place}")
+        y += f.norm(f.conv(x, f"conv{place}_1x1", stride), f"norm{place}_1x1")
+        if x.shape == y.shape:
+            y += f.norm(x, f"norm{place}_identity")
+        x = relu(y)
+    return x
+
+
+@pytest.mark.parametrize("formula", [dirac, repvgg])
+@pytest.mark.parametrize(("channels", "stride"), [(8, 1), (16, 2)])
+def test_parameterization_computes_its_formula(formula, channels, stride):
+    unit, variables = make(channels, stride, shortcut="none", parameterization=formula.__name__)
+    expected = formula(Formula(variables), X, (stride, 1))
+    np.testing.assert_allclose(run(unit, variables), expected, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"shortcut": "constant_scaling", "shortcut_scale": 0.7},
+        {"norm": "none", "initialization": "fixup"},
+        {"initialization": "skipinit"},
+        {"shortcut": "none", "initialization": "looks_linear"},
+        {"shortcut": "none", "parameterization": "dirac"},
+        {"shortcut": "none", "parameterization": "repvgg"},
+        {
+            **{"shortcut": "none", "norm": "none", "activation": "tailored_relu"},
+            **{"initialization": "delta_orthogonal", "tat_eta": 0.5},
+        },
+    ],
+    ids=str,
+)
+def test_gradient_is_that_of_finite_differences(axes):
+    with jax.enable_x64(True):
+        net = Architecture(stage_sizes=(1,), **axes)
+        unit = ResidualBlock(net, channels=8, dtype=jnp.float64)
+        params = unit.init(jax.random.key(0), X, train=False)["params"]
+        random = np.random.default_rng(3)
+        move = lambda leaf, size: leaf + size * random.normal(size=leaf.shape)
+        params = jax.tree.map(lambda leaf: move(leaf, 0.3), params)
+        images = X.astype(np.float64)
+        run = lambda params: unit.apply({"params": params}, images, True, mutable=["batch_stats"])
+        loss = lambda params: (run(params)[0] ** 2).sum()
+        check_grads(loss, (params,), order=1, modes=["rev"], eps=1e-6)
 
 
 def test_gate_starts_at_its_bias():

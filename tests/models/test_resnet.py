@@ -65,6 +65,7 @@ def test_pooling_and_its_gradient_are_those_of_linen(height, width):
         ("plain-20", {"norm": "none"}),
         ("resnet-29", {"block": "bottleneck", "order": "full_preact"}),
         ("resnet-20", {"option": "C"}),
+        ("plain-11", {"parameterization": "dirac", "block": "one_layer"}),
     ],
 )
 def test_units_in_a_loop_compute_the_same(name, axes, remat):

@@ -39,6 +39,37 @@ def test_cifar_net_has_the_published_number_of_parameters(name):
     assert count(zoo.create(name, 10), (32, 32, 3)).num_params == CIFAR[name]
 
 
+@pytest.mark.parametrize(
+    ("name", "axes", "num_params"),
+    [
+        # The authors' Fixup-ResNet-20: no batch norm (1,376 parameters), 5 scalars a block and 2.
+        ("resnet-20", {"norm": "none", "initialization": "fixup"}, 269_722 - 1_376 + 5 * 9 + 2),
+        ("resnet-20", {"initialization": "skipinit"}, 269_722 + 9),
+        ("resnet-20", {"shortcut": "constant_scaling", "shortcut_scale": 0.5}, 269_722),
+        ("plain-20", {"initialization": "looks_linear"}, 269_722),
+        ("plain-20", {"parameterization": "dirac"}, 269_722 + 2 * 6 * (16 + 32 + 64)),
+        (  # A 1×1 kernel and two batch norms beside each layer; one where its shape changes.
+            "plain-20",
+            {"parameterization": "repvgg"},
+            269_722
+            + (6 * 16**2 + 16 * 32 + 5 * 32**2 + 32 * 64 + 5 * 64**2)
+            + 2 * (12 * 16 + 11 * 32 + 11 * 64),
+        ),
+        (  # A bias for the 688 channels that have no batch norm.
+            "plain-20",
+            {
+                "activation": "tailored_relu",
+                "norm": "none",
+                "initialization": "delta_orthogonal",
+            },
+            269_722 - 688,
+        ),
+    ],
+)
+def test_cures_have_the_parameters_that_they_add(name, axes, num_params):
+    assert count(zoo.create(name, 10, **axes), (32, 32, 3)).num_params == num_params
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VERY_DEEP)
 def test_very_deep_net_has_the_published_number_of_parameters(name):
@@ -117,6 +148,26 @@ def test_prefix_reaches_the_cifar_net_of_an_imagenet_depth():
         ("resnet-50", {"downsample_in": "5x5"}, "1x1, 3x3"),
         ("preact-resnet-20", {"zero_init_last": True}, "original, relu_before_add"),
         ("resnet-20", {"zero_init_last": True, "norm": "none"}, "zero_init_last"),
+        ("resnet-20", {"initialization": "fixup"}, "'fixup': needs norm='none', not 'batch'"),
+        ("plain-20", {"initialization": "fixup", "norm": "none"}, "needs shortcut='identity' or"),
+        ("plain-20", {"initialization": "skipinit"}, "'skipinit': needs shortcut='identity' or"),
+        (
+            "resnet-20",
+            {"initialization": "skipinit", "zero_init_last": True},
+            "needs zero_init_last=False",
+        ),
+        ("resnet-20", {"initialization": "looks_linear"}, "needs shortcut='none', not 'identity'"),
+        ("plain-20", {"initialization": "looks_linear", "width": 5}, "width=5: must be even"),
+        ("resnet-20", {"parameterization": "dirac"}, "'dirac': needs shortcut='none'"),
+        ("plain-20", {"parameterization": "repvgg", "norm": "none"}, "needs norm='batch'"),
+        ("plain-20", {"parameterization": "diract"}, "nearest: dirac"),
+        (
+            "plain-20",
+            {"activation": "tailored_relu"},
+            "activation='tailored_relu': needs norm='none', not 'batch'",
+        ),
+        ("plain-20", {"tat_eta": 0.5}, "tat_eta=0.5: needs activation='tailored_relu', not 'relu'"),
+        ("resnet-20", {"shortcut_scale": 0.5}, "shortcut_scale=0.5, .*: needs shortcut='constant"),
     ],
 )
 def test_wrong_choice_says_what_is_allowed(name, overrides, message):

@@ -97,6 +97,8 @@ def test_field_that_older_runs_lack_has_the_value_that_stood_for_it():
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
+        ("resnet-20,optimizer.max_grad_norm=0", "optimizer.max_grad_norm=0.0: must be above 0"),
+        ("resnet-20,optimizer.layer_decay=-1", "optimizer.layer_decay=-1.0: must be above 0"),
         ("resnet-20,seed=4294967296", "seed=4294967296: must be at most 4294967295"),
         ("resnet-20,model.width=1000000", "model.width=1000000.* alone take about .* GB"),
         ("resnet-20,batch_size=128000000", "batch_size=128000000: .* alone take about .* GB"),

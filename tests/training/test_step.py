@@ -73,6 +73,32 @@ def test_decay_of_all_parameters_reaches_scales_and_biases():
         assert float(update["norm"]["scale"][0]) == decayed
 
 
+@pytest.mark.parametrize("norm", [0.5, 5.0])
+def test_gradient_longer_than_the_norm_is_cut_to_it(norm):
+    grads = {"a": jnp.array([0.0, 3.0]), "b": {"kernel": jnp.array([4.0])}}  # of norm 5
+    optimizer = step.sgd(0.0, 0.0, max_grad_norm=norm)
+    cut, _ = optimizer.update(grads, optimizer.init(grads), grads)
+    expected = jax.tree.map(lambda leaf: leaf * norm / 5, grads)
+    assert_trees_close(cut, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["plain-8", "resnet-8"])
+def test_learning_rate_falls_from_layer_to_layer_to_the_first(name):
+    _, start, _ = make(name=name, axes={"order": "full_preact", "option": "B"})
+    optimizer = step.sgd(0.0, 0.0, layer_decay=0.5)
+    ones = jax.tree.map(jnp.ones_like, start.params)
+    scaled, _ = optimizer.update(ones, optimizer.init(ones), ones)
+    exponents = jax.tree.map(lambda leaf: -np.log2(leaf.ravel()[0]), scaled)
+    layers = [exponents["classifier"]["kernel"]]
+    for stage in (3, 2, 1):
+        block = exponents[f"stage{stage}_unit1"]
+        layers += [block["conv2"]["kernel"], block["conv1"]["kernel"]]
+        assert block["norm1"]["scale"] == block["conv1"]["kernel"]
+    assert [*layers, exponents["stem"]["kernel"]] == list(range(8))
+    assert exponents["stem_norm"]["scale"] == 7
+    assert exponents["final_norm"]["scale"] == 0
+
+
 def test_metrics_are_of_the_batch_before_the_update():
     model, start, train_step = make()
     _, metrics = train_step(start, (IMAGES, LABELS), jax.random.key(0))
