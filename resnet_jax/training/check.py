@@ -494,7 +494,8 @@ def _check_speed(work: _Work) -> Iterator[Finding]:
     peak = found["device_peak_bytes"] or found["process_peak_bytes"]
     for what, size in (("program", found["program_bytes"]), ("peak", peak)):
         yield Finding("speed", f"{name}: memory, {what}", size / 1e6, unit="MB")
-    autotuned = "no kernel is timed: deterministic" if recipe.deterministic else ""
+    untimed = recipe.deterministic and found["platform"] == "gpu"
+    autotuned = "no kernel is timed: deterministic" if untimed else ""
     for kernel, count in found["convolutions"].items():
         yield Finding("speed", f"{name}: convolutions by {kernel}", count, note=autotuned)
 

@@ -91,6 +91,7 @@ def measure(
             "flops_per_image": 2 * TRAINING_PASSES * adds,
             "deterministic": recipe.deterministic,
             "machine": describe_machine(),
+            "platform": jax.default_backend(),
             "devices": experiment.mesh.size,
             "convolutions": parallel.convolution_kernels(program.as_text()),
             "matmul_flops_per_second": matmul_rate(experiment.mesh, recipe.model.dtype),
