@@ -1,20 +1,20 @@
-"""Ours beside what a user would pick instead: training speed, turn about, in one run.
+"""Training speed of this project and of baselines, alternately in one run.
 
     python -m benchmarks.compare --nets=resnet-20,resnet-56,resnet-110 --batch_size=128
     python -m benchmarks.compare --pytorch=/other/venv/bin/python --output=results/speed
 
-Each contestant trains in a process of its own that has compiled already, and the turns go round,
-so that a machine that slows down slows all. What is printed are medians over the rounds; a ratio is
-the median of the rounds' own ratios, beside the smallest and the largest, of the first of ours in
-the same number format over the line's contestant. PyTorch may live in another environment
-(`--pytorch`), as may the peers and ours (`--python`, several times).
+Each baseline trains in a process of its own that has compiled already. In each round all of them
+train, one after another, so that a machine that slows down slows all. What is printed are medians
+over the rounds; a ratio is the median of the rounds' own ratios, beside the smallest and the
+largest, of this project in the same number format over the line's baseline. PyTorch may live in
+another environment (`--pytorch`), as may the linen loop and this project (`--python`, repeatable).
 
-A net takes, for each contestant, its start, in which it compiles (the table's last column), and
-`--rounds` turns of about `--seconds`: with the defaults 20 s beside the start. A turn is one step
-at least, on accelerators one dispatch of up to 100.
+For each baseline a network takes its start, in which it compiles (the table's last column), and
+`--rounds` times about `--seconds`: with the defaults 20 s beside the start. A round is one step at
+least, on accelerators one call of up to 100.
 
-What is finished is written after each net. A contestant that dies, because it runs out of memory
-or finds no compiler, is recorded as failed; the others go on, and the exit code is 1 at the end.
+What is finished is written after each network. A baseline that dies, because it runs out of memory
+or finds no compiler, is recorded as failed; the others continue, and the exit code is 1 at the end.
 """
 
 import contextlib
@@ -34,16 +34,18 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.peers import PYTORCH_SETTINGS
-from benchmarks.peers.nets import layout
+from benchmarks.baselines import PYTORCH_SETTINGS
+from benchmarks.baselines.networks import layout
 from experiments import command
 from resnet_jax.errors import InputError
 from resnet_jax.runs import write_json
 
-_NETS = flags.DEFINE_list("nets", ["resnet-20", "resnet-56", "resnet-110"], "nets of v1")
+_NETS = flags.DEFINE_list("nets", ["resnet-20", "resnet-56", "resnet-110"], "networks of v1")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images a step", lower_bound=1)
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "turns of each contestant", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 4.0, "of one turn, about", lower_bound=0.1)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "in each of which all baselines train", lower_bound=1)
+_SECONDS = flags.DEFINE_float(
+    "seconds", 4.0, "that a baseline trains in a round, about", lower_bound=0.1
+)
 _PYTHON = flags.DEFINE_multi_string("python", [sys.executable], "interpreters with JAX")
 _PYTORCH = flags.DEFINE_string("pytorch", sys.executable, "one with PyTorch; '' for none")
 _SETTINGS = flags.DEFINE_list("settings", None, "of PyTorch: " + ", ".join(PYTORCH_SETTINGS))
@@ -51,12 +53,12 @@ _OUTPUT = flags.DEFINE_string("output", None, "folder for speed.json")
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """What is started for each net.
+class Baseline:
+    """What is started for each network.
 
     Attributes:
       name: as it is printed, with the versions.
-      command: of its process, less the net.
+      command: of its process, less the network.
       bfloat16: it computes in that; the others in float32.
     """
 
@@ -66,26 +68,26 @@ class Entry:
 
 
 class Died(Exception):
-    """A contestant's process has ended; says why, in one line."""
+    """A baseline's process has ended; says why, in one line."""
 
 
-class Contestant:
+class RunningBaseline:
     """A process that trains when it is told to.
 
     Args:
-      entry: what is started.
-      net: which it trains.
+      baseline: what is started.
+      net: the network that it trains.
       needed: without it there is no comparison.
 
     Attributes:
-      entry: what was started.
+      baseline: what was started.
       start_seconds: until it had compiled and made two steps.
       rates: images a second, one a round.
       failure: why it died; empty while it lives.
     """
 
-    def __init__(self, entry: Entry, net: str, needed: bool):
-        self.entry = entry
+    def __init__(self, baseline: Baseline, net: str, needed: bool):
+        self.baseline = baseline
         self.start_seconds = 0.0
         self.rates: list[float] = []
         self.failure = ""
@@ -93,7 +95,7 @@ class Contestant:
         self._steps = 0
         self._errors: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [*entry.command, f"--net={net}"],
+            [*baseline.command, f"--net={net}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -102,13 +104,13 @@ class Contestant:
         )
 
     def get_ready(self) -> None:
-        """Waits until it has compiled, and sees how many steps a turn has."""
+        """Waits until it has compiled, and sees how many steps a round has."""
         with self._noting_death():
             self.start_seconds = float(self._answer().split()[1])
             self._steps = max(1, round(_SECONDS.value * self._train(2)))
 
-    def take_turn(self) -> None:
-        """Trains for a turn, if it lives."""
+    def train_round(self) -> None:
+        """Trains for a round, if it lives."""
         if not self.failure:
             with self._noting_death():
                 self.rates.append(_BATCH_SIZE.value * self._train(self._steps))
@@ -128,7 +130,7 @@ class Contestant:
             yield
         except Died as death:
             if self._needed:
-                raise InputError(f"{self.entry.name}: {death}") from death
+                raise InputError(f"{self.baseline.name}: {death}") from death
             self.failure = str(death)
 
     def _train(self, num_steps: int) -> float:
@@ -150,15 +152,15 @@ class Contestant:
 
 
 def main(argv: list[str]) -> int:
-    """Prints a table for each net, and writes them; returns the exit code."""
+    """Prints a table for each network, and writes them; returns the exit code."""
     del argv
     for net in _NETS.value:
-        layout(net)  # Before any is started, is there such a net?
-    entries = _entries()
+        layout(net)  # Before any is started, is there such a network?
+    baselines = _baselines()
     machine = _machine() if _OUTPUT.value else None
     contests = {}
     for net in _NETS.value:
-        contests[net] = _contest(net, entries, first=not contests)
+        contests[net] = _contest(net, baselines, first=not contests)
         _show(net, contests[net])
         if _OUTPUT.value:
             record = {"batch_size": _BATCH_SIZE.value, "machine": machine, "contests": contests}
@@ -166,8 +168,8 @@ def main(argv: list[str]) -> int:
     return int(any("failure" in one for figures in contests.values() for one in figures))
 
 
-def _entries() -> list[Entry]:
-    """All contestants, ours first.
+def _baselines() -> list[Baseline]:
+    """This project and all baselines, in this order.
 
     Raises:
       InputError: an interpreter lacks its framework.
@@ -184,7 +186,7 @@ def _entries() -> list[Entry]:
         (f"PyTorch {setting}", _PYTORCH.value, f"pytorch --setting={setting}", "torch")
         for setting in settings
     ]
-    return [_entry(*one) for one in given]
+    return [_baseline(*one) for one in given]
 
 
 def _usual_settings() -> Sequence[str]:
@@ -193,16 +195,16 @@ def _usual_settings() -> Sequence[str]:
     return PYTORCH_SETTINGS if gpu else ("eager", "channels_last", "compile")
 
 
-def _entry(name: str, python: str, program: str, framework: str) -> Entry:
+def _baseline(name: str, python: str, program: str, framework: str) -> Baseline:
     module, *settings = program.split()
     code = f"import sys, {framework} as f; print(f.__version__, sys.version.split()[0])"
     version, of_python = _printed(python, code, f"has no {framework}").split()
-    return Entry(
+    return Baseline(
         f"{name} ({framework} {version}, Python {of_python})",
         (
             python,
             "-m",
-            f"benchmarks.peers.{module}",
+            f"benchmarks.baselines.{module}",
             f"--batch_size={_BATCH_SIZE.value}",
             *settings,
         ),
@@ -211,9 +213,9 @@ def _entry(name: str, python: str, program: str, framework: str) -> Entry:
 
 
 def _machine() -> str:
-    """What contestants find; asked of another process, because this one takes no device."""
-    code = "from benchmarks import machine; from resnet_jax.runtime import setup; "
-    code += "setup.prepare(); print(machine.describe())"
+    """What baselines find; asked of another process, because this one takes no device."""
+    code = "from resnet_jax.runtime import setup; from resnet_jax.training import speed; "
+    code += "setup.prepare(); print(speed.describe_machine())"
     return f"{_printed(_PYTHON.value[0], code, 'JAX does not start').strip()}, {platform.system()}"
 
 
@@ -240,37 +242,38 @@ def _last_error(text: str) -> str:
     return (named or lines or [""])[-1]
 
 
-def _contest(net: str, entries: Sequence[Entry], first: bool) -> list[dict]:
-    """The figures of each contestant.
+def _contest(net: str, baselines: Sequence[Baseline], first: bool) -> list[dict]:
+    """The metrics of each baseline.
 
     Raises:
       InputError: ours died in the first contest.
     """
-    contestants = []
+    running = []
     try:
-        for entry in entries:
-            contestants.append(Contestant(entry, net, needed=first and entry is entries[0]))
+        for baseline in baselines:
+            needed = first and baseline is baselines[0]
+            running.append(RunningBaseline(baseline, net, needed))
             # One after another: two that compile at once would tell nothing of either's start.
-            contestants[-1].get_ready()
+            running[-1].get_ready()
         for _ in range(_ROUNDS.value):
-            for one in contestants:
-                one.take_turn()
+            for one in running:
+                one.train_round()
     finally:
-        for one in contestants:
+        for one in running:
             one.end()
-    return [_figures(one, _ours(contestants, one.entry.bfloat16)) for one in contestants]
+    return [_figures(one, _ours(running, one.baseline.bfloat16)) for one in running]
 
 
-def _ours(contestants: Sequence[Contestant], bfloat16: bool) -> Contestant:
+def _ours(running: Sequence[RunningBaseline], bfloat16: bool) -> RunningBaseline:
     """The first of ours in that format; ours come first."""
-    return next(one for one in contestants if one.entry.bfloat16 == bfloat16)
+    return next(one for one in running if one.baseline.bfloat16 == bfloat16)
 
 
-def _figures(one: Contestant, ours: Contestant) -> dict:
+def _figures(one: RunningBaseline, ours: RunningBaseline) -> dict:
     if one.failure:
-        return {"name": one.entry.name, "failure": one.failure}
+        return {"name": one.baseline.name, "failure": one.failure}
     figures = {
-        "name": one.entry.name,
+        "name": one.baseline.name,
         "start_seconds": one.start_seconds,
         "images_per_second": one.rates,
         "median": statistics.median(one.rates),

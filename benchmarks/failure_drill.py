@@ -37,7 +37,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from benchmarks import faults
-from benchmarks.trainers import Trainers
+from benchmarks.trainers import Trainers, differences, final_state
 
 _FAULTS = flags.DEFINE_integer("faults", 100, "how many in all; each kind comes once at least", 10)
 _SEED = flags.DEFINE_integer("seed", 0, "of the schedule")
@@ -168,8 +168,6 @@ class Drill:
 
     def _finish(self) -> None:
         """Lets the run end, compares it with the undisturbed one, and makes room for another."""
-        from benchmarks import states
-
         run = self._run
         with contextlib.suppress(TimeoutError):
             run.end(10 * faults.PATIENCE, faults.PATIENCE)
@@ -182,8 +180,8 @@ class Drill:
             for kind, _ in self._pending:  # The run had just ended when they struck.
                 self.tallies[kind].recovered += 1
             self._pending = []
-            last = states.final(run.workdir)
-            different = states.differences(last, states.final(self._reference.workdir))
+            last = final_state(run.workdir)
+            different = differences(last, final_state(self._reference.workdir))
             if different or run.rows() != self._expected:
                 self._fail(f"run {self.runs} differs: {different or 'its rows'}")
         aside = [path.name for path in (run.workdir / "checkpoints").glob("*.damaged*")]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.trainers import Trainers
+from benchmarks.trainers import Trainers, poison
 from resnet_jax.errors import STOPPED, WRONG_INPUT
 
 GRACE = 5.0
@@ -65,10 +65,8 @@ def not_a_number(trainers: Trainers, disk: "Disk", chance: random.Random) -> str
     The run must record that it diverged. Then what whoever notices it would do: the summary and
     the poisoned checkpoint are removed, and the run resumes from the one before.
     """
-    from benchmarks import states
-
     trainers.kill()
-    poisoned = states.poison(trainers.workdir)
+    poisoned = poison(trainers.workdir)
     trainers.start()
     trainers.end(PATIENCE, PATIENCE)
     complaint = _expect(trainers, 0)

@@ -1,4 +1,4 @@
-"""How fast pictures become batches: ours beside PyTorch's DataLoader, alternating in one run.
+"""How fast images become batches: this project beside PyTorch's DataLoader, alternately in one run.
 
     python -m experiments.prepare_data --dataset=photographs --source=TREE --data_dir=DIR
     python -m benchmarks.pipeline --dataset=photographs --data_dir=DIR
@@ -15,16 +15,163 @@ normalisation, which ours does on the device.
 """
 
 import io
-from collections.abc import Iterator
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+import jax
 import numpy as np
 from absl import flags
 from PIL import Image
 
-from benchmarks.pipeline_speed import AUGMENTATION, FRAMING, SEED, Pipeline, ours, show
 from experiments import command
-from resnet_jax.data import datasets, device_dataset, image_ops
+from resnet_jax.data import datasets, device_dataset, image_ops, streaming
 from resnet_jax.data.tfds_sets import Records
+
+Pipeline = Callable[[Records, int, int, int], Iterator]
+"""`pipeline(records, batch_size, workers, steps)` yields so many batches."""
+
+AUGMENTATION = "scale"
+FRAMING = image_ops.CropConfig()
+SEED = 0
+
+
+class Rate(NamedTuple):
+    """Images a second of a pipeline: the median of some rounds, and their range."""
+
+    name: str
+    workers: int
+    rounds: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.rounds)
+
+    def __str__(self) -> str:
+        low, high = min(self.rounds), max(self.rounds)
+        text = f"{self.name:<24} {self.workers} worker(s) {self.median:7.0f} images/s"
+        return f"{text}  ({low:.0f} to {high:.0f}), {self.median / self.workers:.0f} a worker"
+
+
+def stages(opened: Records, batch_size: int, rounds: int) -> dict[str, list[float]]:
+    """CPU milliseconds an image of each of our stages, once a round, in this process."""
+    taken: dict[str, list[float]] = {}
+
+    def timed(stage: str, function: Callable, arguments: Iterable) -> list:
+        begin = time.process_time()
+        results = [function(*each) for each in arguments]
+        spent = time.process_time() - begin
+        taken.setdefault(stage, []).append(1000 * spent / batch_size)
+        return results
+
+    def batch(images: tuple[np.ndarray, ...]) -> np.ndarray:
+        return np.stack(images)
+
+    side, crop = image_ops.min_side(AUGMENTATION, FRAMING), image_ops.AUGMENTATIONS[AUGMENTATION]
+    for step in range(rounds):
+        indices = device_dataset.batch_indices(SEED, step, batch_size, len(opened))
+        read = timed("read", opened.__getitem__, ((int(i),) for i in indices))
+        decoded = timed(
+            "decode", lambda record: record.decode(min_side=side), ((record,) for record in read)
+        )
+        draws = [image_ops.crop_uniforms(SEED, place) for place in range(batch_size)]
+        augmented = timed(
+            "augment",
+            lambda image, drawn: image_ops.render(
+                image, crop(*image.shape[:2], FRAMING, drawn), FRAMING.size
+            ),
+            zip(decoded, draws, strict=True),
+        )
+        (whole,) = timed("batch", batch, [(augmented,)])
+        timed("transfer", lambda arrays: jax.block_until_ready(jax.device_put(arrays)), [(whole,)])
+    return taken
+
+
+def ours(opened: Records, batch_size: int, workers: int, steps: int) -> Iterator:
+    """Our batches; their devices would take them from here."""
+    receiver = streaming.Receiver(streaming.normalization(opened, FRAMING, "imagenet", "none"))
+    stream = streaming.Stream(
+        opened,
+        receiver,
+        augmentation=AUGMENTATION,
+        crops=FRAMING,
+        rows=np.arange(batch_size),
+        num_workers=workers,
+    )
+    try:
+        for step in range(steps):
+            yield stream.inputs(SEED, step, step + 1, batch_size, None)
+    finally:
+        stream.close()
+
+
+def rate(
+    pipeline: Pipeline,
+    opened: Records,
+    batch_size: int,
+    workers: int,
+    images: int,
+) -> float:
+    """Images a second, once the workers have started and what they had in stock is consumed."""
+    stock, timed = 5 * workers + 1, math.ceil(images / batch_size)
+    batches = pipeline(opened, batch_size, workers, stock + timed)
+    for _ in range(stock):
+        next(batches)
+    begin = time.perf_counter()
+    for _ in range(timed):
+        next(batches)
+    seconds = time.perf_counter() - begin
+    batches.close()
+    return timed * batch_size / seconds
+
+
+def compare(
+    pipelines: Mapping[str, Pipeline],
+    opened: Records,
+    batch_size: int,
+    workers: Sequence[int],
+    images: int,
+    rounds: int,
+) -> list[Rate]:
+    """The rates of all pipelines; each round runs all of them, one after another."""
+    found = [Rate(name, count, []) for count in workers for name in pipelines]
+    for _ in range(rounds):
+        for each in found:
+            own = rate(pipelines[each.name], opened, batch_size, each.workers, images)
+            each.rounds.append(own)
+    return found
+
+
+def show(
+    pipelines: Mapping[str, Pipeline],
+    opened: Records,
+    *,
+    batch_size: int,
+    workers: Sequence[int],
+    images: int,
+    rounds: int,
+    device_rate: float,
+) -> None:
+    """Prints the stages' times, the pipelines' rates and how many cores one accelerator needs.
+
+    Args:
+      device_rate: images a second that an accelerator takes.
+    """
+    print("CPU time an image, one process, median (range)")
+    taken = stages(opened, batch_size, 4 * rounds)
+    for stage, spent in taken.items():
+        low, high = min(spent), max(spent)
+        print(f"  {stage:<9} {statistics.median(spent):6.3f} ms  ({low:.3f} to {high:.3f})")
+    total = sum(map(statistics.median, taken.values()))
+    print(f"  {'all':<9} {total:6.3f} ms: {1000 / total:.0f} images a second a core")
+    found = compare(pipelines, opened, batch_size, workers, images, rounds)
+    print(f"images a second, median of {rounds} rounds (range)")
+    for each in found:
+        print(f"  {each}")
+    single = found[0].median / found[0].workers
+    print(f"{device_rate:.0f} images a second need {device_rate / single:.1f} cores")
 
 
 class Usual:
@@ -39,17 +186,17 @@ class Usual:
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
         index, place = key
         record, draws = self._records[index], image_ops.crop_uniforms(SEED, place)
-        picture = Image.open(io.BytesIO(record.encoded)).convert("RGB")
+        image = Image.open(io.BytesIO(record.encoded)).convert("RGB")
         low, high = FRAMING.scales
         shorter = low + int(draws[0] * (high - low + 1))
-        ratio, size = shorter / min(picture.size), FRAMING.size
-        picture = picture.resize([max(shorter, round(side * ratio)) for side in picture.size], 2)
-        left = int(draws[1] * (picture.width - size + 1))
-        top = int(draws[2] * (picture.height - size + 1))
-        picture = picture.crop((left, top, left + size, top + size))
+        ratio, size = shorter / min(image.size), FRAMING.size
+        image = image.resize([max(shorter, round(side * ratio)) for side in image.size], 2)
+        left = int(draws[1] * (image.width - size + 1))
+        top = int(draws[2] * (image.height - size + 1))
+        image = image.crop((left, top, left + size, top + size))
         if draws[-1] < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.array(picture), record.label
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.array(image), record.label
 
 
 class SameDecoder(Usual):
@@ -58,13 +205,11 @@ class SameDecoder(Usual):
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
         index, place = key
         record = self._records[index]
-        picture = image_ops.decode(
-            record.encoded, min_side=image_ops.min_side(AUGMENTATION, FRAMING)
-        )
+        image = image_ops.decode(record.encoded, min_side=image_ops.min_side(AUGMENTATION, FRAMING))
         crop = image_ops.AUGMENTATIONS[AUGMENTATION](
-            *picture.shape[:2], FRAMING, image_ops.crop_uniforms(SEED, place)
+            *image.shape[:2], FRAMING, image_ops.crop_uniforms(SEED, place)
         )
-        return np.ascontiguousarray(image_ops.render(picture, crop, FRAMING.size)), record.label
+        return np.ascontiguousarray(image_ops.render(image, crop, FRAMING.size)), record.label
 
 
 def pytorch(kind: type[Usual]) -> Pipeline:

@@ -2,15 +2,13 @@ r"""How fast this project trains here: speed, memory, compile time, and how far 
 
     python -m experiments.benchmark --models=resnet-20,resnet-56,resnet-110 --batch_size=128
     python -m experiments.benchmark --sweep=depth --output=runs/cost
-    python -m experiments.benchmark --pipeline=photographs --data_dir=DIR --batch_size=32
 
 It times the step that `experiments.train` makes, with augmentation, optimiser and metrics, on
-random images that stay on the devices. Each net is measured in a process of its own, and started
-once more to see what the compilation cache saves. `--sweep=depth` draws cost against depth, up
-to 1202 layers, of --models or those that it knows. `--pipeline` measures how
-fast a set of large pictures becomes batches. Beside other programs: `python -m benchmarks.compare`
-and `python -m benchmarks.pipeline`. The former has `deterministic` off; so has this one with
-`--set=deterministic=False`.
+random images that stay on the devices. Each network is measured in a process of its own, and
+started once more to see what the compilation cache saves. `--sweep=depth` draws cost against
+depth, up to 1202 layers, of --models or those that it knows. Beside other programs:
+`python -m benchmarks.compare`, and of input pipelines `python -m benchmarks.pipeline`. The former
+has `deterministic` off; so has this one with `--set=deterministic=False`.
 """
 
 import json
@@ -31,12 +29,13 @@ from benchmarks import cost
 from experiments import command
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
-from resnet_jax.runs import arguments, write_json
+from resnet_jax.runs import Recipe, arguments, write_json
 from resnet_jax.studies import tables
+from resnet_jax.sweeps.grid import load_config_file
 
 DEPTHS = (20, 32, 56, 110, 218, 434, 1202)
 
-_MODELS = flags.DEFINE_list("models", None, "names of nets; default resnet-20, -56 and -110")
+_MODELS = flags.DEFINE_list("models", None, "names of networks; default resnet-20, -56 and -110")
 _CONFIG = flags.DEFINE_string("config", "configs/cifar10.py", "the file that gives their recipe")
 _SET = flags.DEFINE_multi_string("set", [], "field=value of the config; may be repeated")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images a step", lower_bound=1)
@@ -45,19 +44,14 @@ _NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "classes", lower_bound=2)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "of which the median is told", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 3.0, "of one repeat, at least", lower_bound=0.0)
 _SWEEP = flags.DEFINE_enum("sweep", None, ["depth"], "draw cost against depth; needs --output")
-_PIPELINE = flags.DEFINE_string("pipeline", None, "a prepared TFDS set, instead of nets")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder of data sets, for --pipeline")
-_DEVICE_RATE = flags.DEFINE_float("device_rate", 2500, "images/s of the device to be fed")
 _OUTPUT = flags.DEFINE_string("output", None, "folder for benchmark.json and a figure")
 
 
 def main(argv: list[str]) -> None:
-    """Measures net after net, prints a table and writes what --output asks for."""
+    """Measures network after network, prints a table and writes what --output asks for."""
     del argv
     if _SWEEP.value and not _OUTPUT.value:
         raise InputError("output=None: --sweep draws a figure; name the folder for it")
-    if _PIPELINE.value:
-        return _show_pipeline()
     models = _MODELS.value or [
         f"resnet-{depth}" for depth in (DEPTHS if _SWEEP.value else (20, 56, 110))
     ]
@@ -77,28 +71,12 @@ def main(argv: list[str]) -> None:
         print(tables.write(Path(_OUTPUT.value), costs, panels, sentences, about))
 
 
-def _show_pipeline() -> None:
-    from benchmarks import pipeline_speed  # Only now: these load Grain and JAX.
-    from resnet_jax.data import datasets
-    from resnet_jax.runtime import setup
-
-    pipeline_speed.show(
-        {"ours": pipeline_speed.ours},
-        datasets.open_records(_PIPELINE.value, "train", _DATA_DIR.value),
-        batch_size=_BATCH_SIZE.value,
-        workers=[1, setup.num_cores()],
-        images=max(320, _BATCH_SIZE.value),
-        rounds=_REPEATS.value,
-        device_rate=_DEVICE_RATE.value,
-    )
-
-
 def _measure(model: str) -> dict[str, Any]:
+    config = load_config_file("config", _CONFIG.value)(model)
+    arguments.update(config, dict(_field(text) for text in _SET.value))
+    config.batch_size = _BATCH_SIZE.value
     asked = {
-        "config": _CONFIG.value,
-        "model": model,
-        "fields": dict(_field(text) for text in _SET.value),
-        "batch_size": _BATCH_SIZE.value,
+        "recipe": Recipe.from_config(config).to_dict(),
         "image_shape": [_IMAGE_SIZE.value, _IMAGE_SIZE.value, 3],
         "num_classes": _NUM_CLASSES.value,
         "num_examples": 8 * _BATCH_SIZE.value,
@@ -106,9 +84,10 @@ def _measure(model: str) -> dict[str, Any]:
         "seconds": _SECONDS.value,
     }
     with tempfile.TemporaryDirectory() as cache:
-        found = _in_a_process({**asked, "start": False}, cache)
-        again = _in_a_process({**asked, "start": True}, cache)
-    return {**asked, **found, "cached_compile_seconds": again["compile_seconds"]}
+        found = _in_a_process(model, asked, cache)
+        again = _in_a_process(model, {**asked, "start_only": True}, cache)
+    again_seconds = {"cached_compile_seconds": again["compile_seconds"]}
+    return {"batch_size": _BATCH_SIZE.value, **asked, **found, **again_seconds}
 
 
 def _field(text: str) -> tuple[str, Any]:
@@ -118,9 +97,9 @@ def _field(text: str) -> tuple[str, Any]:
     return name, arguments.parse_value(value)
 
 
-def _in_a_process(asked: dict[str, Any], cache: str) -> dict[str, Any]:
+def _in_a_process(model: str, asked: dict[str, Any], cache: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.measure", json.dumps(asked)],
+        [sys.executable, "-m", "resnet_jax.training.speed", json.dumps(asked)],
         capture_output=True,
         text=True,
         env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache},
@@ -128,7 +107,7 @@ def _in_a_process(asked: dict[str, Any], cache: str) -> dict[str, Any]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word of why"])[-1]
         told = last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
-        raise InputError(f"{asked['model']}: {told}")
+        raise InputError(f"{model}: {told}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -65,21 +65,30 @@ _FILE = {
 def storage_failure(error: BaseException | None) -> str | None:
     """One line on a disk that is full, read-only or broken, if that is behind an error; else None.
 
-    The user has to fix this, whatever the code did just then. TensorStore, which writes the
-    checkpoints, says it in the text of errors of other types. An error that was raised while
+    The user has to fix this, whatever the code did just then. An error that was raised while
     another one was handled, and not from it, is a bug, unless that other one was the disk's.
     """
     failures = _DISK | _FILE
     while error is not None:
-        text = str(error)
-        told = re.search(r"\[(?:OS error |os_error_code=')(\d+)", text)
-        number = error.errno if isinstance(error, OSError) else told and int(told[1])
+        number = os_error_number(error)
         if number in failures:
             file = error.filename2 or error.filename if isinstance(error, OSError) else None
-            named = re.search(r'local file "([^"]+?)(?:"|\.orbax)', text)
+            named = re.search(r'local file "([^"]+?)(?:"|\.orbax)', str(error))
             where = os.fsdecode(file) if file else named[1] if named else "a file of the run"
             return f"{where}: {os.strerror(number)}; fix that and rerun the command to resume"
         if error.__cause__ is None:
             failures = _DISK
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
+
+
+def os_error_number(error: BaseException) -> int | None:
+    """The operating system's number of an error (`errno`), if it is one of its own.
+
+    TensorStore, which reads and writes the checkpoints, says it in the text of errors of other
+    types.
+    """
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"\[(?:OS error |os_error_code=')(\d+)", str(error))
+    return int(told[1]) if told else None

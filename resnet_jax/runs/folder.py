@@ -64,17 +64,18 @@ def read_run(path: str | os.PathLike) -> Run:
     path = Path(path)
     problems: list[str] = []
     info = _read_json(path / "config.json", problems) or {}
+    begun = bool(problems) or _exists(path / "config.json")
     summary = _read_json(path / "summary.json", problems)
     rows = _read_rows(path / "metrics.jsonl", problems)
     if summary is not None:
         status = summary.get("status", "completed")
-    elif (path / "error.txt").exists():
+    elif _exists(path / "error.txt"):
         status = "failed"
     else:
-        status = "partial" if (path / "config.json").exists() else "missing"
+        status = "partial" if begun else "missing"
     if status != "missing" and not info and not problems:
         problems.append("config.json: missing")
-    if summary is not None and not rows and not (path / "metrics.jsonl").exists():
+    if summary is not None and not rows and not _exists(path / "metrics.jsonl"):
         problems.append("metrics.jsonl: missing")
     return Run(path, info.pop("config", {}), info, rows, summary, problems, status)
 
@@ -88,7 +89,12 @@ def find_runs(workdir: str | os.PathLike) -> list[Run]:
 
 
 def _is_run(path: Path) -> bool:
-    return any((path / name).exists() for name in ("config.json", "metrics.jsonl", "summary.json"))
+    return any(_exists(path / name) for name in ("config.json", "metrics.jsonl", "summary.json"))
+
+
+def _exists(path: Path) -> bool:
+    """As far as one can see: `Path.exists` raises where it may not look."""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def final_training_figures(rows: list[Row], steps_per_epoch: int) -> dict[str, float | None]:
@@ -224,7 +230,9 @@ class MetricsLog:
 
     def __init__(self, workdir: Path, step: int = 0):
         path = workdir / "metrics.jsonl"
-        self.rows = [row for row in _read_rows(path, []) if row.get("step", math.inf) <= step]
+        # Not by `_read_rows`: what cannot be read at the moment must not be written over.
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        self.rows = [row for row in _parse_rows(lines, path.name, []) if row["step"] <= step]
         write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = path.open("a", encoding="utf-8")
 
@@ -259,6 +267,9 @@ def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
         problems.append(f"{path.name}: not a JSON object, or its config is none")
         return None
     version = value.get("format", FORMAT)
+    if not isinstance(value.get("config", {}), dict):
+        problems.append(f"{path.name}: its config is no JSON object")
+        return None
     if not isinstance(version, int):
         problems.append(f"{path.name}: format {version!r} is no number")
         return None
@@ -269,13 +280,17 @@ def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
 
 
 def _read_rows(path: Path, problems: list[str]) -> list[Row]:
-    if not path.exists():
-        return []
     try:
         lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
     except OSError as error:
         problems.append(f"{path.name}: cannot be read ({error.strerror})")
         return []
+    return _parse_rows(lines, path.name, problems)
+
+
+def _parse_rows(lines: list[bytes], name: str, problems: list[str]) -> list[Row]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -285,7 +300,7 @@ def _read_rows(path: Path, problems: list[str]) -> list[Row]:
         if isinstance(row, dict) and isinstance(row.get("step"), int) and "split" in row:
             rows.append(row)
         else:
-            problems.append(f"{path.name} line {number}: damaged or cut short")
+            problems.append(f"{name} line {number}: damaged or cut short")
     return rows
 
 

@@ -17,6 +17,7 @@ AXIS = "data"
 
 _KINDS = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"
 _INSTRUCTION = re.compile(rf"= (?P<shape>.+?) (?P<kind>{_KINDS})(?:-start)?\(")
+_CONVOLUTION = re.compile(r'custom_call_target="(?P<kernel>__\w+\$conv\w*)"|\sconvolution\(')
 _ARRAY = re.compile(r"(?P<type>[a-z]+)(?P<bits>\d*)\[(?P<sizes>[\d,]*)\]")
 
 
@@ -210,6 +211,16 @@ def bytes_sent(program: str) -> dict[str, int]:
         if found:
             total[found["kind"]] += sum(map(_num_bytes, _ARRAY.finditer(found["shape"])))
     return dict(total)
+
+
+def convolution_kernels(program: str) -> dict[str, int]:
+    """What computes a program's convolutions: libraries' kernels by name, or XLA's own loops.
+
+    Args:
+      program: as of `bytes_sent`.
+    """
+    kernels = collections.Counter(found["kernel"] for found in _CONVOLUTION.finditer(program))
+    return {name or "XLA": count for name, count in sorted(kernels.items())}
 
 
 def _num_bytes(array: re.Match) -> int:

@@ -3,6 +3,7 @@
 `load_weights` reads the weights alone, for which neither the data set nor the recipe need be known.
 """
 
+import errno
 import functools
 import hashlib
 import inspect
@@ -11,6 +12,7 @@ import json
 import logging as python_logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,12 +24,18 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax.traverse_util import flatten_dict
 
-from resnet_jax.errors import InputError
+from resnet_jax.errors import InputError, os_error_number
 from resnet_jax.runtime import multihost
 from resnet_jax.training.state import TrainState
 
 FORMAT = 1
 
+RETRY_SECONDS = (1, 5, 10)
+"""Waits before what could not be read is read again: a file server may be back by then."""
+
+# Of a file that is not there or of another kind: damage. Any other failure to read says nothing
+# about what the file holds.
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 _NEVER = 2**62  # steps: of its multiples Orbax keeps all, and there is none but 0
 _ORBAX = str(Path(ocp.__file__).parent)
 
@@ -143,7 +151,23 @@ class Checkpoints:
         return state
 
     def _read(self, step: int, template: Any) -> tuple[Any, str]:
-        """What was saved at `step`, and "" or how it is damaged."""
+        """What was saved at `step`, and "" or how it is damaged.
+
+        Raises:
+          InputError: it is of another network, or of a newer format.
+          OSError: its files cannot be read, now and some times more.
+        """
+        for wait in (*RETRY_SECONDS, None):
+            try:
+                return self._read_once(step, template)
+            except OSError as error:
+                if wait is None:
+                    raise
+                logging.warning("%s: read again in %d s", error, wait)
+                time.sleep(wait)
+        raise AssertionError
+
+    def _read_once(self, step: int, template: Any) -> tuple[Any, str]:
         folder = self._directory / str(step)
         try:
             record = _record(folder)
@@ -157,6 +181,9 @@ class Checkpoints:
         except (InputError, MemoryError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:  # Of broken files Orbax and TensorStore raise many kinds.
+            number = os_error_number(error)
+            if number is not None and number not in _NOT_THERE:
+                raise OSError(number, os.strerror(number), str(folder)) from error
             if template is not None:
                 _check_tree(folder, template, error)
             return None, _first_line(error)

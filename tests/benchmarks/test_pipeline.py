@@ -7,14 +7,13 @@ import pytest
 from PIL import Image
 
 from benchmarks import pipeline
-from benchmarks import pipeline_speed as speed
 from resnet_jax.data import datasets, folder_to_tfds
 from resnet_jax.data.tfds_sets import Records
 
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Records:
-    """Six smooth pictures, of sizes of which crops of 224 pixels enlarge some and shrink others."""
+    """Six smooth images, of sizes of which crops of 224 pixels enlarge some and shrink others."""
     for i in range(6):
         rows, columns = np.mgrid[: 200 + 60 * i, : 380 - 30 * i]
         pixels = np.stack([rows / 3, columns / 2, (rows + columns) / 5], -1).astype(np.uint8)
@@ -26,7 +25,7 @@ def opened(tmp_path: Path) -> Records:
 
 
 @pytest.mark.torch
-def test_all_pipelines_give_the_same_pictures_in_the_same_order(opened: Records):
+def test_all_pipelines_give_the_same_images_in_the_same_order(opened: Records):
     pytest.importorskip("torch")
     made = {name: list(make(opened, 4, 0, 3)) for name, make in pipeline.PIPELINES.items()}
     for images, labels in made["ours"]:
@@ -41,13 +40,13 @@ def test_all_pipelines_give_the_same_pictures_in_the_same_order(opened: Records)
 
 
 def test_every_stage_is_timed(opened: Records):
-    taken = speed.stages(opened, 4, rounds=2)
+    taken = pipeline.stages(opened, 4, rounds=2)
     assert list(taken) == ["read", "decode", "augment", "batch", "transfer"]
     assert all(len(spent) == 2 for spent in taken.values())
     assert min(taken["decode"]) > 0
 
 
 def test_rate_tells_median_and_range():
-    text = str(speed.Rate("ours", 2, [90.0, 300.0, 110.0]))
+    text = str(pipeline.Rate("ours", 2, [90.0, 300.0, 110.0]))
     assert "110 images/s" in text
     assert "(90 to 300), 55 a worker" in text

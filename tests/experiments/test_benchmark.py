@@ -1,33 +1,31 @@
 """The command that measures speed, and what is drawn of it."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks import cost, machine
-from benchmarks.measure import measure
-from resnet_jax.runtime import parallel
+from benchmarks import cost
+from configs import cifar10
+from resnet_jax.runs import Recipe
+from resnet_jax.runtime import parallel, setup
+from resnet_jax.training import speed
 
-ASKED = {
-    "config": "configs/cifar10.py",
-    "model": "resnet-8",
-    "fields": {"model.width": 4, "model.bn_group_size": 8, "num_devices": 1},
-    "batch_size": 8,
-    "image_shape": [8, 8, 3],
-    "num_classes": 10,
-    "num_examples": 20,
-    "repeats": 2,
-    "seconds": 0.01,
-    "start": False,
-}
+CONFIG = "resnet-8,model.width=4,model.bn_group_size=8,num_devices=1,batch_size=8"
+
+
+def measure(**options):
+    recipe = Recipe.from_config(cifar10.get_config(CONFIG))
+    recipe = recipe.replace(deterministic=options.pop("deterministic", True))
+    return speed.measure(recipe, (8, 8, 3), 10, 20, repeats=2, seconds=0.01, **options)
 
 
 @pytest.fixture(scope="module")
 def found():
-    return {**ASKED, **measure(ASKED), "cached_compile_seconds": 0.1}
+    return {"batch_size": 8, **measure(), "cached_compile_seconds": 0.1}
 
 
 def test_measurement_counts_what_it_says(found):
@@ -42,6 +40,23 @@ def test_measurement_counts_what_it_says(found):
     assert weights < found["program_bytes"] < found["process_peak_bytes"]
 
 
+def test_process_that_measures_uses_the_cores_that_a_run_does():
+    recipe = Recipe.from_config(cifar10.get_config(CONFIG)).replace(
+        num_devices=None, **{"model.bn_group_size": 4}
+    )
+    asked = {"recipe": recipe.to_dict(), "image_shape": [8, 8, 3], "num_classes": 10}
+    asked |= {"num_examples": 8, "repeats": 1, "seconds": 0.01}
+    without = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
+    done = subprocess.run(
+        [sys.executable, "-m", "resnet_jax.training.speed", json.dumps(asked)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={name: value for name, value in os.environ.items() if name not in without},
+    )
+    assert json.loads(done.stdout)["devices"] == min(2, setup.num_cores())
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_matrices_whose_product_is_timed_are_not_constant(dtype, monkeypatch):
     multiplied = []
@@ -50,15 +65,15 @@ def test_matrices_whose_product_is_timed_are_not_constant(dtype, monkeypatch):
         multiplied.append(matrices)
         return 1.0
 
-    monkeypatch.setattr(machine, "_median_seconds", seconds)
-    assert machine.matmul_rate(parallel.make_mesh(2, 2, 2), dtype) == 2 * 2 * 1024**3
+    monkeypatch.setattr(speed, "_median_seconds", seconds)
+    assert speed.matmul_rate(parallel.make_mesh(2, 2, 2), dtype) == 2 * 2 * 1024**3
     (matrices,) = multiplied
     assert (matrices.shape, matrices.dtype) == ((2, 1024, 1024), dtype)
     assert matrices.astype("float32").std() == pytest.approx(1, abs=0.01)
 
 
 def test_start_alone_is_timed_without_the_rest(found):
-    start = measure({**ASKED, "start": True})
+    start = measure(start_only=True)
     assert set(start) == {key for key in start if key.endswith("_seconds")} | {"model"}
     assert start["compile_seconds"] > 0
 
@@ -100,10 +115,9 @@ def test_command_leaves_numbers_figure_and_finding(tmp_path):
     assert "--sweep=depth" in (tmp_path / "finding.md").read_text()
 
 
-def test_rates_come_with_whether_operations_were_deterministic(found):
-    assert found["deterministic"] is True  # as in configs/cifar10.py
-    fields = {**ASKED["fields"], "deterministic": False}
-    assert measure({**ASKED, "fields": fields, "repeats": 1})["deterministic"] is False
+@pytest.mark.parametrize("value", [True, False])
+def test_rates_come_with_whether_operations_were_deterministic(value):
+    assert measure(deterministic=value)["deterministic"] is value
 
 
 @pytest.mark.parametrize(

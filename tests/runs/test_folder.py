@@ -2,9 +2,12 @@
 named.
 """
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +60,58 @@ def test_damaged_files_are_named_and_the_rest_is_read(tmp_path):
     assert run.rows == [row(1), row(2)]
     assert any("metrics.jsonl line 3" in problem for problem in run.problems)
     assert any("config.json" in problem for problem in run.problems)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"format": None, "config": {}}, "config.json: format None is no number"),
+        ({"format": 1, "config": None}, "config.json: its config is no JSON object"),
+    ],
+)
+def test_fields_of_another_type_are_named(content, problem, tmp_path):
+    path = write_run(tmp_path / "a")
+    runs.write_json(path / "config.json", content)
+    run = runs.read_run(path)
+    assert (run.status, run.problems) == ("partial", [problem])
+
+
+@pytest.fixture
+def forbidden(monkeypatch):
+    """Nobody may read or look up what lies in a folder; root, which tests may be, always may."""
+
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def forbid() -> None:
+        for name in ("read_bytes", "read_text", "stat", "exists"):
+            monkeypatch.setattr(Path, name, refuse)
+
+    return forbid
+
+
+def test_files_that_cannot_be_read_are_named(forbidden, tmp_path):
+    path = write_run(tmp_path / "a", [row(1)])
+    forbidden()
+    run = runs.read_run(path)
+    assert run.status == "partial"
+    names = ("config.json", "summary.json", "metrics.jsonl")
+    assert [problem.split(":")[0] for problem in run.problems] == list(names)
+    assert all("cannot be read" in problem for problem in run.problems)
+
+
+def test_log_that_cannot_be_read_at_the_moment_is_not_written_over(tmp_path):
+    path = write_run(tmp_path / "a", [row(1)])
+    before = (path / "metrics.jsonl").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda path: _raise(OSError(errno.EIO, "")))
+        with pytest.raises(OSError, match=f"{errno.EIO}"):
+            runs.MetricsLog(path, step=1)
+    assert (path / "metrics.jsonl").read_bytes() == before
+
+
+def _raise(error):
+    raise error
 
 
 def test_newer_format_is_refused_by_name(tmp_path):

@@ -1,5 +1,6 @@
 """A checkpoint that was damaged is passed over for the one before, and never taken for whole."""
 
+import errno
 import functools
 import json
 import os
@@ -11,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.errors import InputError
+from resnet_jax.errors import InputError, os_error_number, storage_failure
 from resnet_jax.models import zoo
+from resnet_jax.training import checkpoints as module
 from resnet_jax.training import schedules, state, step
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
 
@@ -205,3 +207,50 @@ def test_reading_makes_no_folder(tmp_path):
     with pytest.raises(InputError, match="no checkpoint in this folder"):
         load_weights(tmp_path / "checkpoints")
     assert not (tmp_path / "checkpoints").exists()
+
+
+# As Python says it of a file that it opens, and TensorStore of one that it reads.
+UNREADABLE = [
+    OSError(errno.EIO, os.strerror(errno.EIO), "_CHECKPOINT_METADATA"),
+    ValueError("Error reading local file \"/r/3/default/d/a\": Failed [os_error_code='116']"),
+]
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """Makes reading a checkpoint fail so many times."""
+    monkeypatch.setattr(module, "RETRY_SECONDS", (0, 0, 0))
+
+    def fail(error: Exception, times: int) -> None:
+        errors, read = [error] * times, module._record
+        monkeypatch.setattr(module, "_record", lambda folder: _raise_next(errors) or read(folder))
+
+    return fail
+
+
+def _raise_next(errors: list[Exception]) -> None:
+    if errors:
+        raise errors.pop()
+
+
+@pytest.mark.parametrize("error", UNREADABLE, ids=str)
+def test_disk_that_fails_for_a_moment_is_no_damage(error, unreadable, directory, states, caplog):
+    before = contents(directory)
+    unreadable(error, times=3)
+    with Checkpoints(directory) as checkpoints:
+        assert_same(checkpoints.restore(make()), states[3])
+    assert contents(directory) == before
+    assert "damaged" not in caplog.text
+
+
+@pytest.mark.parametrize("error", UNREADABLE, ids=str)
+def test_disk_that_keeps_failing_is_told_and_nothing_is_renamed(error, unreadable, directory):
+    before = contents(directory)
+    unreadable(error, times=99)
+    with (
+        Checkpoints(directory) as checkpoints,
+        pytest.raises(OSError, match=os.strerror(os_error_number(error))) as raised,
+    ):
+        checkpoints.restore(make())
+    assert storage_failure(raised.value).startswith(f"{directory / '3'}: ")
+    assert contents(directory) == before

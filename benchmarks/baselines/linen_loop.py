@@ -1,10 +1,10 @@
-"""The straightforward loop in flax.linen: batches from the host, one step a dispatch.
+"""The straightforward loop in flax.linen: batches from the host, one step a call.
 
-    python -m benchmarks.peers.linen_loop --net=resnet-20 --batch_size=128
+    python -m benchmarks.baselines.linen_loop --net=resnet-20 --batch_size=128
 
 As in linen's own examples: `nn.BatchNorm` over the batch, optax's SGD, a jitted step with donated
-state, augmentation in NumPy, for which an accelerator waits where images are large. Its nets are
-v1's, with option A on CIFAR and B on ImageNet.
+state, augmentation in NumPy, for which an accelerator waits where images are large. Its networks
+are v1's, with option A on CIFAR and B on ImageNet.
 """
 
 import functools
@@ -16,8 +16,8 @@ import optax
 from flax import linen as nn
 from flax.training import train_state
 
-from benchmarks.peers import turns
-from benchmarks.peers.nets import layout
+from benchmarks.baselines import serve
+from benchmarks.baselines.networks import layout
 
 
 class TrainState(train_state.TrainState):
@@ -42,7 +42,7 @@ class Net(nn.Module):
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         else:
             x = nn.relu(norm()(conv(16, (3, 3))(x)))
-        for channels, stride in net.units:
+        for channels, stride in net.blocks:
             if net.bottleneck:
                 y = nn.relu(norm()(conv(channels // 4, (1, 1), stride)(x)))
                 y = nn.relu(norm()(conv(channels // 4, (3, 3))(y)))
@@ -90,9 +90,9 @@ def _batch(random, images, labels, batch_size, padding):
 
 
 def main() -> None:
-    """Serves turns of training."""
-    asked = turns.arguments(("float32",))
-    turns.serve(lambda: _trainer(asked))
+    """Trains when it is told to."""
+    asked = serve.arguments(("float32",))
+    serve.serve(lambda: _trainer(asked))
 
 
 def _trainer(asked):

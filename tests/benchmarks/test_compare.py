@@ -1,4 +1,4 @@
-"""The peers do the same work as ours: as many weights, and they learn."""
+"""The baselines do the same work as this project, and one that dies does not end the others."""
 
 import json
 import subprocess
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import PYTORCH_SETTINGS
-from benchmarks.peers.nets import layout
+from benchmarks.baselines import PYTORCH_SETTINGS
+from benchmarks.baselines.networks import layout
 from resnet_jax.errors import InputError
 from resnet_jax.models import counting, zoo
 
@@ -16,8 +16,8 @@ NETS = ("plain-20", "resnet-20", "plain-18", "resnet-34", "resnet-50")
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_linen_peer_has_the_same_net(net):
-    from benchmarks.peers.linen_loop import Net
+def test_linen_loop_has_the_same_network(net):
+    from benchmarks.baselines.linen_loop import Net
 
     ours = counting.count(zoo.create(net, num_classes=10), (64, 64, 3))
     assert counting.count(Net(net, 10), (64, 64, 3)) == ours
@@ -25,11 +25,11 @@ def test_linen_peer_has_the_same_net(net):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("net", NETS)
-def test_pytorch_peer_has_the_same_net(net):
+def test_pytorch_has_the_same_network(net):
     pytest.importorskip("torch")
     import torch
 
-    from benchmarks.peers.pytorch import Net
+    from benchmarks.baselines.pytorch import Net
 
     multiply_adds = []
 
@@ -46,27 +46,27 @@ def test_pytorch_peer_has_the_same_net(net):
     assert sum(multiply_adds) == 2 * ours.multiply_adds
 
 
-def program(peer, net):
-    module = f"benchmarks.peers.{peer}"
+def program(baseline, net):
+    module = f"benchmarks.baselines.{baseline}"
     return [sys.executable, "-m", module, f"--net={net}", "--batch_size=8", "--image_size=8"]
 
 
 @pytest.mark.parametrize("net", ["plain-8", "resnet-18"])
-@pytest.mark.parametrize("peer", ["ours", "linen_loop", "pytorch"])
-def test_contestant_trains_when_it_is_told_to(peer, net):
-    if peer == "pytorch":
+@pytest.mark.parametrize("baseline", ["ours", "linen_loop", "pytorch"])
+def test_baseline_trains_when_it_is_told_to(baseline, net):
+    if baseline == "pytorch":
         pytest.importorskip("torch")
     done = subprocess.run(
-        [*program(peer, net), "--num_examples=16"],
+        [*program(baseline, net), "--num_examples=16"],
         input="2\n3\n",
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    ready, *turns = done.stdout.split("\n")[:-1]
+    ready, *rounds = done.stdout.split("\n")[:-1]
     assert ready.startswith("ready ")
-    assert len(turns) == 2
-    made = [turn.split() for turn in turns]
+    assert len(rounds) == 2
+    made = [line.split() for line in rounds]
     assert [int(steps) for steps, _ in made] == [2, 3]
     assert all(float(seconds) > 0 for _, seconds in made)
 
@@ -83,16 +83,16 @@ def test_settings_of_pytorch_are_told_when_one_is_misspelt():
 
 
 @pytest.mark.parametrize("name", ["resnet-2x", "resnet-21", "preact-resnet-20", "plain-2"])
-def test_peers_that_there_are_not_are_one_line(name):
-    with pytest.raises(InputError, match=f"net='{name}': peers have plain-N and resnet-N"):
+def test_unknown_networks_are_one_line(name):
+    with pytest.raises(InputError, match=f"net='{name}': baselines are plain-N and resnet-N"):
         layout(name)
 
 
 PYTHON = """#!/bin/sh
-# An interpreter whose contestants train at a fixed speed, less one that ends otherwise.
+# An interpreter whose baselines train at a fixed speed, less one that ends otherwise.
 case "$*" in
   *CHOSEN*) END ;;
-  *peers*) echo ready 1.5; while read -r steps; do echo "$steps" 0.5; done ;;
+  *baselines*) echo ready 1.5; while read -r steps; do echo "$steps" 0.5; done ;;
   *) exec REAL "$@" ;;
 esac
 """
@@ -120,36 +120,36 @@ def contests(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("end", [DIES, DIES_IN_ITS_TURN])
-def test_contestant_that_dies_is_told_and_the_others_go_on(end, tmp_path):
+def test_baseline_that_dies_is_told_and_the_others_continue(end, tmp_path):
     done = compare(tmp_path, "linen_loop*net=plain-8", end)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert f"failed: {FAILURE}" in done.stdout
-    ours, peer = contests(tmp_path)["plain-8"]
+    ours, baseline = contests(tmp_path)["plain-8"]
     assert ours["ours_over_it"] == [1, 1, 1]
-    assert peer == {"name": peer["name"], "failure": FAILURE}
+    assert baseline == {"name": baseline["name"], "failure": FAILURE}
     assert [len(one["images_per_second"]) for one in contests(tmp_path)["resnet-8"]] == [2, 2]
 
 
-def test_peer_is_measured_without_a_ratio_where_ours_dies(tmp_path):
-    done = compare(tmp_path, "peers.ours*net=resnet-8", DIES)
+def test_baseline_is_measured_without_a_ratio_where_ours_dies(tmp_path):
+    done = compare(tmp_path, "baselines.ours*net=resnet-8", DIES)
     assert done.returncode == 1, done.stderr
-    ours, peer = contests(tmp_path)["resnet-8"]
+    ours, baseline = contests(tmp_path)["resnet-8"]
     assert ours["failure"] == FAILURE
-    assert len(peer["images_per_second"]) == 2
-    assert "ours_over_it" not in peer
+    assert len(baseline["images_per_second"]) == 2
+    assert "ours_over_it" not in baseline
 
 
 @pytest.mark.parametrize("end", [DIES, DIES_IN_ITS_TURN])
 def test_comparison_without_ours_is_one_line(end, tmp_path):
-    done = compare(tmp_path, "peers.ours*net=plain-8", end)
+    done = compare(tmp_path, "baselines.ours*net=plain-8", end)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ours (jax ")
     assert line.endswith(f"): {FAILURE}")
 
 
-def test_nets_that_are_finished_are_kept_when_the_comparison_is_killed(tmp_path):
+def test_networks_that_are_finished_are_kept_when_the_comparison_is_killed(tmp_path):
     done = compare(tmp_path, "linen_loop*net=resnet-8", "kill -KILL $PPID")
     assert done.returncode == -9
     assert list(contests(tmp_path)) == ["plain-8"]

@@ -1,6 +1,6 @@
 """The same training step in PyTorch, at the settings that its users reach for.
 
-    python -m benchmarks.peers.pytorch --net=resnet-20 --batch_size=128 --setting=channels_last
+    python -m benchmarks.baselines.pytorch --net=resnet-20 --batch_size=128 --setting=channels_last
 
 Images stay on the device as `uint8` and are cropped and flipped there for the whole batch at once,
 which no usual data loader does: what is timed is the step alone. Metrics stay on the device.
@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.peers import PYTORCH_SETTINGS, turns
-from benchmarks.peers.nets import Layout, layout
+from benchmarks.baselines import PYTORCH_SETTINGS, serve
+from benchmarks.baselines.networks import Layout, layout
 
 
 class Layer(nn.Sequential):
@@ -22,8 +22,8 @@ class Layer(nn.Sequential):
         super().__init__(conv, nn.BatchNorm2d(outputs))
 
 
-class Unit(nn.Module):
-    """A branch of two or three layers and, in a residual net, option A or B (v1 Figures 2, 5)."""
+class Block(nn.Module):
+    """A branch of two or three layers and, with shortcuts, option A or B (v1 Figures 2, 5)."""
 
     def __init__(self, net: Layout, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -62,15 +62,15 @@ class Net(nn.Module):
         width = 64 if net.imagenet else 16
         self.stem = Layer(3, width, 7, 2) if net.imagenet else Layer(3, width, 3)
         self.pool = nn.MaxPool2d(3, 2, 1) if net.imagenet else nn.Identity()
-        units = []
-        for channels, stride in net.units:
-            units.append(Unit(net, width, channels, stride))
+        blocks = []
+        for channels, stride in net.blocks:
+            blocks.append(Block(net, width, channels, stride))
             width = channels
-        self.units, self.classifier = nn.Sequential(*units), nn.Linear(width, num_classes)
+        self.blocks, self.classifier = nn.Sequential(*blocks), nn.Linear(width, num_classes)
 
     def forward(self, x):
         x = self.pool(functional.relu(self.stem(x), inplace=True))
-        return self.classifier(self.units(x).mean((2, 3)))
+        return self.classifier(self.blocks(x).mean((2, 3)))
 
 
 def _batch(images, labels, batch_size, padding):
@@ -90,9 +90,9 @@ def _batch(images, labels, batch_size, padding):
 
 
 def main() -> None:
-    """Serves turns of training."""
-    asked = turns.arguments(PYTORCH_SETTINGS)
-    turns.serve(lambda: _trainer(asked))
+    """Trains when it is told to."""
+    asked = serve.arguments(PYTORCH_SETTINGS)
+    serve.serve(lambda: _trainer(asked))
 
 
 def _trainer(asked):

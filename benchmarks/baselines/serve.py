@@ -1,4 +1,4 @@
-"""One contestant in a process of its own, which trains only when it is its turn.
+"""A baseline in a process of its own, which trains only when it is told to.
 
 It answers in lines: `ready SECONDS` when it has compiled, and then, to each line with a
 number of steps, how many it has made, which may be some more, and how many seconds they took. No
@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from benchmarks.peers.nets import layout
+from benchmarks.baselines.networks import layout
 
 
 def arguments(settings: Sequence[str]) -> argparse.Namespace:
     """What to train: `net`, `batch_size`, `image_size`, `num_classes`, and a `setting`.
 
-    What is not given is that of the net's data set.
+    What is not given is that of the network's data set.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--net", required=True)
@@ -35,11 +35,11 @@ def arguments(settings: Sequence[str]) -> argparse.Namespace:
 
 
 def serve(make: Callable[[], Callable[[int], int]]) -> None:
-    """Answers the turns; `make()` gives `train(num_steps)`, which returns the steps it has made."""
+    """Answers each line; `make()` gives `train(num_steps)`, which returns the steps it has made."""
     began = time.perf_counter()
     train = make()
     train(1)
-    # A second dispatch, because what the first one gives may be laid out otherwise than its input.
+    # A second call, because what the first one gives may be laid out otherwise than its input.
     train(1)
     print("ready", time.perf_counter() - began, flush=True)
     for line in sys.stdin:

@@ -1,0 +1,110 @@
+"""A machine that computes what it should passes, and each deviation of another is one line."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from experiments.check import show
+from resnet_jax.runtime import cpu
+from resnet_jax.training import check
+
+
+class Here:
+    """A part that is computed in this process."""
+
+    def __init__(self, work, part, **environment):
+        self._part, self._folder = part, work.folder
+        self._wide = "JAX_ENABLE_X64" in environment
+
+    def result(self, timeout):
+        with jax.enable_x64(self._wide):
+            return check._PARTS[self._part](self._folder), ""
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """Makes the check of gradients for one family."""
+    monkeypatch.setattr(check, "CASES", (check._ALONE,))
+    monkeypatch.setattr(check._Work, "start", lambda *args, **kwargs: Here(*args, **kwargs))
+
+    def find(folder):
+        return list(check._check_gradients(check._Work(folder, {}, 60, None, None)))
+
+    return find
+
+
+def test_gradients_are_those_of_float64_on_every_engine(found, tmp_path, capsys):
+    rows = found(tmp_path)
+    assert show(rows) == 0
+    assert capsys.readouterr().err == ""
+    assert [row.check for row in rows] == ["gradients", *["same step twice"] * 3, *["engines"] * 2]
+    assert all(row.value < 1e-5 for row in rows)
+    assert rows[-1].note == f"{jax.device_count()} device(s)"
+
+
+def test_wrong_gradient_is_one_line_and_exit_code_1(found, tmp_path, monkeypatch, capsys):
+    right = cpu._kernel_gradient
+    monkeypatch.setattr(cpu, "_kernel_gradient", lambda *args: 1.001 * right(*args))
+    assert show(found(tmp_path)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "deviates: gradients: residual, batch norm, float32, jit, one device: 0.0"
+    )
+    assert line.endswith("of the norm, at most 0.0001")
+
+
+@pytest.mark.parametrize(
+    ("code", "failure"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", "killed by SIGSEGV"),
+        ("import time; time.sleep(60)", "no answer in 2 s"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_compiler_that_crashes_or_hangs_is_a_finding(code, failure, capsys):
+    process = check._Process(["timeit", "-n1", "-r1", code], {})
+    _, told = process.result(2 if "sleep" in code else 60)
+    assert told == failure
+    assert show([check.Finding("gradients", "plain", None, 1e-4, "", told)]) == 1
+    assert capsys.readouterr().err == (
+        f"deviates: gradients: plain: no result, at most 0.0001 ({failure})\n"
+    )
+
+
+def test_stream_is_compared_pixel_by_pixel(monkeypatch, tmp_path):
+    monkeypatch.setattr(check.streaming.Stream, "_read", _in_this_process)
+    assert check._stream(tmp_path) == 0
+    cut = check.image_ops.render
+    monkeypatch.setattr(check.image_ops, "render", lambda *args: cut(*args) // 2)
+    assert check._stream(tmp_path) > 1000
+
+
+def _in_this_process(stream, order, augmentation, seed, start, stop):
+    batches = check.streaming.Batches(
+        stream._records,
+        order,
+        augmentation=augmentation,
+        crops=stream._crops,
+        seed=seed,
+        rows=stream._rows,
+        length=stop,
+    )
+    return (batches[step] for step in range(start, start + 2))
+
+
+@pytest.mark.slow
+def test_command_finds_nothing_here(tmp_path):
+    command = [sys.executable, "-m", "experiments.check", "--timeout=900", f"--output={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads((tmp_path / "check.json").read_text())["found"]
+    assert {row["check"] for row in written} >= {
+        "gradients",
+        "engines",
+        "stream",
+        "resume",
+        "speed",
+    }
