@@ -6,6 +6,7 @@ here; with JAX_DISABLE_MOST_OPTIMIZATIONS=0 the tests run the programs that user
 JAX_COMPILATION_CACHE_DIR=FOLDER what was compiled is kept for the next time.
 """
 
+import importlib
 import importlib.util
 import os
 import tempfile
@@ -20,9 +21,17 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"  # For other processes, too: the cache asks for the same.
 
+from absl import flags  # noqa: E402
+
 from resnet_jax.runtime import setup  # noqa: E402
 
 setup.prepare()  # As every command does: a run in this process and one in another agree.
+
+# Commands whose functions are tested in this process, where no two can define one flag.
+for _name in ("benchmarks.accelerator_run", "benchmarks.pipeline", "experiments.check"):
+    importlib.import_module(_name)
+    for _flag in list(flags.FLAGS.flags_by_module_dict()[_name]):
+        delattr(flags.FLAGS, _flag.name)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from configs import cifar10, digits
-from experiments import train
 from resnet_jax import runs
 from resnet_jax.data import device_dataset
 from resnet_jax.errors import InputError
@@ -19,6 +18,7 @@ from resnet_jax.models import zoo
 from resnet_jax.runs import Recipe, arguments, load_recipe
 from resnet_jax.training import inference, trainer
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
+from resnet_jax.training.run import train
 
 REPOSITORY = Path(__file__).parents[2]
 SHARED = REPOSITORY.parent / "shared"
@@ -54,7 +54,7 @@ def trained(tmp_path_factory) -> Path:
         "dataset.train=train[:200],dataset.test=test[:100]"
     )
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    assert train.train(Recipe.from_config(config), workdir) == 0
+    assert train(Recipe.from_config(config), workdir) == 0
     return workdir
 
 
@@ -143,7 +143,7 @@ def test_weights_with_other_classes_than_the_data_are_said_to_be_for_fine_tuning
 def test_training_does_not_go_on_with_converted_weights(tmp_path):
     fill(tmp_path / "run", write(tmp_path / "net.safetensors", colours=3), None)
     with pytest.raises(InputError, match=r"converted_from: 'net.safetensors', now None"):
-        train.train(
+        train(
             Recipe.from_config(
                 arguments.update(
                     cifar10.recipe("resnet-8"),

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from configs import cifar10
-from experiments import train
 from resnet_jax.errors import InputError
 from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.runs import Recipe, arguments
 from resnet_jax.training import inference
+from resnet_jax.training.run import train
 
 SIZE = 16
 
@@ -47,7 +47,7 @@ def run(tmp_path_factory) -> Path:
     )
     config = arguments.update(cifar10.recipe("resnet-8"), arguments.split(fields, "")[1])
     config.dataset.data_dir = str(take_pictures(folder / "pictures"))
-    assert train.train(Recipe.from_config(config), folder / "run") == 0
+    assert train(Recipe.from_config(config), folder / "run") == 0
     return folder / "run"
 
 

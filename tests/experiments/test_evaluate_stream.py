@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from configs import imagenet
-from experiments import train
 from resnet_jax.runs import Recipe
 from resnet_jax.training import inference
+from resnet_jax.training.run import train
 
 SHAPES = [(40, 30), (30, 44), (36, 36), (28, 60)]
 
@@ -39,7 +39,7 @@ def run(tmp_path_factory, run_command) -> Path:
     )
     config.streaming.scales = (16, 24)
     config.dataset.data_dir = str(folder / "data")
-    assert train.train(Recipe.from_config(config), folder / "run") == 0
+    assert train(Recipe.from_config(config), folder / "run") == 0
     return folder / "run"
 
 

@@ -9,13 +9,13 @@ from flax.traverse_util import flatten_dict
 from PIL import Image
 
 from configs import cifar10, finetune
-from experiments import train
 from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.runs import Recipe, arguments
 from resnet_jax.runtime.signals import StopSignals
 from resnet_jax.studies import networks
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
+from resnet_jax.training.run import train
 
 SHORT = "batch_size=8,num_steps=6,log_every=2,evaluate_every=6,checkpoint_every=3,num_devices=1"
 
@@ -40,7 +40,7 @@ def pretrained(tmp_path_factory) -> Path:
     config = arguments.update(cifar10.recipe("resnet-8"), fields)
     config.dataset.update(name="image_folder", image_size=8, mean="imagenet", std="imagenet")
     config.dataset.data_dir = str(draw(folder / "pictures", "day", "night"))
-    assert train.train(Recipe.from_config(config), folder / "run") == 0
+    assert train(Recipe.from_config(config), folder / "run") == 0
     return folder / "run"
 
 
@@ -66,7 +66,7 @@ def test_first_weights_are_the_other_runs_and_the_classifier_is_new(pretrained, 
     config = tuned(pretrained, pictures, ",max_to_keep=9")
     assert config.model.width == 4
     assert (config.dataset.mean, config.dataset.image_size) == ("imagenet", 8)
-    assert train.train(Recipe.from_config(config), tmp_path / "run") == 0
+    assert train(Recipe.from_config(config), tmp_path / "run") == 0
     theirs, first, last = (
         weights(pretrained), weights(tmp_path / "run", 0), weights(tmp_path / "run")
     )  # fmt: skip
@@ -85,7 +85,7 @@ def test_first_weights_outlast_pruning_and_if_they_are_gone_are_refused_and_not_
     pretrained, pictures, tmp_path
 ):
     config = tuned(pretrained, pictures, ",max_to_keep=1")
-    assert train.train(Recipe.from_config(config), tmp_path / "run") == 0
+    assert train(Recipe.from_config(config), tmp_path / "run") == 0
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.steps == [0, 6]
     (network,) = networks.collect([str(tmp_path / "run")])
@@ -103,20 +103,20 @@ def test_stopped_run_ends_with_the_same_bits_even_if_the_other_is_gone(
     start = tmp_path / "start"
     shutil.copytree(pretrained, start)
     config = tuned(start, pictures, ",freeze=stem+batch_norm")
-    assert train.train(Recipe.from_config(config), tmp_path / "whole") == 0
+    assert train(Recipe.from_config(config), tmp_path / "whole") == 0
     asked = iter([False, False, True])
     monkeypatch.setattr(StopSignals, "asked", lambda self: next(asked))
-    assert train.train(Recipe.from_config(config), tmp_path / "stopped") == 75
+    assert train(Recipe.from_config(config), tmp_path / "stopped") == 75
     shutil.rmtree(start)
     monkeypatch.undo()
-    assert train.train(Recipe.from_config(config), tmp_path / "stopped") == 0
+    assert train(Recipe.from_config(config), tmp_path / "stopped") == 0
     whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert all(np.array_equal(whole[path], stopped[path]) for path in {*whole, *stopped})
 
 
 def test_frozen_net_learns_a_classifier_only(pretrained, pictures, tmp_path):
     config = tuned(pretrained, pictures, ",freeze=stem+stage1+stage2+stage3")
-    assert train.train(Recipe.from_config(config), tmp_path / "run") == 0
+    assert train(Recipe.from_config(config), tmp_path / "run") == 0
     theirs, last = weights(pretrained), weights(tmp_path / "run")
     assert {p for p in last if not is_classifier(p) and not np.array_equal(last[p], theirs[p])} == (
         set()
@@ -132,7 +132,7 @@ def spoilt(pretrained: Path, folder: Path, spoil) -> Path:
 def test_start_without_checkpoints_is_one_line_and_leaves_no_folder(pretrained, pictures, tmp_path):
     start = spoilt(pretrained, tmp_path / "s", lambda f: shutil.rmtree(f / "checkpoints"))
     with pytest.raises(InputError, match=r"init_from='.*/s': no checkpoint in this folder"):
-        train.train(Recipe.from_config(tuned(start, pictures)), tmp_path / "run")
+        train(Recipe.from_config(tuned(start, pictures)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -142,7 +142,7 @@ def test_start_that_is_no_run_is_one_line(pretrained, pictures, tmp_path):
     config = tuned(pretrained, pictures)
     config.init_from = str(tmp_path / "none")
     with pytest.raises(InputError, match=r"^init_from='.*/none': no run in this folder"):
-        train.train(Recipe.from_config(config), tmp_path / "run")
+        train(Recipe.from_config(config), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_net_that_does_not_fit_is_named_before_anything_is_made(
     fields, message, pretrained, pictures, tmp_path
 ):
     with pytest.raises(InputError, match=message):
-        train.train(Recipe.from_config(tuned(pretrained, pictures, fields)), tmp_path / "run")
+        train(Recipe.from_config(tuned(pretrained, pictures, fields)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

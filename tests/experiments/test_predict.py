@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from configs import cifar10
-from experiments import train
 from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.interop import export, pytorch_names, weight_files
@@ -19,6 +18,7 @@ from resnet_jax.models import zoo
 from resnet_jax.reporting.predictions import draw_map
 from resnet_jax.runs import Recipe, arguments
 from resnet_jax.training import inference
+from resnet_jax.training.run import train
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 
@@ -46,7 +46,7 @@ def run(tmp_path_factory) -> Path:
     )
     config = arguments.update(cifar10.recipe("resnet-8"), arguments.split(fields, "")[1])
     config.dataset.data_dir = str(folder / "pictures")
-    assert train.train(Recipe.from_config(config), folder / "run") == 0
+    assert train(Recipe.from_config(config), folder / "run") == 0
     assert runs.read_run(folder / "run").summary["test_error"] == 0
     shutil.rmtree(folder / "pictures")
     return folder / "run"

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from configs import digits
-from experiments import train
 from resnet_jax import runs
 from resnet_jax.errors import STOPPED, WRONG_INPUT, InputError
 from resnet_jax.runs import Recipe, arguments, load_recipe
 from resnet_jax.runtime.signals import StopSignals
 from resnet_jax.training import trainer
 from resnet_jax.training.checkpoints import Checkpoints
+from resnet_jax.training.run import train
 from resnet_jax.training.trainer import build
 
 TINY = (
@@ -66,7 +66,7 @@ def stopping_after(questions):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    assert train.train(tiny(), workdir) == 0
+    assert train(tiny(), workdir) == 0
     return workdir
 
 
@@ -86,7 +86,7 @@ def test_run_leaves_the_files_of_the_contract(finished):
 
 
 def test_line_before_the_first_step_says_what_is_trained_on_what_and_where(tmp_path, capsys):
-    train.train(tiny(num_devices=1), tmp_path)
+    train(tiny(num_devices=1), tmp_path)
     before, _ = capsys.readouterr().out.split("\nstep", 1)
     assert before.splitlines()[-1] == (
         "resnet-8 (4,934 parameters) on digits: 200 train, 50 test images of 8×8×1, 10 classes; "
@@ -96,18 +96,18 @@ def test_line_before_the_first_step_says_what_is_trained_on_what_and_where(tmp_p
 
 def test_warm_up_that_has_not_ended_is_told_once(tmp_path, capsys):
     fields = {"schedule.warmup": "until_error", "schedule.warmup_error": 1e-6}
-    train.train(tiny(**fields, evaluate_every=4), tmp_path)
+    train(tiny(**fields, evaluate_every=4), tmp_path)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "warming up" in line]
     assert line.startswith("step 4: still warming up at a learning rate of 0.01, for the training")
 
 
 def test_same_config_gives_the_same_bits(finished, tmp_path):
-    train.train(tiny(), tmp_path)
+    train(tiny(), tmp_path)
     assert_same_run(tmp_path, finished)
 
 
 def test_other_seed_gives_another_run(finished, tmp_path):
-    train.train(tiny(seed=1), tmp_path)
+    train(tiny(seed=1), tmp_path)
     assert runs.read_run(tmp_path).summary["train_loss"] != pytest.approx(
         runs.read_run(finished).summary["train_loss"]
     )
@@ -129,9 +129,9 @@ def test_run_stopped_at_any_step_and_continued_equals_an_uninterrupted_one(
     chunks, finished, tmp_path
 ):
     with stopping_after(chunks - 1):
-        assert train.train(tiny(), tmp_path) == STOPPED
+        assert train(tiny(), tmp_path) == STOPPED
     assert runs.read_run(tmp_path).status == "partial"
-    assert train.train(tiny(), tmp_path) == 0
+    assert train(tiny(), tmp_path) == 0
     assert_same_run(tmp_path, finished)
 
 
@@ -156,33 +156,33 @@ def test_run_stopped_at_any_step_and_continued_equals_an_uninterrupted_one(
 )
 def test_cure_that_is_stopped_and_continued_equals_an_uninterrupted_one(fields, tmp_path):
     config = tiny(**fields, num_steps=6)
-    assert train.train(config, tmp_path / "whole") == 0
+    assert train(config, tmp_path / "whole") == 0
     with stopping_after(3):
-        assert train.train(config, tmp_path / "stopped") == STOPPED
-    assert train.train(config, tmp_path / "stopped") == 0
+        assert train(config, tmp_path / "stopped") == STOPPED
+    assert train(config, tmp_path / "stopped") == 0
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_line_torn_by_a_kill_does_not_keep_a_run_from_resuming(finished, tmp_path):
     with stopping_after(5):
-        train.train(tiny(), tmp_path)
+        train(tiny(), tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "spl')
-    assert train.train(tiny(), tmp_path) == 0
+    assert train(tiny(), tmp_path) == 0
     assert_same_run(tmp_path, finished)
 
 
 def test_folder_of_other_runs_is_refused_and_stays_as_it_is(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "runs" / "one")
     with pytest.raises(InputError, match=r"holds folders of runs \(one\); give this one a folder"):
-        train.train(tiny(), tmp_path / "runs")
+        train(tiny(), tmp_path / "runs")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["one"]
 
 
 def test_damaged_config_is_named_and_nothing_is_overwritten(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config\.json: cannot be read"):
-        train.train(tiny(), tmp_path)
+        train(tiny(), tmp_path)
     assert (tmp_path / "config.json").read_text() == "{"
 
 
@@ -193,7 +193,7 @@ LONG = {"num_steps": 200, "checkpoint_every": 50}
 def long(tmp_path_factory):
     """A run that a signal can reach."""
     workdir = tmp_path_factory.mktemp("long") / "run"
-    assert train.train(tiny(**LONG), workdir) == 0
+    assert train(tiny(**LONG), workdir) == 0
     return workdir
 
 
@@ -209,33 +209,33 @@ def test_disk_that_fills_up_is_one_line_and_the_same_run_resumes(long, tmp_path)
     assert errors.count("\n") == 1, errors
     assert "File too large; fix that and rerun the command to resume" in errors
     assert runs.read_run(tmp_path / "a").status == "partial"
-    assert train.train(tiny(**LONG), tmp_path / "a") == 0
+    assert train(tiny(**LONG), tmp_path / "a") == 0
     assert_same_run(tmp_path / "a", long)
 
 
 def test_finished_run_is_left_alone(finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-    assert train.train(tiny(), finished) == 0
+    assert train(tiny(), finished) == 0
     assert "complete already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
 def test_folder_of_another_config_is_refused_naming_the_fields(finished):
     with pytest.raises(InputError, match=r"momentum: 0.9, now 0.5; seed: 0, now 1") as raised:
-        train.train(tiny(**{"seed": 1, "optimizer.momentum": 0.5}), finished)
+        train(tiny(**{"seed": 1, "optimizer.momentum": 0.5}), finished)
     assert "\n" not in str(raised.value)
 
 
 def test_run_continues_on_another_number_of_devices(finished, tmp_path):
     with stopping_after(5):
-        train.train(tiny(num_devices=1), tmp_path)
-    assert train.train(tiny(num_devices=2), tmp_path) == 0
+        train(tiny(num_devices=1), tmp_path)
+    assert train(tiny(num_devices=2), tmp_path) == 0
 
 
 @pytest.mark.parametrize("num_devices", [1, 4, 8])
 def test_curve_does_not_depend_on_the_number_of_devices(num_devices, finished, tmp_path):
     assert runs.read_run(finished).info["devices"].startswith("2 x")
-    train.train(tiny(num_devices=num_devices), tmp_path)
+    train(tiny(num_devices=num_devices), tmp_path)
     losses = [[row["loss"] for row in runs.read_run(path).rows] for path in (finished, tmp_path)]
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
@@ -244,12 +244,12 @@ def test_diverging_run_is_a_result(tmp_path):
     config = tiny(
         **{"schedule.learning_rate": 1e30, "model.norm": "none", "model.bn_group_size": None}
     )
-    assert train.train(config, tmp_path) == 0
+    assert train(config, tmp_path) == 0
     summary = runs.read_run(tmp_path).summary
     assert summary["status"] == "diverged"
     assert 1 < summary["diverged_at"] <= 4
     assert summary["test_error"] is None
-    assert train.train(config, tmp_path) == 0  # It is finished, not to be tried again.
+    assert train(config, tmp_path) == 0  # It is finished, not to be tried again.
 
 
 def test_bug_is_recorded_as_a_bug_and_not_as_a_result(tmp_path, monkeypatch):
@@ -259,16 +259,16 @@ def test_bug_is_recorded_as_a_bug_and_not_as_a_result(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("resnet_jax.training.trainer.Experiment.intervals", broken)
         with pytest.raises(ZeroDivisionError):
-            train.train(tiny(), tmp_path)
+            train(tiny(), tmp_path)
     assert runs.read_run(tmp_path).status == "failed"
     assert "a bug" in (tmp_path / "error.txt").read_text()
-    assert train.train(tiny(), tmp_path) == 0
+    assert train(tiny(), tmp_path) == 0
     assert runs.read_run(tmp_path).status == "completed"
 
 
 def test_run_that_keeps_the_test_set_for_later_is_complete_without_it(tmp_path):
     config = tiny(**{"dataset.validation": "train[200:240]", "dataset.test": ""})
-    assert train.train(config, tmp_path) == 0
+    assert train(config, tmp_path) == 0
     summary = runs.read_run(tmp_path).summary
     assert summary["test_error"] is None
     assert summary["validation_error"] is not None
@@ -287,7 +287,7 @@ def test_plateau_watches_the_validation_split_and_lowers_the_rate(tmp_path):
             "schedule.learning_rate": 1e-9,
         }
     )
-    train.train(config, tmp_path)
+    train(config, tmp_path)
     rows = runs.read_run(tmp_path).rows
     assert {row["split"] for row in rows} == {"train", "validation", "test"}
     rates = [row["learning_rate"] for row in rows if row["split"] == "train"]
@@ -305,12 +305,12 @@ def test_plateau_watches_the_validation_split_and_lowers_the_rate(tmp_path):
     ],
 )
 def test_every_kind_of_training_runs_to_its_end(fields, tmp_path):
-    assert train.train(tiny(**fields), tmp_path) == 0
+    assert train(tiny(**fields), tmp_path) == 0
     assert runs.read_run(tmp_path).summary["status"] == "completed"
 
 
 def test_accumulation_draws_the_same_curve(finished, tmp_path):
-    train.train(tiny(grad_accum_steps=2), tmp_path)
+    train(tiny(grad_accum_steps=2), tmp_path)
     losses = [[row["loss"] for row in runs.read_run(path).rows] for path in (finished, tmp_path)]
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
@@ -342,7 +342,7 @@ def test_terminated_process_saves_exits_with_its_own_code_and_resumes(long, tmp_
     output, _ = process.communicate()
     assert process.returncode == STOPPED
     assert "saved; rerun the command to resume" in output
-    assert train.train(tiny(**LONG), tmp_path / "a") == 0
+    assert train(tiny(**LONG), tmp_path / "a") == 0
     assert_same_run(tmp_path / "a", long)
 
 
@@ -350,7 +350,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     first = start(tmp_path, num_steps=2000, stdout=subprocess.PIPE)
     next(iter(first.stdout))
     with pytest.raises(InputError, match="another process is training there"):
-        train.train(tiny(num_steps=2000), tmp_path)
+        train(tiny(num_steps=2000), tmp_path)
     first.terminate()
     first.communicate()
 

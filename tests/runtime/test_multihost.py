@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from configs import digits
-from experiments import train
 from resnet_jax import runs
 from resnet_jax.errors import STOPPED, WRONG_INPUT
 from resnet_jax.runs import Recipe, arguments, load_recipe
 from resnet_jax.training.checkpoints import Checkpoints
+from resnet_jax.training.run import train
 from resnet_jax.training.trainer import build
 
 # Tanh has no kink: a ReLU may be flipped by the last bit of a sum in another order.
@@ -73,7 +73,7 @@ class Processes:
 
 def trained_here(workdir, **fields):
     recipe = Recipe.from_config(arguments.update(digits.get_config(TINY), fields))
-    assert train.train(recipe, workdir) == 0
+    assert train(recipe, workdir) == 0
     return workdir
 
 
