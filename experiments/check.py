@@ -38,7 +38,9 @@ TINY = (
 _CHECKS = flags.DEFINE_list("checks", list(check.CHECKS), "which, in this order")
 _ONEDNN = flags.DEFINE_bool("onednn", True, "on CPUs: oneDNN's convolutions, where they pay")
 _DETERMINISTIC = flags.DEFINE_bool("deterministic", True, "on GPUs: as CIFAR's configs have it")
-_TIMEOUT = flags.DEFINE_float("timeout", 300, "seconds after which a process counts as hanging")
+_TIMEOUT = flags.DEFINE_float(
+    "timeout", 300, "seconds after which a process counts as hanging", lower_bound=1
+)
 _OUTPUT = flags.DEFINE_string("output", None, "folder for check.json")
 
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from experiments import command
 from resnet_jax.errors import InputError
@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
     """Trains and returns the exit code."""
     del argv
     config = _CONFIG.value
+    if not isinstance(config, ConfigDict):
+        raise InputError(f"config: get_config returned {config!r:.80}, not a ConfigDict")
     if _HELP_CONFIG.value:
         for path, kind, value, meaning in describe_fields(Recipe.from_config(config)):
             print(f"{path} = {value!r}  ({kind})\n    {meaning}")

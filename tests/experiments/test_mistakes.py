@@ -223,6 +223,8 @@ FILES = [
     Case("train", "--workdir=/sys/resnet_jax", "cannot be written"),
     Case("train", "--config={dir}/c.py", "get_config", write("c.py", "CONFIG = 1\n")),
     Case("train", "--config={dir}/c.py", "c.py", write("c.py", "def get_config(:\n")),
+    Case("train", "--config={dir}/c.py", "get_config returned 3, not a ConfigDict",
+         write("c.py", "def get_config():\n    return 3\n")),
     Case("train", "--config={dir}/c.py --config.sede=1", "no config field 'sed'",
          write("c.py", "from configs.digits import get_config as get\n\n"
                "def get_config():\n    return get().sed\n")),
