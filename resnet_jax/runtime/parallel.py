@@ -219,8 +219,8 @@ def convolution_kernels(program: str) -> dict[str, int]:
     Args:
       program: as of `bytes_sent`.
     """
-    kernels = collections.Counter(found["kernel"] for found in _CONVOLUTION.finditer(program))
-    return {name or "XLA": count for name, count in sorted(kernels.items())}
+    found = _CONVOLUTION.finditer(program)
+    return dict(collections.Counter(match["kernel"] or "XLA" for match in found))
 
 
 def _num_bytes(array: re.Match) -> int:

@@ -28,3 +28,13 @@ def test_gathered_array_is_told_from_a_sum():
 
 def test_work_on_each_devices_own_part_sends_nothing():
     assert parallel.bytes_sent(program(lambda a: a * 2, "shared", (16, 3))) == {}
+
+
+def test_convolutions_are_counted_by_who_computes_them():
+    text = """
+      %a = f32[2,8] convolution(%x, %k), window={size=3x3}
+      %b = f32[2,8] convolution(%a, %k), window={size=3x3}
+      %c = (f32[2,8], u8[0]) custom-call(%b, %k), custom_call_target="__cudnn$convForward"
+      %d = f32[2,8] custom-call(%c), custom_call_target="__cublas$gemm"
+    """
+    assert parallel.convolution_kernels(text) == {"XLA": 2, "__cudnn$convForward": 1}
