@@ -263,8 +263,8 @@ def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         problems.append(f"{path.name}: cannot be read ({error})")
         return None
-    if not isinstance(value, dict) or not isinstance(value.get("config", {}), dict):
-        problems.append(f"{path.name}: not a JSON object, or its config is none")
+    if not isinstance(value, dict):
+        problems.append(f"{path.name}: not a JSON object")
         return None
     version = value.get("format", FORMAT)
     if not isinstance(value.get("config", {}), dict):

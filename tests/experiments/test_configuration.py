@@ -90,7 +90,7 @@ def test_split_by_name_holds_5000_images_back(get_config):
         ("resnet-20,model.learning_rate=1.0", "nearest: schedule.learning_rate"),
         (
             "resnet-20,optimizer.name=adam",
-            "are momentum, nesterov, weight_decay, weight_decay_mask$",
+            "are layer_decay, max_grad_norm, momentum, nesterov, weight_decay, weight_decay_mask$",
         ),
         ("resnet-20,seed.x=1", "no config field 'seed.x'"),
         ("resnet-20,optimizer=adam", "'optimizer' is a section; .*optimizer.momentum"),

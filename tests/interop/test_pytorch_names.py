@@ -235,7 +235,7 @@ def changed(**tensors):
         ({}, "nothing"),
         ({"state_dict": 3}, "state_dict is a int"),
         ({"encoder.weight": np.zeros(3)}, r"fc.weight.*linear.weight.*there is encoder.weight"),
-        (fill(akamaster(1)) | fill(basic("layer3.1", 64, 64)), r"1-1-2 basic units"),
+        (fill(akamaster(1)) | fill(basic("layer3.1", 64, 64)), r"1-1-2 basic blocks"),
         (
             fill(torchvision(basic, 1, 1, 1, 1)),
             r"torchvision has no network with 1-1-1-1 basic blocks",
