@@ -77,14 +77,14 @@ def fields(*pairs: tuple[str, str]) -> list[Case]:
 
 CONFIGS = fields(
     ("sede=1", "no config field 'sede' (nearest: seed); allowed are batch_size"),
-    ("optimizer.name=adam", "'optimizer.name'; allowed in optimizer are layer_decay, max_grad_norm"),
+    ("optimizer.name=adam", "'optimizer.name'; allowed in optimizer are layer_decay"),
     (
         "optimizr.momentum=0.8",
         "'optimizr.momentum' (nearest: optimizer.momentum); allowed are batch_size",
     ),
     ("l_r=0.1", "no config field 'l_r' (nearest: schedule.learning_rate); allowed are"),
     ("seed.x=1", "no config field 'seed.x'"),
-    ("optimizer=adam", "config field 'optimizer' is a section; set its fields: optimizer.layer_decay"),
+    ("optimizer=adam", "config field 'optimizer' is a section; set its fields: optimizer.l"),
     ("optimizer={{'momentum':0.5}}", "config field 'optimizer' is a section; set its fields: "),
     ("seed=one", "one"),
     ("seed=-1", "seed=-1: must not be negative"),
