@@ -233,7 +233,7 @@ def _first_input(model, variables, images) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _one_longer(y: jax.Array, copies: int) -> jax.Array:
-    """Returns `y`; the gradient of copy k, of [copies · batch, …], goes on in copy k + 1."""
+    """Returns `y`; the gradient of copy k, of [copies · batch, …], continues in copy k + 1."""
     return y
 
 

@@ -111,8 +111,9 @@ def test_seed_out_of_range_and_what_no_memory_holds_are_refused_at_once(argument
 
 
 def test_largest_papers_networks_are_not_refused():
-    Recipe.from_config(cifar10.get_config("resnet-1202"))
-    Recipe.from_config(imagenet.get_config("resnet-200,batch_size=1024"))
+    deepest = Recipe.from_config(cifar10.get_config("resnet-1202"))
+    largest = Recipe.from_config(imagenet.get_config("resnet-200,batch_size=1024"))
+    assert [each.architecture.depth for each in (deepest, largest)] == [1202, 200]
 
 
 def test_imagenet_network_on_small_images_is_told():
