@@ -2,7 +2,7 @@
 
 python -m experiments.sweep --config=configs/sweeps/digits.py --workdir=runs/degradation
 
-About three minutes on two CPU cores, all included.
+About four minutes on two CPU cores, all included.
 """
 
 from collections.abc import Iterator
