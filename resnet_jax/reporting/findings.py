@@ -175,7 +175,7 @@ def _clause(comparison: Comparison, field: str, difference: Difference) -> str:
     side = "above" if difference.value > 0 else "below"
     where = f"{size} from" if size == "0.0 points" else f"{size} {side}"
     if field == "train_error":
-        start = f"{deep.name}'s {FIELDS[field]} is {level:.1f}%, {where} {shallow.name}'s"
+        start = f"{deep.possessive} {FIELDS[field]} is {level:.1f}%, {where} {shallow.possessive}"
     else:
         start = f"its {FIELDS[field]} {level:.1f}%, {where}"
         start += " it" if where.endswith("from") else ""
@@ -199,7 +199,7 @@ def _judged(comparison: Comparison) -> str:
     effects = comparison.effects
     if comparison.diverged:
         share = "Most" if comparison.deep.completed else "All"
-        return f"{share} of {comparison.deep.name}'s runs diverged: an optimisation effect."
+        return f"{share} of {comparison.deep.possessive} runs diverged: an optimisation effect."
     if math.isnan(comparison.train.value):
         return "Nothing can be said yet."
     if effects == (Effect.ONE_SEED, Effect.ONE_SEED):

@@ -143,6 +143,11 @@ class Group:
         return f"{self.model} ({self.chosen})" if self.chosen else self.model
 
     @property
+    def possessive(self) -> str:
+        """E.g. "plain-56's (learning_rate=0.03)"."""
+        return f"{self.model}'s ({self.chosen})" if self.chosen else f"{self.model}'s"
+
+    @property
     def label(self) -> str:
         return f"{self.model}, {self.setting}" if self.setting else self.model
 
@@ -312,7 +317,7 @@ def group(results: Sequence[Result]) -> list[Group]:
         fitting = [k for k, settings in known.items() if _fits(result.declared, settings)]
         key = fitting[0] if len(fitting) == 1 else naming.as_text(result.settings)
         members.setdefault(key, []).append(result)
-    return sorted(with_settings_told(list(map(_group, members.values()))), key=_order)
+    return with_settings_told(list(map(_group, members.values())))
 
 
 def _fits(declared: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
@@ -332,7 +337,7 @@ def with_settings_told(groups: Sequence[Group], without: Iterable[str] = ()) -> 
     """Fills in `setting`, from the fields in which networks of one name and data set differ.
 
     The length of the training, and which data it saw, are told wherever networks of one data set
-    differ in it; the fields `without` are not told.
+    differ in it; the fields `without` are not told. Returns the groups in the order of showing.
     """
     keys: dict[str, set[str]] = {}
     for dataset in {this.dataset for this in groups}:
@@ -343,12 +348,13 @@ def with_settings_told(groups: Sequence[Group], without: Iterable[str] = ()) -> 
             twins = (this.settings for this in own if this.model == model)
             keys[dataset].update(naming.differing(twins))
         keys[dataset] -= set(without)
-    return [
+    told = [
         dataclasses.replace(
             this, setting=naming.describe_settings(this.settings, sorted(keys[this.dataset]))
         )
         for this in groups
     ]
+    return sorted(told, key=_order)
 
 
 def _order(this: Group) -> tuple:

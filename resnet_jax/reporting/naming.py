@@ -17,13 +17,13 @@ _AXES = {field.name for field in dataclasses.fields(Architecture)}
 
 
 def natural(text: str) -> tuple:
-    """Sort key by which "plain-20" comes before "plain-110".
+    """Sort key by which "plain-20" comes before "plain-110", and 0.25 before 0.5.
 
-    >>> sorted(["plain-110", "plain-20"], key=natural)
-    ['plain-20', 'plain-110']
+    >>> sorted(["plain-110", "plain-20", "scale=0.5", "scale=0.25"], key=natural)
+    ['plain-20', 'plain-110', 'scale=0.25', 'scale=0.5']
     """
-    pieces = re.split(r"(\d+)", str(text))
-    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in pieces)
+    pieces = re.split(r"(\d+(?:\.\d+)?)", str(text))
+    return tuple((0, float(p), "") if p[:1].isdecimal() else (1, 0.0, p) for p in pieces)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -93,7 +93,10 @@ def describe_settings(settings: Mapping[str, Any], keys: Iterable[str]) -> str:
 
 
 def as_text(value: Any) -> str:
-    """One text for one value, whatever the order of a dictionary's keys."""
+    """One text for one value, whatever the order of a dictionary's keys.
+
+    None is what the network's name stands for: not the "none" that a field may be set to.
+    """
     if value is None:
-        return "none"
+        return "default"
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup, escape
 
-from resnet_jax.reporting import naming, plots, style, tables
+from resnet_jax.reporting import naming, plots, setting_plots, style, tables
 from resnet_jax.reporting.findings import Findings, describe_contrast, find
 from resnet_jax.reporting.load import Collection, Result, collect, read_analyses
 from resnet_jax.reporting.style import Panel
@@ -31,6 +31,11 @@ CURVES = (
 DEPTHS = (
     " Against depth: the mean with its 95% interval as a band, and a dot for every seed; a dash is "
     "the paper's number, where its recipe was followed."
+)
+SETTINGS = (
+    "By setting: mean final errors over seeds. Over depth and a number such as the learning rate "
+    "the higher the darker, and of learning rates the best of each depth by training error bold; "
+    "else a row for each setting, the lowest training error above. "
 )
 INTERVALS = (
     "Differences of mean final errors in percentage points: deep less shallow for each family, and "
@@ -68,6 +73,7 @@ class Report:
     figure_png: Path | None
     figure_svg: Path | None
     depths_png: Path | None
+    settings_png: Path | None
     results_csv: Path
     results_markdown: Path
     finding: str
@@ -92,13 +98,16 @@ def write_report(workdirs: Sequence[Path], output: Path) -> Report:
     """
     collection = collect(workdirs)
     findings = find(collection)
-    rows, depths = plots.panel_rows(findings.groups), plots.depth_rows(findings.groups)
+    settings = setting_plots.grid_rows(collection.groups)
+    settings += setting_plots.setting_rows(findings.groups)
+    depths, rows = plots.depth_rows(findings.groups), settings + plots.panel_rows(findings.groups)
     output = Path(output)
     report = Report(
         index=output / "index.html",
         figure_png=output / "figure.png" if rows else None,
         figure_svg=output / "figure.svg" if rows else None,
         depths_png=output / "depths.png" if depths else None,
+        settings_png=output / "settings.png" if settings else None,
         results_csv=output / "results.csv",
         results_markdown=output / "results.md",
         finding=findings.text,
@@ -110,13 +119,16 @@ def write_report(workdirs: Sequence[Path], output: Path) -> Report:
             figure = style.draw_all(rows)
             write_text(report.figure_svg, style.to_svg(figure))
             report.figure_png.write_bytes(style.to_png(figure))
-        if report.depths_png:
-            report.depths_png.write_bytes(style.to_png(style.draw_all(depths)))
+        for path, panels in ((report.depths_png, depths), (report.settings_png, settings)):
+            if path:
+                path.write_bytes(style.to_png(style.draw_all(panels)))
     results = tables.results_tables(collection.groups)
     judged = tables.judged_tables(findings.selections, findings.arms)
     write_text(report.results_csv, tables.to_csv(collection))
     write_text(report.results_markdown, _markdown(collection, findings, [*results, *judged]))
-    write_text(report.index, render(collection, findings, results, judged, rows))
+    write_text(
+        report.index, render(collection, findings, results, judged, rows, SETTINGS * bool(settings))
+    )
     return report
 
 
@@ -141,6 +153,7 @@ def render(
     results: Sequence[Table],
     judged: Sequence[Table],
     rows: Sequence[Sequence[Panel]],
+    caption: str = "",
 ) -> str:
     """The whole page as HTML that needs no other file and no network; see page.html.j2."""
     compared = any(arm.comparisons for arm in findings.arms)
@@ -154,7 +167,7 @@ def render(
         findings=findings,
         problems=collection.problems,
         panels=_inline(rows),
-        caption=" ".join([*contrasts, CURVES]) + (DEPTHS if compared else ""),
+        caption=" ".join([*contrasts, caption + CURVES]) + (DEPTHS if compared else ""),
         results=results,
         judged=judged,
         runs=tables.runs_table(collection.results),

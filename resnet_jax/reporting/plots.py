@@ -15,11 +15,11 @@ from resnet_jax.reporting.statistics import paired
 from resnet_jax.reporting.style import Panel, label_line_ends, shorten
 
 POINTS = 240  # More cannot be told apart on a panel.
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 FAMILY_MARKERS = {"plain": "o", "residual": "s", "pre-activation": "^", "other": "D"}
 FEW = 5  # networks, all of which must fit on the axis
 DROP = 2.0  # A learning rate that falls by less from row to row is a smooth schedule.
 MOST_DROPS = 6  # that are drawn
+MOST_LINES = 14  # of a panel; the names of more find no room
 
 _DASHED = (0, (3.2, 1.8))
 
@@ -49,6 +49,7 @@ def _by_dataset(groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
 def _dataset_rows(groups: list[Group], prefix: str) -> list[list[Panel]]:
     look = looks(groups)
     families = _families([group for group in groups if _last_values(group, "error")])
+    families = {name: own for name, own in families.items() if len(own) <= MOST_LINES}
     top, limits = error_top(groups), gradient_limits(groups)
     errors = [
         _panel(f"{prefix}{family}", "Training and test error against steps", members,
@@ -68,7 +69,7 @@ def _dataset_rows(groups: list[Group], prefix: str) -> list[list[Panel]]:
 
 
 def _depth_panels(groups: list[Group], prefix: str) -> list[Panel]:
-    if not lines_over_depth(groups):
+    if not 0 < len(lines_over_depth(groups)) <= MOST_LINES:
         return []
     return [
         _panel(f"{prefix}{words} against depth", "Final error against depth", groups,
@@ -117,7 +118,7 @@ def looks(groups: Sequence[Group]) -> dict[int, Look]:
         index = kinds.index(_kind(group))
         label = group.setting if one_model and group.setting else group.label
         shade = style.SERIES[style.shade(index, len(kinds))]
-        found[id(group)] = Look(shade, MARKERS[index % len(MARKERS)], shorten(label))
+        found[id(group)] = Look(shade, style.MARKERS[index % len(style.MARKERS)], shorten(label))
     return found
 
 
@@ -309,12 +310,14 @@ def draw_depths(axes: Axes, groups: Sequence[Group], field: str, top: float) -> 
     is_training = field == "train_error"
     width, dashes = (1.2, _DASHED) if is_training else (2.2, "-")
     ends, all_depths = [], set()
-    for line in lines_over_depth(groups):
-        line = [group for group in line if group.values(field)]
-        if not line:
-            continue
+    lines = [[g for g in line if g.values(field)] for line in lines_over_depth(groups)]
+    lines = list(filter(None, lines))
+    of_family = {f: [line for line in lines if line[0].family == f] for f in naming.FAMILIES}
+    for line in lines:
         family, setting = line[0].family, line[0].setting
-        colour = style.LIGHT[f"family-{family}"]
+        colour, own = style.LIGHT[f"family-{family}"], of_family[family]
+        if len(own) > 1:  # Settings of one family are told apart by colour, too.
+            colour = style.SERIES[style.shade(own.index(line), len(own))]
         depths = [group.depth for group in line]
         values = [group.percents(field) for group in line]
         means = [group.sample(field).mean for group in line]

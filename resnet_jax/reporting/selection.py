@@ -10,6 +10,9 @@ from resnet_jax.reporting.load import FINISHED, Group, Result, with_settings_tol
 OPTIMISER = ("optimizer.", "schedule.")
 """Sections of the config whose fields are chosen for each network; all others are compared."""
 
+TUNED = "schedule.learning_rate"
+"""Where this is the same in all runs, nothing was tuned: what differs is compared."""
+
 CRITERIA = {"validation_error": "validation error", "train_error": "training error"}
 """By what settings are chosen, the first that all runs have. Never by test error."""
 
@@ -41,31 +44,25 @@ class Selection:
 def select_best(groups: Sequence[Group]) -> tuple[list[Group], list[Selection]]:
     """Keeps of each network its best optimiser setting, and says which others it had.
 
-    Candidates are groups that differ in nothing but the optimiser's fields. The best has the least
-    mean error over the seeds that all candidates share: on the validation split if there is one, on
-    the training set otherwise. A setting with which one of these seeds diverged comes after all
-    with which none did. Without a shared seed the setting with most seeds stands in.
+    Candidates are groups that differ in nothing but the optimiser's fields, the learning rate among
+    them: runs that differ in, say, their warm-up alone were made to compare warm-ups. The best has
+    the least mean error over the seeds that all candidates share: on the validation split if there
+    is one, on the training set otherwise. A setting with which one of these seeds diverged comes
+    after all with which none did. Without a shared seed the setting with most seeds stands in.
 
     Returns:
-      The best group of each network, each other group as it is, in the given order, with `setting`
-      and `chosen` anew; and one selection for each network that had a choice.
+      The best group of each network, each other group as it is, with `setting` and `chosen` anew,
+      in the order of their showing; and one selection for each network that had a choice.
     """
-    networks: dict[str, list[Group]] = {}
-    for group in groups:
-        networks.setdefault(_network(group), []).append(group)
-    if all(len(candidates) == 1 for candidates in networks.values()):
-        return list(groups), []
     tried = {
         key
-        for candidates in networks.values()
+        for candidates in _by_network(groups)
         for key in naming.differing(group.settings for group in candidates)
     }
-    told = with_settings_told(groups, without=tried)
-    networks = {}
-    for group in told:
-        networks.setdefault(_network(group), []).append(group)
+    if TUNED not in tried:
+        return list(groups), []
     kept, selections = [], []
-    for candidates in networks.values():
+    for candidates in _by_network(with_settings_told(groups, without=tried)):
         named = [_chosen(group, tried) for group in candidates]
         if len(named) > 1:
             selections.append(_select(named))
@@ -75,14 +72,17 @@ def select_best(groups: Sequence[Group]) -> tuple[list[Group], list[Selection]]:
     return kept, selections
 
 
-def _network(group: Group) -> str:
-    return naming.as_text(
-        {
+def _by_network(groups: Sequence[Group]) -> list[list[Group]]:
+    """The groups that differ in the optimiser's fields alone."""
+    networks: dict[str, list[Group]] = {}
+    for group in groups:
+        stated = {
             key: value
             for key, value in group.settings.items()
             if not key.startswith(OPTIMISER) and value is not None
         }
-    )
+        networks.setdefault(naming.as_text(stated), []).append(group)
+    return list(networks.values())
 
 
 def _chosen(group: Group, tried: set[str]) -> Group:

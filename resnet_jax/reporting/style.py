@@ -6,6 +6,7 @@ page every light colour becomes the CSS variable of its role, so that one drawin
 
 import dataclasses
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -39,8 +40,13 @@ ROLES = {  # role: (light, dark)
 LIGHT = {role: light for role, (light, _) in ROLES.items()}
 SERIES = tuple(LIGHT[f"series-{index}"] for index in range(7))
 
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+
 PANEL_INCHES = (4.9, 3.4)
-LONGEST = 30  # characters of a name at a line's end
+WORDS = ("activation", "block", "initialization", "order", "parameterization", "shortcut")
+"""Fields of the config that labels leave out: their values speak for themselves."""
+
+LONGEST = 36  # characters of a name at a line's end
 GAP = 0.062  # of the axes' height, between the middles of two names
 
 _SETTINGS = {
@@ -153,8 +159,12 @@ def number(value: float) -> str:
 
 
 def shorten(text: str) -> str:
-    """One line of at most `LONGEST` characters."""
-    text = " ".join(text.split())
+    """One line of at most `LONGEST` characters, without the names of `WORDS`.
+
+    >>> shorten("plain, activation=tanh, norm=none")
+    'plain, tanh, norm=none'
+    """
+    text = re.sub(rf"\b({'|'.join(WORDS)})=", "", " ".join(text.split()))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 

@@ -140,13 +140,10 @@ def looks(table: pd.DataFrame) -> dict[str, Look]:
 
 
 def _at_line_end(name: str, networks: Iterable[str]) -> str:
-    """A name that fits: settings without their fields, and without the model that all share."""
-    if len(name) <= LONGEST:
-        return name
-    parts = name.split(", ")
-    if len({other.split(", ")[0] for other in networks}) == 1:
-        parts = parts[1:]
-    return shorten(", ".join(part.rpartition("=")[2] for part in parts))
+    """A name that fits, without the model that all share."""
+    model, _, rest = name.partition(", ")
+    shared = len(name) > LONGEST and {other.split(", ")[0] for other in networks} == {model}
+    return shorten(rest if shared else name)
 
 
 def dashes(table: pd.DataFrame, network: str) -> Any:

@@ -1,10 +1,11 @@
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from resnet_jax.reporting import plots, style
+from resnet_jax.reporting import plots, setting_plots, style
 from resnet_jax.reporting.load import collect
 from resnet_jax.reporting.page import inline
 from resnet_jax.reporting.plots import error_top, learning_rate_drops, looks, median_curve, thin
@@ -134,7 +135,7 @@ def test_labels_are_moved_apart_in_their_order():
 
 
 def test_long_labels_are_cut():
-    assert len(shorten("x" * 100)) == 30
+    assert len(shorten("x" * 100)) == style.LONGEST
     assert shorten("two\nlines") == "two lines"
 
 
@@ -155,3 +156,62 @@ def test_dollars_in_names_are_not_mathematics(tmp_path: Path, write_run):
     with style.drawing_settings():
         svg = style.to_svg(style.draw_all(plots.panel_rows(collect([tmp_path]).groups)))
     assert r"$\frac{net$-20" in svg
+
+
+def write_grid(folder: Path, write_run) -> None:
+    """Four values of a field by three depths; the error is lowest at the second."""
+    for depth in (20, 32, 56):
+        for index, scale in enumerate((0.0, 0.25, 0.5, 1.0)):
+            error = abs(index - 1) / 10 + depth / 1000
+            name = f"{depth}-{scale}"
+            dial = {"shortcut": "constant_scaling", "shortcut_scale": scale}
+            write_run(folder, f"resnet-{depth}", 0, error, error, name=name, **dial)
+
+
+def test_error_over_depth_and_one_number_is_a_grid(tmp_path: Path, write_run):
+    write_grid(tmp_path, write_run)
+    groups = collect([tmp_path]).groups
+    (plane,) = setting_plots.find_planes(groups)
+    assert (plane.field, plane.depths) == ("model.shortcut_scale", [20, 32, 56])
+    assert plane.values == [0.0, 0.25, 0.5, 1.0]
+    ((training, test),) = setting_plots.grid_rows(groups)
+    assert (training.title, test.title) == (
+        "Residual: training error, %", "Residual: test error, %"
+    )  # fmt: skip
+    with style.drawing_settings():
+        axes = style.draw_one(training).axes[0]
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    assert cells[0, 0] == "12"  # 20 layers, the first value
+    assert cells[2, 1] == "5.6"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "0.25", "0.5", "1"]
+
+
+def test_grid_of_learning_rates_marks_the_best_of_each_depth(tmp_path: Path, write_run):
+    write_grid(tmp_path, write_run)
+    for path in tmp_path.glob("*/config.json"):
+        record = json.loads(path.read_text())
+        config = record["config"]
+        config["schedule"]["learning_rate"] = config["model"].pop("shortcut_scale")
+        del config["model"]["shortcut"]
+        path.write_text(json.dumps(record))
+    ((training, _),) = setting_plots.grid_rows(collect([tmp_path]).groups)
+    with style.drawing_settings():
+        texts = style.draw_one(training).axes[0].texts
+    bold = {text.get_position() for text in texts if text.get_fontweight() == "bold"}
+    assert bold == {(0, 1), (1, 1), (2, 1)}
+
+
+def test_many_settings_stand_in_rows_the_best_above(tmp_path: Path, write_run):
+    cures = ({}, {"norm": "none"}, {"parameterization": "dirac"}, {"parameterization": "repvgg"},
+             {"norm": "none", "activation": "tanh"})  # fmt: skip
+    for index, cure in enumerate(cures):
+        for depth in (20, 56):
+            write_run(
+                tmp_path, f"plain-{depth}", 0, 0.1 * (index + 1), name=f"{index}-{depth}", **cure
+            )
+    ((training, _),) = setting_plots.setting_rows(collect([tmp_path]).groups)
+    with style.drawing_settings():
+        axes = style.draw_one(training).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "plain, tanh, norm=none", "plain, repvgg", "plain, dirac", "plain, norm=none", "plain",
+    ]  # fmt: skip

@@ -83,7 +83,7 @@ def test_papers_own_recipe_is_not_the_releases():
         "optimizer.weight_decay_mask kernels, not all",
         "dataset.mean pixel, not channel",
         "dataset.std none, not channel",
-        "model.initialization none, not he_normal_fan_out",
+        "model.initialization default, not he_normal_fan_out",
     }
 
 

@@ -12,12 +12,12 @@ from resnet_jax.reporting.load import collect
 
 @pytest.fixture
 def write_rate(tmp_path: Path, write_run):
-    def write(model: str, rate: float, seed: int = 0, *errors: float, **more) -> None:
+    def write(model: str, rate: float, seed: int = 0, *errors: float, warmup=None, **more) -> None:
         path = write_run(
             tmp_path, model, seed, *errors, name=f"{model}-rate{rate}-seed{seed}", **more
         )
         record = json.loads((path / "config.json").read_text())
-        record["config"]["schedule"]["learning_rate"] = rate
+        record["config"]["schedule"] |= {"learning_rate": rate, "warmup": warmup}
         (path / "config.json").write_text(json.dumps(record))
 
     return write
@@ -46,8 +46,8 @@ def test_best_training_error_over_shared_seeds_is_compared(rates: Path):
     ]
     (headline,) = findings.headlines
     assert headline.startswith(
-        "Plain networks – Degradation: plain-56 (learning_rate=0.03)'s training error is 10.1%, "
-        "5.0 points above plain-20 (learning_rate=0.1)'s"
+        "Plain networks – Degradation: plain-56's (learning_rate=0.03) training error is 10.1%, "
+        "5.0 points above plain-20's (learning_rate=0.1)"
     )
     assert findings.details[-1] == (
         "Each network is shown at the best of the optimiser's settings that were tried, by "
@@ -92,3 +92,24 @@ def test_validation_error_chooses_where_there_is_one(rates: Path):
         ("learning_rate=0.1", "training error"),
         ("learning_rate=0.01", "validation error"),
     ]
+
+
+def test_field_set_to_none_is_not_the_one_that_a_name_stands_for(tmp_path: Path, write_run):
+    for depth in (20, 56):
+        for norm, error in ((None, 0.1), ("none", 0.5)):
+            write_run(
+                tmp_path, f"plain-{depth}", 0, error, error, name=f"{depth}-{norm}", norm=norm
+            )
+    arms = find(collect([tmp_path])).arms
+    assert [(arm.setting, arm.comparisons[0].deep.percents("train_error")) for arm in arms] == [
+        ("", [10.0]),
+        ("norm=none", [50.0]),
+    ]
+
+
+def test_runs_that_differ_in_their_warmup_alone_are_compared(tmp_path: Path, write_rate):
+    write_rate("plain-56", 0.1, 0, 0.6)
+    write_rate("plain-56", 0.1, 1, 0.3, warmup="linear")
+    findings = find(collect([tmp_path]))
+    assert not findings.selections
+    assert [group.setting for group in findings.groups] == ["", "warmup=linear"]

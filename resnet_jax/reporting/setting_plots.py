@@ -1,0 +1,210 @@
+"""Final error by setting: over the plane of depth and one number, and in a row for each setting."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from resnet_jax.reporting import naming, style
+from resnet_jax.reporting.load import Group
+from resnet_jax.reporting.selection import OPTIMISER
+from resnet_jax.reporting.style import Panel
+
+FEWEST = 3
+"""Depths and values of a plane; a line for each of fewer values says as much."""
+
+FEWEST_ROWS, MOST_ROWS = 5, 24
+"""Settings: of fewer, curves say as much, and more find no room."""
+
+ERRORS = {"train_error": "training error", "test_error": "test error"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plane:
+    """Networks of one family that differ in depth and in one field alone.
+
+    `rest` tells it from the family's other planes. `groups` has one for each depth and value that
+    was run.
+    """
+
+    field: str
+    family: str
+    rest: str
+    groups: dict[tuple[int, float], Group]
+
+    @property
+    def depths(self) -> list[int]:
+        return sorted({depth for depth, _ in self.groups})
+
+    @property
+    def values(self) -> list[float]:
+        return sorted({value for _, value in self.groups})
+
+    @property
+    def title(self) -> str:
+        return ", ".join(filter(None, [self.family.capitalize(), self.rest]))
+
+
+def find_planes(groups: Sequence[Group]) -> list[Plane]:
+    """Planes of `FEWEST` depths and values or more, of every data set and numeric field."""
+    planes = []
+    for dataset in dict.fromkeys(group.dataset for group in groups):
+        own = [group for group in groups if group.dataset == dataset and group.depth is not None]
+        varied = naming.differing(group.settings for group in own)
+        for field in varied:
+            planes += _planes_of(
+                field, [g for g in own if _is_number(g.settings.get(field))], varied
+            )
+    return planes
+
+
+def _planes_of(field: str, groups: list[Group], varied: Sequence[str]) -> list[Plane]:
+    found: dict[tuple[str, str], dict[tuple[int, float], Group]] = {}
+    for group in groups:
+        others = [key for key in varied if key not in (field, "model.name")]
+        key = naming.describe_settings(group.settings, others), group.family
+        found.setdefault(key, {})[group.depth, group.settings[field]] = group
+    planes = [Plane(field, family, rest, own) for (rest, family), own in found.items()]
+    return [p for p in planes if len(p.depths) >= FEWEST and len(p.values) >= FEWEST]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def grid_rows(groups: Sequence[Group]) -> list[list[Panel]]:
+    """Two panels a row: of one plane both errors, of several, such as families, training error."""
+    rows = []
+    planes = find_planes(groups)
+    for field in dict.fromkeys(plane.field for plane in planes):
+        own = [plane for plane in planes if plane.field == field]
+        errors = ERRORS if len(own) == 1 else {"train_error": ERRORS["train_error"]}
+        panels = [_panel(plane, error, words) for plane in own for error, words in errors.items()]
+        rows += [panels[start : start + 2] for start in range(0, len(panels), 2)]
+    return rows
+
+
+def _panel(plane: Plane, error: str, words: str) -> Panel:
+    what = f"Final {words} by depth and {_name(plane.field)}: {plane.title}"
+    title = f"{plane.title}: {words}, %"
+    return Panel(title, what, partial(draw_grid, plane=plane, error=error))
+
+
+def _name(field: str) -> str:
+    return field.rsplit(".", 1)[-1]
+
+
+def draw_grid(axes: Axes, plane: Plane, error: str) -> None:
+    """Mean over seeds in percent in every cell, the darker the higher; "div." where all diverged.
+
+    Of the optimiser's settings the best of each depth by training error is bold.
+    """
+    depths, values, best = plane.depths, plane.values, _best_values(plane)
+    for (depth, value), group in plane.groups.items():
+        column, row = depths.index(depth), values.index(value)
+        level = group.sample(error).mean
+        shade = 0 if math.isnan(level) else 0.04 + 0.009 * min(level, 100)
+        square = {
+            "facecolor": style.LIGHT[f"family-{plane.family}"],
+            "alpha": shade,
+            "linewidth": 0,
+        }
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **square))
+        axes.text(
+            column, row, _cell(group, level), ha="center", va="center", fontsize=9,
+            color=style.LIGHT["paper" if shade > 0.5 else "ink"],
+            fontweight="bold" if best.get(depth) == value else "normal",
+        )  # fmt: skip
+    axes.set_xlim(-0.5, len(depths) - 0.5)
+    axes.set_ylim(-0.5, len(values) - 0.5)
+    axes.set_xticks(range(len(depths)), [str(depth) for depth in depths])
+    axes.set_yticks(range(len(values)), [f"{value:g}" for value in values])
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.set_xlabel("depth, layers")
+    axes.set_ylabel(_name(plane.field).replace("_", " "))
+
+
+def _best_values(plane: Plane) -> dict[int, float]:
+    """Of an optimiser's field, the value with the least training error at each depth."""
+    if not plane.field.startswith(OPTIMISER):
+        return {}
+    trained = {
+        key: group.sample("train_error").mean
+        for key, group in plane.groups.items()
+        if group.values("train_error") and not group.diverged
+    }
+    return dict(sorted(trained, key=trained.get, reverse=True))
+
+
+def _cell(group: Group, level: float) -> str:
+    if math.isnan(level):
+        return "div." if group.diverged else "–"
+    return f"{level:.0f}" if level >= 10 else f"{level:.1f}"
+
+
+def setting_rows(groups: Sequence[Group]) -> list[list[Panel]]:
+    """Both errors of each data set whose networks have many settings and are in no plane."""
+    in_planes = {id(g) for plane in find_planes(groups) for g in plane.groups.values()}
+    groups = [group for group in groups if id(group) not in in_planes]
+    rows = []
+    for dataset in dict.fromkeys(group.dataset for group in groups):
+        own = [
+            group for group in groups if group.dataset == dataset and group.values("train_error")
+        ]
+        if FEWEST_ROWS <= len(set(_row_names(own))) <= MOST_ROWS:
+            names = ", ".join(dict.fromkeys(_row_names(own)))
+            row = []
+            for error, words in ERRORS.items():
+                draw = partial(draw_settings, groups=own, error=error)
+                row.append(Panel(f"{dataset}: {words}", f"Final {words} by setting: {names}", draw))
+            rows.append(row)
+    return rows
+
+
+def _row_names(groups: Sequence[Group]) -> list[str]:
+    """Of each group its family and the fields in which it is unlike most."""
+    varied = naming.differing(group.settings for group in groups)
+    varied = [key for key in varied if key != "model.name"]
+    usual = {
+        key: Counter(naming.as_text(group.settings.get(key)) for group in groups).most_common(1)
+        for key in varied
+    }
+    names = []
+    for group in groups:
+        unlike = [k for k in varied if naming.as_text(group.settings.get(k)) != usual[k][0][0]]
+        words = naming.describe_settings(group.settings, unlike)
+        names.append(style.shorten(", ".join(filter(None, [group.family, words]))))
+    return names
+
+
+def draw_settings(axes: Axes, groups: Sequence[Group], error: str) -> None:
+    """A row for each setting, best above: every seed a dot, and a mark at each depth's mean."""
+    names = _row_names(groups)
+    rank = {}
+    for name, group in zip(names, groups, strict=True):
+        rank[name] = max(rank.get(name, 0.0), group.sample("train_error").mean)
+    order = sorted(rank, key=rank.get, reverse=True)
+    depths = sorted({group.depth or 0 for group in groups})
+    colours = [style.SERIES[style.shade(index, len(depths))] for index in range(len(depths))]
+    for name, group in zip(names, groups, strict=True):
+        kind, row = depths.index(group.depth or 0), order.index(name)
+        values = group.percents(error)
+        axes.plot(values, [row] * len(values), ".", color=colours[kind], markersize=4, alpha=0.6)
+        axes.plot(
+            group.sample(error).mean, row, style.MARKERS[kind % len(style.MARKERS)],
+            color=colours[kind], markerfacecolor=style.LIGHT["paper"], markersize=6,
+            label=f"{depths[kind]} layers" if depths[kind] else group.model,
+        )  # fmt: skip
+    axes.set_yticks(range(len(order)), order, fontsize=8)
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    axes.set_xlim(left=0)
+    axes.grid(axis="x", visible=True)
+    axes.set_xlabel("final error, %")
+    if len(depths) > 1:
+        unique = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        axes.legend(unique.values(), unique.keys(), frameon=False, fontsize=8)
