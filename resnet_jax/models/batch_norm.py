@@ -37,7 +37,7 @@ class BatchNorm(nn.Module):
     8 GPUs" is `group_size=32` on any number of devices. The running statistics follow the mean
     over groups of the group means and of the unbiased group variances (Algorithm 2 there).
     Statistics are float32 also where activations are bfloat16. The variance is E[x²] − E[x]², of
-    one pass over x: no digit of it is right where a mean is some 1000 times the deviation.
+    one pass over x: 6% of it is rounding where a mean is 1,000 times its deviation, all at 3,000.
 
     Attributes:
       group_size: examples a group; None for the whole batch.
