@@ -1,6 +1,7 @@
 """How every command starts and how it ends when its user made a mistake."""
 
 import difflib
+import io
 import itertools
 import re
 import sys
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 from resnet_jax.errors import (
     WRONG_INPUT,
     InputError,
+    missing_device,
     missing_in_file,
     mistake_in_file,
     storage_failure,
@@ -36,6 +38,9 @@ def run(
       arguments: what the command takes beside flags, in any order with them; None for nothing.
     """
     logging.set_verbosity(logging.WARNING)  # Orbax tells much.
+    for stream in (sys.stdout, sys.stderr):  # What cannot be printed here stops nothing.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     def parse(argv: list[str]) -> list[str]:
         try:
@@ -62,9 +67,7 @@ def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
         raise InputError(_unexpected(stray) if stray else _mistake(error, argv)) from error
     except Exception as error:  # of the config's Python
         raise InputError(mistake_in_file(error)) from error
-    workdirs = flags.FLAGS["workdir"].value if "workdir" in flags.FLAGS else None
-    if workdirs is not None and not all(workdirs if isinstance(workdirs, list) else [workdirs]):
-        raise InputError("workdir='': expected a folder")
+    _check_workdirs(flags.FLAGS["workdir"].value if "workdir" in flags.FLAGS else None)
     if arguments is None and len(positional) > 1:
         raise InputError(_unexpected(positional[1]))
     # A section that is given as a whole, ml_collections would replace.
@@ -72,6 +75,18 @@ def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
     if whole and (wrong := _wrong_field(argv)):
         raise InputError(wrong)
     return positional
+
+
+def _check_workdirs(given: str | list[str] | None) -> None:
+    for workdir in given if isinstance(given, list) else [given]:
+        if workdir == "":
+            raise InputError("workdir='': expected a folder")
+        # What writes the checkpoints takes no other path, and would say so after training.
+        if workdir and any("\ud800" <= c <= "\udfff" for c in workdir):
+            raise InputError(
+                f"workdir={workdir!r}: is not in UTF-8, or Python does not read it so here; set "
+                "PYTHONUTF8=1, or give a name in ASCII"
+            )
 
 
 def _expand_home() -> None:
@@ -156,7 +171,7 @@ def _without_traceback(
         except InputError as error:
             _fail(error)
         except Exception as error:
-            if failure := storage_failure(error):
+            if failure := storage_failure(error) or missing_device(error):
                 _fail(failure)
             raise
 

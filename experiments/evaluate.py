@@ -2,6 +2,7 @@
 
     python -m experiments.evaluate --workdir=runs/resnet-20
     python -m experiments.evaluate --workdir=runs/resnet-20 --split=train --step=200
+    python -m experiments.evaluate --workdir=runs/resnet-20 --split='train[:1000]'
     python -m experiments.evaluate --workdir=runs/resnet-20 --confusion=folder
 
 `--test_crops` shows the network images as the papers do: centre, 10-crop, multi-scale (fully
@@ -21,7 +22,9 @@ from resnet_jax.data.image_ops import TEST_CROPS
 from resnet_jax.errors import InputError, check_choice
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
-_SPLIT = flags.DEFINE_string("split", "test", "train, validation or test, as the config has them")
+_SPLIT = flags.DEFINE_string(
+    "split", "test", "the config's train, validation or test, or a slice in TFDS's syntax"
+)
 _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if not given")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is now, if it has moved")
 _CROPS = flags.DEFINE_string("test_crops", None, f"how images are cut: {', '.join(TEST_CROPS)}")

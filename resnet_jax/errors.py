@@ -82,6 +82,19 @@ def storage_failure(error: BaseException | None) -> str | None:
     return None
 
 
+def missing_device(error: BaseException) -> str | None:
+    """One line if JAX finds no device as JAX_PLATFORMS asks for one, and that is the error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, AssertionError | RuntimeError) or not any(
+        frame.filename.endswith("xla_bridge.py") for frame in frames
+    ):
+        return None
+    platforms = os.environ.get("JAX_PLATFORMS")
+    asked = f"JAX_PLATFORMS={platforms}: " if platforms else ""
+    said = str(error).splitlines()  # Nothing, for "cuda" without a GPU.
+    return f"{asked}JAX finds no such device" + (f" ({said[0]})" if said else "")
+
+
 def os_error_number(error: BaseException) -> int | None:
     """The operating system's number of an error (`errno`), if it is one of its own.
 
