@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from resnet_jax.errors import (
     WRONG_INPUT,
     InputError,
-    missing_device,
     missing_in_file,
     mistake_in_file,
     storage_failure,
+    wrong_environment,
 )
 from resnet_jax.runs.arguments import check_field, expand_home, parse_value, update
 
@@ -121,6 +121,8 @@ def _mistake(error: BaseException, argv: list[str]) -> str:
         if isinstance(cause, InputError) and not str(cause).startswith("Error whilst parsing"):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, flags.DuplicateFlagError):
+        return "config: given twice, with fields set beside it; give it once"
     if isinstance(error, AttributeError) and error.name == "get_config":
         return missing_in_file(error.obj, error.obj.__file__, error.name)
     missing = re.search(r"No such file or directory: '(.+?)'", str(error))
@@ -171,7 +173,7 @@ def _without_traceback(
         except InputError as error:
             _fail(error)
         except Exception as error:
-            if failure := storage_failure(error) or missing_device(error):
+            if failure := storage_failure(error) or wrong_environment(error):
                 _fail(failure)
             raise
 

@@ -20,6 +20,7 @@ from absl import flags
 from experiments import command
 from resnet_jax.data.image_ops import TEST_CROPS
 from resnet_jax.errors import InputError, check_choice
+from resnet_jax.runs import load_recipe
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
 _SPLIT = flags.DEFINE_string(
@@ -42,7 +43,8 @@ def main(argv: list[str]) -> None:
         check_choice("test_crops", _CROPS.value, TEST_CROPS)
     elif _AVERAGE.value != "probabilities":
         raise InputError(f"average={_AVERAGE.value!r}: goes with --test_crops; there is one crop")
-    # Only now, so that wrong flags fail at once.
+    load_recipe(Path(_WORKDIR.value))
+    # Only now, so that wrong flags and folders fail at once.
     from resnet_jax.reporting.predictions import write_confusion
     from resnet_jax.runtime import setup
     from resnet_jax.training import inference

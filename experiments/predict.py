@@ -24,6 +24,7 @@ from experiments import command
 from resnet_jax.data import image_folder
 from resnet_jax.data.image_ops import TEST_CROPS
 from resnet_jax.errors import WRONG_INPUT, InputError, check_choice
+from resnet_jax.runs import load_recipe
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
 _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if not given")
@@ -44,7 +45,8 @@ def main(argv: list[str]) -> int:
         check_choice("test_crops", _CROPS.value, TEST_CROPS)
     if _OUTPUT_STRIDE.value is not None and _CAM_DIR.value is None:
         raise InputError(f"output_stride={_OUTPUT_STRIDE.value}: goes with --cam_dir")
-    # Only now, so that wrong flags fail at once.
+    load_recipe(Path(_WORKDIR.value))
+    # Only now, so that wrong flags and folders fail at once.
     from resnet_jax.reporting.predictions import draw_map
     from resnet_jax.runtime import setup
     from resnet_jax.training import inference

@@ -82,8 +82,13 @@ def storage_failure(error: BaseException | None) -> str | None:
     return None
 
 
-def missing_device(error: BaseException) -> str | None:
-    """One line if JAX finds no device as JAX_PLATFORMS asks for one, and that is the error."""
+def wrong_environment(error: BaseException) -> str | None:
+    """One line if JAX takes a variable of the environment amiss, and that is the error; else None.
+
+    JAX_PLATFORMS may ask for a device that is not there, others may have no value of theirs.
+    """
+    if isinstance(error, ValueError) and "for JAX flag" in str(error):
+        return f"{error}; it is set in the environment, in capitals"
     frames = traceback.extract_tb(error.__traceback__)
     if not isinstance(error, AssertionError | RuntimeError) or not any(
         frame.filename.endswith("xla_bridge.py") for frame in frames

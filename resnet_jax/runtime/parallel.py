@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from resnet_jax.errors import InputError, missing_device
+from resnet_jax.errors import InputError, wrong_environment
 
 AXIS = "data"
 
@@ -60,7 +60,7 @@ def devices() -> list[jax.Device]:
     try:
         return jax.devices()
     except (AssertionError, RuntimeError) as error:
-        raise InputError(missing_device(error)) from error
+        raise InputError(wrong_environment(error)) from error
 
 
 def most_devices(whole: int, available: int, processes: int = 1) -> int:

@@ -380,7 +380,7 @@ def evaluate(
         recipe = recipe.replace(**{"dataset.data_dir": data_dir})
     _check_has_data(recipe)
     name = split
-    if split.isidentifier():
+    if split.isidentifier() or not split:
         check_choice("split", split, [name for name in SPLITS if getattr(recipe.dataset, name)])
     else:
         name, recipe = "test", recipe.replace(**{"dataset.test": split})

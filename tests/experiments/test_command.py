@@ -51,6 +51,13 @@ def test_device_that_is_missing_is_one_line_wherever_jax_starts(platforms):
     assert line.startswith(f"error: JAX_PLATFORMS={platforms}: JAX finds no such device")
 
 
+def test_variable_of_jax_without_a_value_of_its_own_is_one_line():
+    done = run("__import__('jax')", JAX_NUM_CPU_DEVICES="abc")
+    assert done.returncode == 2
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith('error: Invalid value "abc" for JAX flag jax_num_cpu_devices')
+
+
 def test_error_of_any_other_origin_is_a_bug():
     done = run("next(iter(()), 1 / 0)")
     assert done.returncode == 1

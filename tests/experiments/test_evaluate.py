@@ -83,6 +83,7 @@ def test_slices_are_those_of_the_data_set(run, figures):
     ("split", "message"),
     [
         ("tests", "split='tests': allowed are train, test; nearest: test"),
+        ("", "split='': allowed are train, test"),
         ("val[:5]", "split 'val[:5]': Unknown split 'val'.*; there is train (21), test (12)"),
         ("test[:5", "split 'test[:5': "),
         ("test[:0]", "split 'test[:0]' is empty"),
