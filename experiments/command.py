@@ -22,6 +22,14 @@ from resnet_jax.errors import (
 from resnet_jax.runs.arguments import check_field, expand_home, parse_value, update
 
 
+_OF_ABSL = {
+    r"flag (--\w+)=None: .*": r"\1 is missing: give \1=VALUE",
+    r"(flag --\w+=.*): invalid literal for int.*": r"\1: must be a whole number",
+    r"(flag --\w+=.*): could not convert string to float.*": r"\1: must be a number",
+}
+"""How errors of absl in parsing flags begin, and what says it to users."""
+
+
 def run(
     main: Callable[[list[str]], int | None],
     wrong_flags: Callable[[str], None] | None = None,
@@ -135,6 +143,9 @@ def _mistake(error: BaseException, argv: list[str]) -> str:
         return wrong
     if isinstance(error, AttributeError) and isinstance(error.args[0], KeyError):
         return f"no config field {error.args[0].args[0]}"  # in a config file's Python
+    for pattern, words in _OF_ABSL.items():
+        if found := re.fullmatch(pattern, str(error)):
+            return found.expand(words)
     return str(error)
 
 

@@ -71,7 +71,7 @@ def storage_failure(error: BaseException | None) -> str | None:
     failures = _DISK | _FILE
     while error is not None:
         number = os_error_number(error)
-        if number in failures:
+        if number in failures or (number == errno.ENOENT and _is_of_mkdir(error)):
             file = error.filename2 or error.filename if isinstance(error, OSError) else None
             named = re.search(r'local file "([^"]+?)(?:"|\.orbax)', str(error))
             where = os.fsdecode(file) if file else named[1] if named else "a file of the run"
@@ -80,6 +80,12 @@ def storage_failure(error: BaseException | None) -> str | None:
             failures = _DISK
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
+
+
+def _is_of_mkdir(error: BaseException) -> bool:
+    """Whether a folder could not be made, which a file system such as /proc says in this way."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].name == "mkdir"
 
 
 def wrong_environment(error: BaseException) -> str | None:
