@@ -21,7 +21,6 @@ from resnet_jax.errors import (
 )
 from resnet_jax.runs.arguments import check_field, expand_home, parse_value, update
 
-
 _OF_ABSL = {
     r"flag (--\w+)=None: .*": r"\1 is missing: give \1=VALUE",
     r"(flag --\w+=.*): invalid literal for int.*": r"\1: must be a whole number",
