@@ -34,8 +34,9 @@ def check_choice(field: str, value: Any, allowed: Iterable[Any]) -> None:
     allowed = list(allowed)
     if value in allowed:
         return
-    nearest = difflib.get_close_matches(str(value), map(str, allowed), n=1)
-    hint = f"; nearest: {nearest[0]}" if nearest else ""
+    names = {str(name).lower(): name for name in allowed}
+    nearest = difflib.get_close_matches(str(value).lower(), names, n=1)
+    hint = f"; nearest: {names[nearest[0]]}" if nearest else ""
     raise InputError(f"{field}={value!r}: allowed are {', '.join(map(str, allowed))}{hint}")
 
 

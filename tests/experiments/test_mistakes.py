@@ -130,6 +130,8 @@ COMMAND_LINES = [
     Case("evaluate", "", "--workdir is missing: give --workdir=VALUE"),
     Case("evaluate", "--workdir={dir}/none", "no run in this folder"),
     Case("evaluate", "--workdir={dir} --step=two", "flag --step=two: must be a whole number"),
+    Case("check", "--checks=", "checks='': allowed are gradients, "),
+    Case("benchmark", "--models=", "name='': names are plain-N"),
     Case("convert", "--workdir={dir}/new", "either --source"),
     Case("convert", "--workdir={dir}/new --source={dir}/a.onnx", "unknown kind of file"),
     Case("convert", "--workdir={dir}/new --source={dir}/a.safetensors", "no such file"),
@@ -140,6 +142,12 @@ COMMAND_LINES = [
     Case("report", "--workdir={dir}", "no runs found in this folder"),
     Case("report", "--workdir={dir}/none", "no such folder"),
     Case("prepare_data", "--dataset=cifar11 --data_dir={dir}", "nearest: cifar10"),
+    Case("prepare_data", "--dataset=CIFAR10 --data_dir={dir}", "nearest: cifar10"),
+    Case(
+        "prepare_data",
+        "--dataset=pets --data_dir={dir}",
+        "for one of your own images: --source=TREE",
+    ),
     Case("prepare_data", "--dataset=cifar10 --source={dir}/none --data_dir={dir}", "not a folder"),
     Case("prepare_data", "--dataset=mnist --source={dir} --data_dir={dir}-data", "missing t10k"),
     Case("sweep", "--config=configs/sweeps/digit.py --workdir={dir}/new", "nearest: digits.py"),
@@ -316,6 +324,8 @@ ON_A_RUN = [
     Case("convert", f"{RUN} --output={{dir}}/a.safetensors", "damaged", all_damaged),
     Case("convert", f"{RUN} --output={{dir}}/f/a.safetensors", "cannot be written",
          write("f", "a file in the way")),
+    Case("report", f"{RUN} --output=/proc/report", "/proc/report: No such file or directory"),
+    Case("sweep", f"{SWEEP} {RUN} --dry_run", "holds a run; give the sweep a folder of its own"),
     Case("report", f"{RUN} --output={{dir}}/f", "f", write("f", "a file in the way")),
 ]  # fmt: skip
 
