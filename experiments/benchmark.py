@@ -52,10 +52,10 @@ def main(argv: list[str]) -> None:
     del argv
     if _SWEEP.value and not _OUTPUT.value:
         raise InputError("output=None: --sweep draws a figure; name the folder for it")
-    models = _MODELS.value or [
-        f"resnet-{depth}" for depth in (DEPTHS if _SWEEP.value else (20, 56, 110))
-    ]
-    for model in models:
+    models = _MODELS.value
+    if models is None:
+        models = [f"resnet-{depth}" for depth in (DEPTHS if _SWEEP.value else (20, 56, 110))]
+    for model in models or [""]:
         zoo.describe(model)
     found = []
     for model in models:
@@ -105,7 +105,7 @@ def _in_a_process(model: str, asked: dict[str, Any], cache: str) -> dict[str, An
         env={**os.environ, "JAX_COMPILATION_CACHE_DIR": cache},
     )
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no word of why"])[-1]
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         told = last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
         raise InputError(f"{model}: {told}")
     return json.loads(done.stdout.splitlines()[-1])

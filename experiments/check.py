@@ -47,7 +47,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "folder for check.json")
 def main(argv: list[str]) -> int:
     """Prints the table, and returns 1 if anything deviates."""
     del argv
-    for name in _CHECKS.value:
+    for name in _CHECKS.value or [""]:
         check_choice("checks", name, check.CHECKS)
     options = {"onednn": _ONEDNN.value, "deterministic": _DETERMINISTIC.value}
     timed = Recipe.from_config(cifar10.get_config("resnet-20")).replace(**options)

@@ -1,6 +1,7 @@
 """How every command starts and how it ends when its user made a mistake."""
 
 import difflib
+import io
 import itertools
 import re
 import sys
@@ -16,8 +17,16 @@ from resnet_jax.errors import (
     missing_in_file,
     mistake_in_file,
     storage_failure,
+    wrong_environment,
 )
 from resnet_jax.runs.arguments import check_field, expand_home, parse_value, update
+
+_OF_ABSL = {
+    r"flag (--\w+)=None: .*": r"\1 is missing: give \1=VALUE",
+    r"(flag --\w+=.*): invalid literal for int.*": r"\1: must be a whole number",
+    r"(flag --\w+=.*): could not convert string to float.*": r"\1: must be a number",
+}
+"""How errors of absl in parsing flags begin, and what says it to users."""
 
 
 def run(
@@ -36,6 +45,9 @@ def run(
       arguments: what the command takes beside flags, in any order with them; None for nothing.
     """
     logging.set_verbosity(logging.WARNING)  # Orbax tells much.
+    for stream in (sys.stdout, sys.stderr):  # What cannot be printed here stops nothing.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     def parse(argv: list[str]) -> list[str]:
         try:
@@ -62,9 +74,7 @@ def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
         raise InputError(_unexpected(stray) if stray else _mistake(error, argv)) from error
     except Exception as error:  # of the config's Python
         raise InputError(mistake_in_file(error)) from error
-    workdirs = flags.FLAGS["workdir"].value if "workdir" in flags.FLAGS else None
-    if workdirs is not None and not all(workdirs if isinstance(workdirs, list) else [workdirs]):
-        raise InputError("workdir='': expected a folder")
+    _check_workdirs(flags.FLAGS["workdir"].value if "workdir" in flags.FLAGS else None)
     if arguments is None and len(positional) > 1:
         raise InputError(_unexpected(positional[1]))
     # A section that is given as a whole, ml_collections would replace.
@@ -72,6 +82,18 @@ def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
     if whole and (wrong := _wrong_field(argv)):
         raise InputError(wrong)
     return positional
+
+
+def _check_workdirs(given: str | list[str] | None) -> None:
+    for workdir in given if isinstance(given, list) else [given]:
+        if workdir == "":
+            raise InputError("workdir='': expected a folder")
+        # What writes the checkpoints takes no other path, and would say so after training.
+        if workdir and any("\ud800" <= c <= "\udfff" for c in workdir):
+            raise InputError(
+                f"workdir={workdir!r}: is not in UTF-8, or Python does not read it so here; set "
+                "PYTHONUTF8=1, or give a name in ASCII"
+            )
 
 
 def _expand_home() -> None:
@@ -106,6 +128,8 @@ def _mistake(error: BaseException, argv: list[str]) -> str:
         if isinstance(cause, InputError) and not str(cause).startswith("Error whilst parsing"):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, flags.DuplicateFlagError):
+        return "config: given twice, with fields set beside it; give it once"
     if isinstance(error, AttributeError) and error.name == "get_config":
         return missing_in_file(error.obj, error.obj.__file__, error.name)
     missing = re.search(r"No such file or directory: '(.+?)'", str(error))
@@ -118,6 +142,9 @@ def _mistake(error: BaseException, argv: list[str]) -> str:
         return wrong
     if isinstance(error, AttributeError) and isinstance(error.args[0], KeyError):
         return f"no config field {error.args[0].args[0]}"  # in a config file's Python
+    for pattern, words in _OF_ABSL.items():
+        if found := re.fullmatch(pattern, str(error)):
+            return found.expand(words)
     return str(error)
 
 
@@ -156,7 +183,7 @@ def _without_traceback(
         except InputError as error:
             _fail(error)
         except Exception as error:
-            if failure := storage_failure(error):
+            if failure := storage_failure(error) or wrong_environment(error):
                 _fail(failure)
             raise
 

@@ -2,6 +2,7 @@
 
     python -m experiments.evaluate --workdir=runs/resnet-20
     python -m experiments.evaluate --workdir=runs/resnet-20 --split=train --step=200
+    python -m experiments.evaluate --workdir=runs/resnet-20 --split='train[:1000]'
     python -m experiments.evaluate --workdir=runs/resnet-20 --confusion=folder
 
 `--test_crops` shows the network images as the papers do: centre, 10-crop, multi-scale (fully
@@ -19,9 +20,12 @@ from absl import flags
 from experiments import command
 from resnet_jax.data.image_ops import TEST_CROPS
 from resnet_jax.errors import InputError, check_choice
+from resnet_jax.runs import load_recipe
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
-_SPLIT = flags.DEFINE_string("split", "test", "train, validation or test, as the config has them")
+_SPLIT = flags.DEFINE_string(
+    "split", "test", "the config's train, validation or test, or a slice in TFDS's syntax"
+)
 _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if not given")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is now, if it has moved")
 _CROPS = flags.DEFINE_string("test_crops", None, f"how images are cut: {', '.join(TEST_CROPS)}")
@@ -39,7 +43,8 @@ def main(argv: list[str]) -> None:
         check_choice("test_crops", _CROPS.value, TEST_CROPS)
     elif _AVERAGE.value != "probabilities":
         raise InputError(f"average={_AVERAGE.value!r}: goes with --test_crops; there is one crop")
-    # Only now, so that wrong flags fail at once.
+    load_recipe(Path(_WORKDIR.value))
+    # Only now, so that wrong flags and folders fail at once.
     from resnet_jax.reporting.predictions import write_confusion
     from resnet_jax.runtime import setup
     from resnet_jax.training import inference

@@ -1,8 +1,10 @@
 """Prints the top classes of each image, one line a file.
 
     python -m experiments.predict --workdir=runs/pets cat.jpg dog.png
-    python -m experiments.predict --workdir=runs/pets --json --cam_dir=maps *.jpg
+    python -m experiments.predict --workdir=runs/pets --json --cam_dir=maps FOLDER
+    curl https://example.org/cat.jpg | python -m experiments.predict --workdir=runs/pets -
 
+A folder stands for the images in it and in its folders; "-" is an image on standard input.
 Images are fitted to what the run's network was trained on, or cut by `--test_crops` (10-crop, …;
 see `experiments.evaluate`). A file's EXIF orientation is applied. `--json` prints one object a
 file. `--cam_dir` draws where the network sees the most likely class, with a box around it, into a
@@ -19,8 +21,10 @@ from pathlib import Path
 from absl import flags
 
 from experiments import command
+from resnet_jax.data import image_folder
 from resnet_jax.data.image_ops import TEST_CROPS
 from resnet_jax.errors import WRONG_INPUT, InputError, check_choice
+from resnet_jax.runs import load_recipe
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
 _STEP = flags.DEFINE_integer("step", None, "of the checkpoint; the last one if not given")
@@ -34,14 +38,15 @@ _OUTPUT_STRIDE = flags.DEFINE_integer("output_stride", None, "pixels a place of 
 
 def main(argv: list[str]) -> int:
     """Prints a line a file; returns 2 if one could not be read."""
-    files = [Path(name) for name in argv[1:]]
-    if not files:
-        raise InputError("no images: name files after the flags")
+    if not argv[1:]:
+        raise InputError('no images: name files or folders after the flags, or "-" for stdin')
+    files = image_folder.find([Path(name) for name in argv[1:]])
     if _CROPS.value is not None:
         check_choice("test_crops", _CROPS.value, TEST_CROPS)
     if _OUTPUT_STRIDE.value is not None and _CAM_DIR.value is None:
         raise InputError(f"output_stride={_OUTPUT_STRIDE.value}: goes with --cam_dir")
-    # Only now, so that wrong flags fail at once.
+    load_recipe(Path(_WORKDIR.value))
+    # Only now, so that wrong flags and folders fail at once.
     from resnet_jax.reporting.predictions import draw_map
     from resnet_jax.runtime import setup
     from resnet_jax.training import inference

@@ -18,7 +18,8 @@ ImageNet-size training streams from. Each is decoded once, to find the broken on
 from absl import flags
 
 from experiments.command import run
-from resnet_jax.errors import InputError
+from resnet_jax.data import raw_readers
+from resnet_jax.errors import InputError, check_choice
 
 _DATASET = flags.DEFINE_string("dataset", None, "name of the data set", required=True)
 _SOURCE = flags.DEFINE_string("source", None, "folder of original files or images; else download")
@@ -37,6 +38,11 @@ def main(argv: list[str]) -> None:
     name, source, data_dir = _DATASET.value, _SOURCE.value, _DATA_DIR.value
     if name in _READ_AS_THEY_ARE:
         raise InputError(f"dataset={name!r}: nothing to prepare: it {_READ_AS_THEY_ARE[name]}")
+    if source is None:
+        try:
+            check_choice("dataset", name, raw_readers.NUM_EXAMPLES)
+        except InputError as error:
+            raise InputError(f"{error}; for one of your own images: --source=TREE") from error
     # TFDS is imported late so that wrong flags fail at once.
     from resnet_jax.data import folder_to_tfds, small
 

@@ -34,8 +34,9 @@ def check_choice(field: str, value: Any, allowed: Iterable[Any]) -> None:
     allowed = list(allowed)
     if value in allowed:
         return
-    nearest = difflib.get_close_matches(str(value), map(str, allowed), n=1)
-    hint = f"; nearest: {nearest[0]}" if nearest else ""
+    names = {str(name).lower(): name for name in allowed}
+    nearest = difflib.get_close_matches(str(value).lower(), names, n=1)
+    hint = f"; nearest: {names[nearest[0]]}" if nearest else ""
     raise InputError(f"{field}={value!r}: allowed are {', '.join(map(str, allowed))}{hint}")
 
 
@@ -71,7 +72,7 @@ def storage_failure(error: BaseException | None) -> str | None:
     failures = _DISK | _FILE
     while error is not None:
         number = os_error_number(error)
-        if number in failures:
+        if number in failures or (number == errno.ENOENT and _is_of_mkdir(error)):
             file = error.filename2 or error.filename if isinstance(error, OSError) else None
             named = re.search(r'local file "([^"]+?)(?:"|\.orbax)', str(error))
             where = os.fsdecode(file) if file else named[1] if named else "a file of the run"
@@ -80,6 +81,30 @@ def storage_failure(error: BaseException | None) -> str | None:
             failures = _DISK
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
+
+
+def _is_of_mkdir(error: BaseException) -> bool:
+    """Whether a folder could not be made, which a file system such as /proc says in this way."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].name == "mkdir"
+
+
+def wrong_environment(error: BaseException) -> str | None:
+    """One line if JAX takes a variable of the environment amiss, and that is the error; else None.
+
+    JAX_PLATFORMS may ask for a device that is not there, others may have no value of theirs.
+    """
+    if isinstance(error, ValueError) and "for JAX flag" in str(error):
+        return f"{error}; it is set in the environment, in capitals"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, AssertionError | RuntimeError) or not any(
+        frame.filename.endswith("xla_bridge.py") for frame in frames
+    ):
+        return None
+    platforms = os.environ.get("JAX_PLATFORMS")
+    asked = f"JAX_PLATFORMS={platforms}: " if platforms else ""
+    said = str(error).splitlines()  # Nothing, for "cuda" without a GPU.
+    return f"{asked}JAX finds no such device" + (f" ({said[0]})" if said else "")
 
 
 def os_error_number(error: BaseException) -> int | None:

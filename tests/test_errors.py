@@ -1,6 +1,7 @@
 """A disk that is full or cannot be written is told apart from a bug."""
 
 import errno
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,15 @@ def raised_from(cause: Exception) -> Exception:
 )
 def test_failure_of_the_disk_is_one_line_with_the_file(error, line):
     assert storage_failure(error) == f"{line}; fix that and rerun the command to resume"
+
+
+def test_folder_that_no_file_system_makes_is_no_bug():
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("/proc/folder").mkdir(parents=True)
+    assert storage_failure(caught.value).startswith("/proc/folder: No such file or directory")
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("/proc/file").read_bytes()
+    assert storage_failure(caught.value) is None
 
 
 def raised_while_handling(handled: Exception) -> Exception:

@@ -328,6 +328,11 @@ def _open(
     if name == "image_folder":
         return image_folder.ImageFolder(data_dir, image_size, upright)
     if name == "digits":
+        if data_dir is not None:
+            raise InputError(
+                f"data_dir={data_dir!r}: digits come with scikit-learn and have no folder; to read "
+                "images there: dataset.name='image_folder'"
+            )
         source = _Digits()
     else:
         source = tfds_sets.TfdsSet(name, data_dir, image_size, upright)

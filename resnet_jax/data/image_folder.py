@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
@@ -230,10 +231,23 @@ def fingerprint(paths: Sequence[Path]) -> dict[str, Any]:
     return {"files": len(paths), "bytes": total, "digest": digest.hexdigest()}
 
 
+def find(paths: Iterable[Path]) -> list[Path]:
+    """The paths, with the images in it and in its folders, by name, in place of each folder."""
+    found: list[Path] = []
+    for path in paths:
+        inside = path.rglob("*") if path.is_dir() else ()
+        named = (file for file in inside if file.name.lower().endswith(SUFFIXES))
+        found += sorted(file for file in named if not file.name.startswith(".")) or [path]
+    return found
+
+
 def read_file(path: Path, label: int = 0) -> EncodedImage:
-    """A file as it is; raises `InputError` if it cannot be read."""
+    """A file as it is, "-" from standard input; raises `InputError` if it cannot be read."""
     try:
-        return EncodedImage(path.read_bytes(), label, str(path))
+        encoded = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return EncodedImage(encoded, label, str(path))
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: no images in it (read are {', '.join(SUFFIXES)})") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 

@@ -30,11 +30,19 @@ def archive(workdir: Path, destination: Path) -> list[str]:
       Names of the runs that were copied.
 
     Raises:
-      InputError: there is no finished run in `workdir`, or `destination` cannot be written.
+      InputError: there is no finished run in `workdir`, or `destination` cannot be written or would
+        replace one.
     """
     finished = [run for run in runs.find_runs(workdir) if run.status in FINISHED]
     if not finished:
         raise InputError(f"workdir={str(workdir)!r}: no finished run to archive in this folder")
+    for run in finished:
+        place = run.path.resolve()
+        if place in (destination.resolve(), (destination / place.name).resolve()):
+            raise InputError(
+                f"archive={str(destination)!r}: would replace {run.path}, which has more; give "
+                "another folder"
+            )
     try:
         for run in finished:
             _copy_run(run, destination / run.path.resolve().name, destination.name)

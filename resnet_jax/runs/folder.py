@@ -65,10 +65,15 @@ def read_run(path: str | os.PathLike) -> Run:
     problems: list[str] = []
     info = _read_json(path / "config.json", problems) or {}
     begun = bool(problems) or _exists(path / "config.json")
+    if begun and not problems and not info.get("config"):
+        problems.append("config.json: holds no config")
     summary = _read_json(path / "summary.json", problems)
+    if summary is not None and not _says_what_came(summary):
+        problems.append("summary.json: holds no result")
+        summary = None
     rows = _read_rows(path / "metrics.jsonl", problems)
     if summary is not None:
-        status = summary.get("status", "completed")
+        status = summary["status"]
     elif _exists(path / "error.txt"):
         status = "failed"
     else:
@@ -78,6 +83,13 @@ def read_run(path: str | os.PathLike) -> Run:
     if summary is not None and not rows and not _exists(path / "metrics.jsonl"):
         problems.append("metrics.jsonl: missing")
     return Run(path, info.pop("config", {}), info, rows, summary, problems, status)
+
+
+def _says_what_came(summary: dict[str, Any]) -> bool:
+    """Whether it has a status and, of a completed run, an error."""
+    errors = (summary.get(f"{split}_error") for split in ("train", "validation", "test"))
+    status = summary.get("status")
+    return status == "diverged" or (status == "completed" and any(e is not None for e in errors))
 
 
 def find_runs(workdir: str | os.PathLike) -> list[Run]:

@@ -293,7 +293,10 @@ def load_recipe(workdir: Path) -> Recipe:
     if damaged and run.status != "missing":
         raise InputError(f"workdir={str(workdir)!r}: {damaged[0]}")
     if not run.config:
-        raise InputError(f"workdir={str(workdir)!r}: no run in this folder (no config.json)")
+        inside = [path.parent.name for path in sorted(workdir.glob("*/config.json"))]
+        hint = f"; name one of those in it: {', '.join(inside[:3])}" if inside else ""
+        hint += ", …" if len(inside) > 3 else ""
+        raise InputError(f"workdir={str(workdir)!r}: no run in this folder (no config.json){hint}")
     missing = [
         name
         for name in ("model", "dataset", "optimizer", "schedule")

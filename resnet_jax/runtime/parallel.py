@@ -2,7 +2,6 @@
 
 import collections
 import math
-import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from resnet_jax.errors import InputError
+from resnet_jax.errors import InputError, wrong_environment
 
 AXIS = "data"
 
@@ -60,12 +59,8 @@ def devices() -> list[jax.Device]:
     """JAX's devices; raises `InputError` if there are none as JAX_PLATFORMS asks for them."""
     try:
         return jax.devices()
-    except (AssertionError, RuntimeError) as error:  # the first, bare, for "cuda" without a GPU
-        platforms = os.environ.get("JAX_PLATFORMS")
-        asked = f"JAX_PLATFORMS={platforms}: " if platforms else ""
-        said = str(error).splitlines()
-        reason = f" ({said[0]})" if said else ""
-        raise InputError(f"{asked}JAX finds no such device{reason}") from error
+    except (AssertionError, RuntimeError) as error:
+        raise InputError(wrong_environment(error)) from error
 
 
 def most_devices(whole: int, available: int, processes: int = 1) -> int:

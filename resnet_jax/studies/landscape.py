@@ -155,6 +155,8 @@ def measure(
     """
     if points < 3 or points % 2 == 0:
         raise InputError(f"points={points}: must be odd, so that the weights themselves are one")
+    if reach <= 0:
+        raise InputError(f"reach={reach}: must be above 0")
     grid = np.linspace(-reach, reach, points)
     rows = []
     for network in networks:

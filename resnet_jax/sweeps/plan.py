@@ -125,6 +125,10 @@ def check(planned: Sequence[PlannedRun], workdir: Path) -> None:
       InputError: a run's config cannot work, its folder holds another config's, or two runs
         would compute the same.
     """
+    if (workdir / "config.json").exists():
+        raise InputError(
+            f"workdir={str(workdir)!r}: holds a run; give the sweep a folder of its own"
+        )
     for run in planned:
         found = runs.read_run(workdir / run.name)
         changed = recipe.differences(found.config, runs.as_json(run.config.to_dict()))

@@ -97,6 +97,8 @@ def run(
     submitit = None
     if executor in ("slurm", "submitit-local"):
         submitit = slurm.make_executor(executor.removeprefix("submitit-"), workdir, settings)
+    elif settings:
+        raise InputError(f"submitit={settings[0]!r}: executor={executor!r} makes no such jobs")
     states = {run.name: finished_state(workdir / run.name) for run in planned}
     finished = {name: state for name, state in states.items() if state}
     left = [run for run in planned if run.name not in finished]

@@ -16,6 +16,7 @@ from scipy.special import log_softmax
 from resnet_jax import runs
 from resnet_jax.data import datasets, device_dataset, image_folder, image_ops, streaming
 from resnet_jax.data.image_ops import TEST_CROPS, EncodedImage, cut, resize
+from resnet_jax.data.splits import SPLITS
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models.batch_norm import recalibrate
 from resnet_jax.models.fully_convolutional import output_stride, with_output_stride
@@ -166,11 +167,21 @@ def kept_statistics(workdir: Path) -> device_dataset.Normalization | None:
     return device_dataset.Normalization.load(path) if path.exists() else None
 
 
+def _check_has_data(recipe: Recipe) -> None:
+    folder = recipe.dataset.data_dir
+    if folder is not None and not Path(folder).is_dir():
+        raise InputError(
+            f"data_dir={folder!r}: no such folder; if the run's data set has moved, name its "
+            "folder with --data_dir"
+        )
+
+
 def _normalization(recipe: Recipe, shape: tuple[int, int, int]) -> device_dataset.Normalization:
     dataset = recipe.dataset
     if not {dataset.mean, dataset.std} - {"none", *device_dataset.CONSTANTS}:
         nothing = np.zeros((1, *shape), np.uint8)
         return device_dataset.normalization(nothing, dataset.mean, dataset.std)
+    _check_has_data(recipe)
     if recipe.streaming:
         training = datasets.open_records(dataset.name, dataset.train, dataset.data_dir)
         crops = trainer.crop_config(recipe)
@@ -348,7 +359,8 @@ def evaluate(
 
     Args:
       workdir: the run's folder.
-      split: "train", "validation" or "test".
+      split: "train", "validation" or "test", as the config has them, or a slice of the data set in
+        TFDS's syntax, such as "train[:1000]".
       step: of the checkpoint; None for the last one.
       data_dir: where the data set is now, if it has moved.
       view: one of `TEST_CROPS`; None for the images as the network was shown them.
@@ -366,14 +378,18 @@ def evaluate(
     recipe = recipe.replace(num_devices=None, parallel="jit")
     if data_dir:
         recipe = recipe.replace(**{"dataset.data_dir": data_dir})
-    names = ("train", "validation", "test")
-    check_choice("split", split, [name for name in names if getattr(recipe.dataset, name)])
-    if view is None:
-        found = _predict_images(recipe, workdir, split, step, recalibrate_batch_norm)
+    _check_has_data(recipe)
+    name = split
+    if split.isidentifier() or not split:
+        check_choice("split", split, [name for name in SPLITS if getattr(recipe.dataset, name)])
     else:
-        found = _predict_crops(view, average, recipe, workdir, split, step, recalibrate_batch_norm)
-    _tell_of_other_data(recipe, workdir, split)  # Last: what is refused is refused in one line.
-    return found
+        name, recipe = "test", recipe.replace(**{"dataset.test": split})
+    if view is None:
+        found = _predict_images(recipe, workdir, name, step, recalibrate_batch_norm)
+    else:
+        found = _predict_crops(view, average, recipe, workdir, name, step, recalibrate_batch_norm)
+    _tell_of_other_data(recipe, workdir, name)  # Last: what is refused is refused in one line.
+    return dataclasses.replace(found, about={**found.about, "split": split})
 
 
 def _predict_images(

@@ -197,7 +197,7 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
             display = stack.enter_context(Display(recipe.model.name, recipe.num_steps, step))
             rows, note = metrics.rows, display.say
             outlets = [metrics.append, *(copy.write for copy in copies), display.show]
-        for line in [experiment.describe(state), *recipe.notes()]:
+        for line in [experiment.describe(state), *recipe.notes(), *_few_examples(experiment)]:
             note(line)
 
         def log(row: runs.Row) -> None:
@@ -240,6 +240,17 @@ def _tell_data(recipe: Recipe) -> None:
     print(f"{dataset.name}: images: {counts}; {len(info.class_names)} classes")
     if info.left_out:
         print(f"left out: {info.left_out}")
+
+
+def _few_examples(experiment: "Experiment") -> list[str]:
+    """A line if a batch holds images twice: it works, but is rarely meant."""
+    count, batch_size = len(experiment.splits["train"]), experiment.recipe.batch_size
+    if count >= batch_size:
+        return []
+    return [
+        f"note: each batch of batch_size={batch_size} holds the {count} training images more than "
+        "once"
+    ]
 
 
 def _summary(experiment: "Experiment", rows: list[runs.Row], status: str, diverged_at: int) -> dict:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -63,6 +64,35 @@ def test_figures_are_those_of_the_runs_own_last_row(run, figures):
     summary = json.loads((run / "summary.json").read_text())
     assert figures["error"] == pytest.approx(summary["test_error"])
     assert figures["loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
+
+
+def test_slices_are_those_of_the_data_set(run, figures):
+    """Halves of the test split, and a part of two splits, in TFDS's syntax."""
+    halves = [inference.evaluate(run, part) for part in ("test[:50%]", "test[50%:]")]
+    metrics = [half.metrics() for half in halves]
+    assert [(each["split"], each["examples"]) for each in metrics] == [
+        ("test[:50%]", 6),
+        ("test[50%:]", 6),
+    ]
+    assert np.mean([each["loss"] for each in metrics]) == pytest.approx(figures["loss"], rel=1e-5)
+    viewed = inference.evaluate(run, "train[:5]+test", view="centre").metrics()
+    assert (viewed["split"], viewed["examples"]) == ("train[:5]+test", 17)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("tests", "split='tests': allowed are train, test; nearest: test"),
+        ("", "split='': allowed are train, test"),
+        ("val[:5]", "split 'val[:5]': Unknown split 'val'.*; there is train (21), test (12)"),
+        ("test[:5", "split 'test[:5': "),
+        ("test[:0]", "split 'test[:0]' is empty"),
+    ],
+)
+def test_slice_of_nothing_is_one_line(run, split, message):
+    with pytest.raises(InputError, match=re.escape(message).replace(r"\.\*", ".*")) as caught:
+        inference.evaluate(run, split)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("view", ["centre", "10-crop", "multi-scale", "single-320"])

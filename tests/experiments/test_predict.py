@@ -89,7 +89,8 @@ def test_broken_and_missing_files_get_a_line_each_and_the_others_are_done(
     broken.write_bytes(files[1].read_bytes()[:300])
     text = tmp_path / "notes.png"
     text.write_text("no picture")
-    wrong = [broken, tmp_path / "none.png", text, tmp_path]
+    (tmp_path / "empty").mkdir()
+    wrong = [broken, tmp_path / "none.png", text, tmp_path / "empty"]
     done = run_command("predict", f"--workdir={run}", *map(str, [wrong[0], *files, *wrong[1:]]))
     assert done.code == 2
     assert len(done.stdout.splitlines()) == 3
@@ -101,6 +102,19 @@ def test_broken_and_missing_files_get_a_line_each_and_the_others_are_done(
     assert (done.code, done.stderr) == (2, "")
     assert "unreadable image" in first["error"]
     assert second["classes"][0]["class"] == "green"
+
+
+def test_folder_stands_for_its_images_and_a_hyphen_for_standard_input(run, files, tmp_path):
+    paint(tmp_path / "sub" / "d.PNG", "red")
+    for name in ("._a.png", "notes.txt", "sub/.hidden.png"):
+        (tmp_path / name).write_text("no image")
+    command = [sys.executable, "-m", "experiments.predict", f"--workdir={run}", str(tmp_path), "-"]
+    done = subprocess.run(command, capture_output=True, input=files[0].read_bytes())
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
+    told = [(*files, tmp_path / "sub" / "d.PNG", "-"), ("green", "red", "blue", "red", "green")]
+    for file, colour, line in zip(*told, lines, strict=True):
+        assert line.startswith(f"{file}: {colour} ")
 
 
 def test_network_loads_in_a_process_that_has_computed_already(run):

@@ -64,6 +64,22 @@ def test_terminal_names_damaged_metrics(report, tmp_path: Path):
     assert "damaged: plain-20: metrics.jsonl: missing" in result.stdout
 
 
+def test_page_calls_nothing_completed_that_has_no_figures(report, tmp_path: Path):
+    write_run(tmp_path / "plain-20", "plain-20", 0.01)
+    (tmp_path / "plain-20" / "summary.json").write_text('{"format": 1}')
+    result = report(f"--workdir={tmp_path}")
+    assert "damaged: plain-20: summary.json: holds no result" in result.stdout
+    (row,) = (tmp_path / "report" / "results.csv").read_text().splitlines()[1:]
+    assert "completed" not in row
+    assert "partial" in row
+
+
+def test_error_beyond_all_reason_stops_no_report(report, tmp_path: Path):
+    write_run(tmp_path / "plain-20", "plain-20", 1e308)
+    result = report(f"--workdir={tmp_path}")
+    assert result.code == 0, result.stderr
+
+
 def test_folder_without_runs_is_one_line_and_exit_code_2(report, tmp_path: Path):
     result = report(f"--workdir={tmp_path}")
     assert result.code == 2
@@ -93,6 +109,19 @@ def test_archive_keeps_one_folder(report, tmp_path: Path):
     result = report(f"--archive={tmp_path}/kept")
     assert result.code == 2
     assert "--workdir" in result.stderr
+
+
+@pytest.mark.parametrize("place", ["a", "a/plain-20"])
+def test_archive_never_replaces_the_runs_themselves(report, tmp_path: Path, place: str):
+    write_run(tmp_path / "a" / "plain-20", "plain-20", 0.01)
+    before = (tmp_path / "a" / "plain-20" / "metrics.jsonl").read_bytes()
+    for workdir in ("a", "a/plain-20"):
+        result = report(f"--workdir={tmp_path / workdir}", f"--archive={tmp_path / place}")
+        assert result.code == 2
+        assert "would replace" in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert (tmp_path / "a" / "plain-20" / "metrics.jsonl").read_bytes() == before
+    assert not (tmp_path / "a" / "plain-20" / "plain-20").exists()
 
 
 def test_missing_flag_is_one_line_and_exit_code_2(report):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_jax.training.trainer import STATISTICS
+
 FIELDS = (
     "dataset.name=image_folder,dataset.image_size=8,dataset.mean=pixel,dataset.std=channel,"
     "model.bn_group_size=8,batch_size=8,num_steps=4,log_every=2,evaluate_every=4,checkpoint_every=2"
@@ -80,6 +82,21 @@ def test_prediction_needs_no_training_image(run_command, run: Path, copy: Path):
         for root in (run, copy)
     )
     assert (alone.code, alone.stdout) == (0, first.stdout), alone.stderr
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_command_that_misses_the_data_names_its_flag(run_command, run: Path, copy: Path, command):
+    """A run of an earlier version, which kept no statistics; its data have moved."""
+    (copy / "run" / STATISTICS).unlink()
+    path = copy / "run" / "config.json"
+    path.write_text(path.read_text().replace(f"{run / 'tree'}", f"{copy / 'gone'}"))
+    image = [str(run / "tree" / "test" / "cat" / "0.png")] if command == "predict" else []
+    done = run_command(command, f"--workdir={copy / 'run'}", *image)
+    assert (done.code, done.stderr.count("\n")) == (2, 1)
+    assert f"data_dir='{copy / 'gone'}': no such folder; if" in done.stderr
+    assert "--data_dir" in done.stderr
+    done = run_command(command, f"--workdir={copy / 'run'}", f"--data_dir={run / 'tree'}", *image)
+    assert done.code == 0, done.stderr
 
 
 def test_run_resumes_on_its_own_data_alone(run_command, copy: Path):

@@ -22,13 +22,14 @@ from resnet_jax.runs import Recipe, arguments, load_recipe
 from resnet_jax.runtime.signals import StopSignals
 from resnet_jax.training import trainer
 from resnet_jax.training.checkpoints import Checkpoints
-from resnet_jax.training.run import train
+from resnet_jax.training.run import _few_examples, train
 from resnet_jax.training.trainer import build
 
 TINY = (
     "resnet-8,batch_size=16,num_steps=12,log_every=4,evaluate_every=6,checkpoint_every=3,"
     "model.width=4,model.bn_group_size=8,dataset.train=train[:200],dataset.test=test[:50]"
 )
+NOTE = "note: each batch of batch_size=16 holds"
 TIMES = ("seconds", "images_per_second", "wall_seconds")
 
 
@@ -122,6 +123,12 @@ def test_seeds_are_arguments_of_one_program():
         return lowered.as_text()
 
     assert program(0) == program(1)
+
+
+@pytest.mark.parametrize(("count", "is_said"), [(5, True), (15, True), (16, False)])
+def test_batch_that_holds_images_twice_is_said(count, is_said):
+    experiment = build(tiny(**{"dataset.train": f"train[:{count}]"}))
+    assert [line[: len(NOTE)] for line in _few_examples(experiment)] == is_said * [NOTE]
 
 
 @pytest.mark.parametrize("chunks", [1, 4, 6])

@@ -33,7 +33,8 @@ def write_run(path, rows=(), summary=None):
 
 
 def test_run_is_read_as_it_was_written(tmp_path):
-    path = write_run(tmp_path / "a", [row(1), row(2, "test")], {"format": 1, "status": "completed"})
+    summary = {"format": 1, "status": "completed", "train_error": 0.5}
+    path = write_run(tmp_path / "a", [row(1), row(2, "test")], summary)
     run = runs.read_run(path)
     assert run.config == {"seed": 3}
     assert run.info["devices"] == "1 x cpu"
@@ -67,6 +68,7 @@ def test_damaged_files_are_named_and_the_rest_is_read(tmp_path):
     [
         ({"format": None, "config": {}}, "config.json: format None is no number"),
         ({"format": 1, "config": None}, "config.json: its config is no JSON object"),
+        ({"format": 1}, "config.json: holds no config"),
     ],
 )
 def test_fields_of_another_type_are_named(content, problem, tmp_path):
@@ -74,6 +76,14 @@ def test_fields_of_another_type_are_named(content, problem, tmp_path):
     runs.write_json(path / "config.json", content)
     run = runs.read_run(path)
     assert (run.status, run.problems) == ("partial", [problem])
+
+
+@pytest.mark.parametrize(
+    "summary", [{"format": 1}, {"status": "completed", "test_error": None}, {"status": [3]}]
+)
+def test_run_is_not_completed_by_a_summary_without_a_result(tmp_path, summary):
+    run = runs.read_run(write_run(tmp_path / "a", [row(1)], summary))
+    assert (run.status, run.problems) == ("partial", ["summary.json: holds no result"])
 
 
 @pytest.fixture

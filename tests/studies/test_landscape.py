@@ -6,6 +6,7 @@ import pytest
 from nets import LABELS, make, shaken
 
 from resnet_jax.data import device_dataset
+from resnet_jax.errors import InputError
 from resnet_jax.runtime import parallel
 from resnet_jax.studies import landscape
 from resnet_jax.training.evaluation import make_evaluate
@@ -65,3 +66,9 @@ def test_trajectory_in_a_plane_is_found_whole_and_keeps_its_distances():
 def test_two_points_are_no_trajectory():
     with pytest.raises(ValueError, match="span no plane"):
         landscape.trajectory([{"conv": {"kernel": np.ones(2)}}] * 2)
+
+
+@pytest.mark.parametrize("reach", [0.0, -1.0])
+def test_surface_without_an_extent_is_refused(reach):
+    with pytest.raises(InputError, match=f"reach={reach}: must be above 0"):
+        landscape.measure([], None, reach=reach)

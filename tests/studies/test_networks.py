@@ -54,7 +54,7 @@ def test_folder_of_runs_stands_for_those_that_are_finished(tmp_path: Path):
         recipe = Recipe.from_config(digits.get_config(f"plain-8,seed={seed}"))
         write_config(folder, recipe.to_dict(), devices="cpu")
         if seed < 2:
-            (folder / "summary.json").write_text('{"status": "completed"}')
+            (folder / "summary.json").write_text('{"status": "completed", "train_error": 0}')
     found = networks.collect([str(tmp_path)])
     assert [(each.label, each.recipe.seed) for each in found] == [("plain-8", 0), ("plain-8", 1)]
     assert [each.path for each in networks.collect([str(found[0].path)])] == [found[0].path]

@@ -316,6 +316,7 @@ def test_dry_run_is_refused_where_the_sweep_would_be(sweep_file: Path, tmp_path:
         (("--executor=lokal",), "nearest: local"),
         (("--max_minutes=0",), "max_minutes=0: must be above 0"),
         (("--max_minutes=5", "--executor=print"), "does not wait for the runs"),
+        (("--submitit=timeout_min=9",), "submitit='timeout_min=9': executor='local' makes no such"),
         (("--override=model.optoin=B",), "nearest: model.option"),
         (("--override=nothing",), "expected field=value"),
         (("--override=seed=3",), "seed: tiny varies this field"),
