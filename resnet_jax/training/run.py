@@ -134,7 +134,7 @@ def _check_init_from(recipe: Recipe) -> None:
     folder = Path(recipe.init_from)
     try:
         theirs, ours = load_recipe(folder).architecture, recipe.architecture
-        if not any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*")):
+        if not runs.checkpoint_steps(folder):
             raise InputError("no checkpoint in this folder")
         for field in dataclasses.fields(Architecture):
             there, here = getattr(theirs, field.name), getattr(ours, field.name)
