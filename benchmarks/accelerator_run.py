@@ -19,6 +19,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -93,7 +94,7 @@ class Slice:
 
     Attributes:
       name: of its folder.
-      arguments: what follows "python", the folder as {output}.
+      arguments: what follows "python", as for a shell, the folder as {output}.
       least: seconds without which it is not begun.
       environment: variables that it gets.
     """
@@ -153,26 +154,27 @@ def main(argv: list[str]) -> int:
 
 def _run(each: Slice, end: float, stop: StopSignals) -> dict[str, Any]:
     """Runs a slice until it ends, the time is up or the user wants to stop."""
-    folder, began = Path(_OUTPUT.value) / each.name, time.monotonic()
+    folder, work = (Path(flag.value) / each.name for flag in (_OUTPUT, _WORKDIR))
     folder.mkdir(parents=True, exist_ok=True)
-    work = Path(_WORKDIR.value) / each.name
     work.parent.mkdir(parents=True, exist_ok=True)
-    # What saves when its time is up has a minute for it.
-    minutes = max(0.1, (end - began) / 60 - 1)
-    data = f"--override=dataset.data_dir={_DATA_DIR.value}" if _DATA_DIR.value else "{data}"
-    paths = {"output": folder, "work": work, "minutes": f"{minutes:.2f}", "data": data}
-    words = each.arguments.format(
-        **(TINY if _TINY.value else FULL), **{k: f"{{{k}}}" for k in paths}
+    began, data = time.monotonic(), _DATA_DIR.value
+    line = each.arguments.format(
+        **(TINY if _TINY.value else FULL),
+        output=shlex.quote(str(folder)),
+        work=shlex.quote(str(work)),
+        # What saves when its time is up has a minute for it.
+        minutes=f"{max(0.1, (end - began) / 60 - 1):.2f}",
+        data=shlex.quote(f"--override=dataset.data_dir={data}") if data else "",
     )
-    arguments = [word.format(**paths) for word in words.split() if word.format(**paths) != "{data}"]
+    arguments = shlex.split(line)
     with (folder / "log.txt").open("ab") as log:
         process = start_logged(arguments, Slot(each.environment), log, process_group=0)
         while process.poll() is None and time.monotonic() < end and not stop.asked():
             time.sleep(0.1)
         interrupted = process.poll() is None
         code = _end(process) if interrupted else process.returncode
-    unfinished = interrupted or code == STOPPED
-    status = "unfinished" if unfinished else "failed" if code else "finished"
+    status = "failed" if code else "finished"
+    status = "unfinished" if interrupted or code == STOPPED else status
     seconds = round(time.monotonic() - began, 1)
     return {"status": status, "code": code, "seconds": seconds, "arguments": arguments}
 

@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -67,17 +67,8 @@ class Baseline:
     bfloat16: bool
 
 
-class Died(Exception):
-    """A baseline's process has ended; says why, in one line."""
-
-
 class RunningBaseline:
-    """A process that trains when it is told to.
-
-    Args:
-      baseline: what is started.
-      net: the network that it trains.
-      needed: without it there is no comparison.
+    """A process that trains a network when it is told to.
 
     Attributes:
       baseline: what was started.
@@ -86,13 +77,11 @@ class RunningBaseline:
       failure: why it died; empty while it lives.
     """
 
-    def __init__(self, baseline: Baseline, net: str, needed: bool):
+    def __init__(self, baseline: Baseline, net: str):
         self.baseline = baseline
         self.start_seconds = 0.0
         self.rates: list[float] = []
         self.failure = ""
-        self._needed = needed
-        self._steps = 0
         self._errors: IO[str] = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             [*baseline.command, f"--net={net}"],
@@ -102,18 +91,14 @@ class RunningBaseline:
             text=True,
             env=_environment(),
         )
-
-    def get_ready(self) -> None:
-        """Waits until it has compiled, and sees how many steps a round has."""
-        with self._noting_death():
-            self.start_seconds = float(self._answer().split()[1])
+        if ready := self._answer():
+            self.start_seconds = float(ready[1])
             self._steps = max(1, round(_SECONDS.value * self._train(2)))
 
     def train_round(self) -> None:
         """Trains for a round, if it lives."""
-        if not self.failure:
-            with self._noting_death():
-                self.rates.append(_BATCH_SIZE.value * self._train(self._steps))
+        if not self.failure and (rate := self._train(self._steps)):
+            self.rates.append(_BATCH_SIZE.value * rate)
 
     def end(self) -> None:
         """Ends the process, if it lives."""
@@ -124,31 +109,23 @@ class RunningBaseline:
         self._process.stdout.close()
         self._errors.close()
 
-    @contextlib.contextmanager
-    def _noting_death(self) -> Iterator[None]:
-        try:
-            yield
-        except Died as death:
-            if self._needed:
-                raise InputError(f"{self.baseline.name}: {death}") from death
-            self.failure = str(death)
-
     def _train(self, num_steps: int) -> float:
-        """Trains for at least so many steps and returns the steps a second."""
+        """Trains for at least so many steps; returns the steps a second, 0 if it dies."""
         with contextlib.suppress(BrokenPipeError):  # It has ended: there will be no answer.
             self._process.stdin.write(f"{num_steps}\n")
             self._process.stdin.flush()
-        made, seconds = self._answer().split()
+        made, seconds = self._answer() or (0, 1)
         return int(made) / float(seconds)
 
-    def _answer(self) -> str:
+    def _answer(self) -> list[str]:
+        """The words of its next line; none if it has died."""
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
             self._errors.seek(0)
             said = _last_error(self._errors.read())
-            raise Died(f"ended with code {code}" + (f": {said}" if said else ""))
-        return line
+            self.failure = f"ended with code {code}" + (f": {said}" if said else "")
+        return line.split()
 
 
 def main(argv: list[str]) -> int:
@@ -158,7 +135,7 @@ def main(argv: list[str]) -> int:
         layout(net)  # Before any is started, is there such a network?
     baselines = _baselines()
     machine = _machine() if _OUTPUT.value else None
-    contests = {}
+    contests: dict[str, list[dict]] = {}
     for net in _NETS.value:
         contests[net] = _contest(net, baselines, first=not contests)
         _show(net, contests[net])
@@ -174,40 +151,37 @@ def _baselines() -> list[Baseline]:
     Raises:
       InputError: an interpreter lacks its framework.
     """
-    settings = (_SETTINGS.value or _usual_settings()) if _PYTORCH.value else ()
-    given = [("ours", python, "ours", "jax") for python in _PYTHON.value]
+    settings: Sequence[str] = ()
+    if _PYTORCH.value:
+        code = "import torch; print(torch.cuda.is_available())"
+        gpu = _printed(_PYTORCH.value, code, "has no torch").strip() == str(True)
+        on_cpu = ("eager", "channels_last", "compile")
+        settings = _SETTINGS.value or (PYTORCH_SETTINGS if gpu else on_cpu)
+    programs = {"ours": "ours"}
     if any("amp" in setting for setting in settings):
-        given += [
-            ("ours in bfloat16", python, "ours --setting=bfloat16", "jax")
+        programs["ours in bfloat16"] = "ours --setting=bfloat16"
+    programs["linen loop"] = "linen_loop"
+    return [
+        *(
+            _baseline(name, python, program, "jax")
+            for name, program in programs.items()
             for python in _PYTHON.value
-        ]
-    given += [("linen loop", python, "linen_loop", "jax") for python in _PYTHON.value]
-    given += [
-        (f"PyTorch {setting}", _PYTORCH.value, f"pytorch --setting={setting}", "torch")
-        for setting in settings
+        ),
+        *(
+            _baseline(f"PyTorch {setting}", _PYTORCH.value, f"pytorch --setting={setting}", "torch")
+            for setting in settings
+        ),
     ]
-    return [_baseline(*one) for one in given]
-
-
-def _usual_settings() -> Sequence[str]:
-    code = "import torch; print(torch.cuda.is_available())"
-    gpu = _printed(_PYTORCH.value, code, "has no torch").strip() == str(True)
-    return PYTORCH_SETTINGS if gpu else ("eager", "channels_last", "compile")
 
 
 def _baseline(name: str, python: str, program: str, framework: str) -> Baseline:
     module, *settings = program.split()
     code = f"import sys, {framework} as f; print(f.__version__, sys.version.split()[0])"
     version, of_python = _printed(python, code, f"has no {framework}").split()
+    command = (python, "-m", f"benchmarks.baselines.{module}")
     return Baseline(
         f"{name} ({framework} {version}, Python {of_python})",
-        (
-            python,
-            "-m",
-            f"benchmarks.baselines.{module}",
-            f"--batch_size={_BATCH_SIZE.value}",
-            *settings,
-        ),
+        (*command, f"--batch_size={_BATCH_SIZE.value}", *settings),
         "bfloat16" in program or "amp" in program,
     )
 
@@ -248,28 +222,29 @@ def _contest(net: str, baselines: Sequence[Baseline], first: bool) -> list[dict]
     Raises:
       InputError: ours died in the first contest.
     """
-    running = []
+    running: list[RunningBaseline] = []
+
+    def check() -> None:
+        ours = running[0]
+        if first and ours.failure:
+            raise InputError(f"{ours.baseline.name}: {ours.failure}")
+
     try:
         for baseline in baselines:
-            needed = first and baseline is baselines[0]
-            running.append(RunningBaseline(baseline, net, needed))
             # One after another: two that compile at once would tell nothing of either's start.
-            running[-1].get_ready()
+            running.append(RunningBaseline(baseline, net))
+            check()
         for _ in range(_ROUNDS.value):
             for one in running:
                 one.train_round()
+                check()
     finally:
         for one in running:
             one.end()
-    return [_figures(one, _ours(running, one.baseline.bfloat16)) for one in running]
+    return [_figures(one, running) for one in running]
 
 
-def _ours(running: Sequence[RunningBaseline], bfloat16: bool) -> RunningBaseline:
-    """The first of ours in that format; ours come first."""
-    return next(one for one in running if one.baseline.bfloat16 == bfloat16)
-
-
-def _figures(one: RunningBaseline, ours: RunningBaseline) -> dict:
+def _figures(one: RunningBaseline, running: Sequence[RunningBaseline]) -> dict:
     if one.failure:
         return {"name": one.baseline.name, "failure": one.failure}
     figures = {
@@ -278,6 +253,8 @@ def _figures(one: RunningBaseline, ours: RunningBaseline) -> dict:
         "images_per_second": one.rates,
         "median": statistics.median(one.rates),
     }
+    # Ours come first.
+    ours = next(each for each in running if each.baseline.bfloat16 == one.baseline.bfloat16)
     if not ours.failure:
         ratios = [mine / its for mine, its in zip(ours.rates, one.rates, strict=True)]
         figures["ours_over_it"] = [min(ratios), statistics.median(ratios), max(ratios)]
@@ -289,22 +266,22 @@ def _show(net: str, figures: Sequence[dict]) -> None:
     for column in ("images/s", "from … to", "ours over it", "from … to", "start, s"):
         table.add_column(column, justify="right")
     for one in figures:
-        table.add_row(one["name"], *(["failed"] if "failure" in one else _cells(one)))
+        if "failure" in one:
+            table.add_row(one["name"], "failed")
+            continue
+        rates, ratios = one["images_per_second"], one.get("ours_over_it")
+        table.add_row(
+            one["name"],
+            f"{one['median']:,.0f}",
+            f"{min(rates):,.0f} … {max(rates):,.0f}",
+            f"{ratios[1]:.2f}" if ratios else "–",
+            f"{ratios[0]:.2f} … {ratios[2]:.2f}" if ratios else "–",
+            f"{one['start_seconds']:.1f}",
+        )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     for one in figures:
         if "failure" in one:
             print(f"{one['name']} failed: {one['failure']}")
-
-
-def _cells(one: dict) -> list[str]:
-    rates, ratios = one["images_per_second"], one.get("ours_over_it")
-    return [
-        f"{one['median']:,.0f}",
-        f"{min(rates):,.0f} … {max(rates):,.0f}",
-        f"{ratios[1]:.2f}" if ratios else "–",
-        f"{ratios[0]:.2f} … {ratios[2]:.2f}" if ratios else "–",
-        f"{one['start_seconds']:.1f}",
-    ]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ wrong, and removed otherwise, unless it was given.
 
 import collections
 import contextlib
-import dataclasses
 import importlib.metadata
 import os
 import platform
@@ -32,12 +31,14 @@ import random
 import shutil
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from absl import app, flags, logging
 
 from benchmarks import faults
 from benchmarks.trainers import Trainers, differences, final_state
+from resnet_jax.runs import checkpoint_steps
 
 _FAULTS = flags.DEFINE_integer("faults", 100, "how many in all; each kind comes once at least", 10)
 _SEED = flags.DEFINE_integer("seed", 0, "of the schedule")
@@ -47,15 +48,7 @@ _DEVICES = flags.DEFINE_integer("devices", 2, "of each process", 1)
 _STEPS = flags.DEFINE_integer("num_steps", 240, "of each run", 20)
 
 
-@dataclasses.dataclass
-class Tally:
-    """What came of one kind of fault."""
-
-    injected: int = 0
-    recovered: int = 0
-    as_promised: int = 0
-    steps_lost: int = 0
-    wrong: int = 0
+COLUMNS = ("injected", "recovered", "as promised", "steps lost", "wrong")
 
 
 class Drill:
@@ -66,7 +59,7 @@ class Drill:
         self._chance = random.Random(_SEED.value)
         self._size = {"processes": _PROCESSES.value, "devices": _DEVICES.value}
         self._logs = folder / "logs"
-        self.tallies: dict[str, Tally] = collections.defaultdict(Tally)
+        self.tallies: dict[str, Counter[str]] = collections.defaultdict(Counter)
         self.starts = self.runs = 0
         self.failures: list[str] = []
         self._reference = self._new(folder / "undisturbed")
@@ -97,7 +90,7 @@ class Drill:
                 continue  # The run was finished too soon; the fault strikes the next one.
             stops = stops[1:]
             share = len(damages) / (len(stops) + 1)  # So that both last until the end.
-            several = len(self._run.checkpoint_steps()) > 1 and not self._run.finished
+            several = len(checkpoint_steps(self._run.workdir)) > 1 and not self._run.finished
             if damages and several and self._chance.random() < share:
                 self._damage(damages.pop())
         self._start()
@@ -136,17 +129,17 @@ class Drill:
         self.starts += 1
 
     def _damage(self, kind: str) -> None:
-        newest = self._run.checkpoint_steps()[-1]
+        newest = checkpoint_steps(self._run.workdir)[-1]
         file = faults.damage(kind, self._run.workdir / "checkpoints" / str(newest), self._chance)
         self._note(kind, newest, "", f"{newest}/{file}")
 
     def _note(self, kind: str, reached: int, complaint: str, what: str = "") -> None:
         tally = self.tallies[kind]
-        tally.injected += 1
-        tally.as_promised += not complaint
+        tally["injected"] += 1
+        tally["as promised"] += not complaint
         self._pending.append((kind, reached))
         print(
-            f"{sum(t.injected for t in self.tallies.values()):>4}  {kind} {what} at step {reached}"
+            f"{self._total()['injected']:>4}  {kind} {what} at step {reached}"
             + (f"  NOT AS PROMISED: {complaint}" if complaint else ""),
             flush=True,
         )
@@ -160,9 +153,9 @@ class Drill:
         wrong = any(row not in self._expected for row in self._run.rows())
         for kind, reached in self._pending[::-1]:
             tally = self.tallies[kind]
-            tally.recovered += 1
-            tally.steps_lost += max(0, reached - resumed)
-            tally.wrong += wrong
+            tally["recovered"] += 1
+            tally["steps lost"] += max(0, reached - resumed)
+            tally["wrong"] += wrong
             resumed = max(resumed, reached)  # What a later fault threw back is not this one's.
         self._pending = []
 
@@ -178,7 +171,7 @@ class Drill:
             self._pending = []  # not recovered
         else:
             for kind, _ in self._pending:  # The run had just ended when they struck.
-                self.tallies[kind].recovered += 1
+                self.tallies[kind]["recovered"] += 1
             self._pending = []
             last = final_state(run.workdir)
             different = differences(last, final_state(self._reference.workdir))
@@ -192,22 +185,21 @@ class Drill:
         self.failures.append(what)
         print(f"FAILURE: {what}", flush=True)
 
+    def _total(self) -> Counter[str]:
+        return sum(self.tallies.values(), Counter())
+
     def table(self) -> str:
         """The result, as Markdown."""
-        names = [field.name for field in dataclasses.fields(Tally)]
-        lines = ["| fault | " + " | ".join(name.replace("_", " ") for name in names) + " |"]
-        lines.append("|---|" + "--:|" * len(names))
-        total = Tally(*(sum(getattr(t, name) for t in self.tallies.values()) for name in names))
-        for kind, tally in [*sorted(self.tallies.items()), ("**all**", total)]:
-            cells = [str(value) for value in dataclasses.astuple(tally)]
-            lines.append(f"| {kind} | {' | '.join(cells)} |")
+        lines = [f"| fault | {' | '.join(COLUMNS)} |", "|---|" + "--:|" * len(COLUMNS)]
+        for kind, tally in [*sorted(self.tallies.items()), ("**all**", self._total())]:
+            lines.append(f"| {kind} | {' | '.join(str(tally[name]) for name in COLUMNS)} |")
         return "\n".join(lines)
 
     @property
     def flawless(self) -> bool:
         """Whether everything was recovered, as promised and right."""
         whole = all(
-            t.injected == t.recovered == t.as_promised and not t.wrong
+            t["injected"] == t["recovered"] == t["as promised"] and not t["wrong"]
             for t in self.tallies.values()
         )
         return whole and not self.failures

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.trainers import Trainers, poison
 from resnet_jax.errors import STOPPED, WRONG_INPUT
+from resnet_jax.runs import checkpoint_steps
 
 GRACE = 5.0
 """Seconds that a scheduler leaves the other processes when one of them has ended."""
@@ -42,9 +43,8 @@ def terminate_one(trainers: Trainers, disk: "Disk", chance: random.Random) -> st
     if trainers.finished and not any(trainers.codes):
         return ""  # It came to its end before the processes had agreed on where to stop.
     reached = max(trainers.printed_steps(), default=0)
-    return _expect(trainers, STOPPED) or (
-        f"step {reached} was not saved" if reached not in trainers.checkpoint_steps() else ""
-    )
+    saved = reached in checkpoint_steps(trainers.workdir)
+    return _expect(trainers, STOPPED) or ("" if saved else f"step {reached} was not saved")
 
 
 def fill_disk(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:

@@ -14,11 +14,12 @@ PyTorch's are spared what a training script would add on the host, conversion to
 normalisation, which ours does on the device.
 """
 
+import importlib.util
 import io
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -66,27 +67,24 @@ def stages(opened: Records, batch_size: int, rounds: int) -> dict[str, list[floa
         taken.setdefault(stage, []).append(1000 * spent / batch_size)
         return results
 
-    def batch(images: tuple[np.ndarray, ...]) -> np.ndarray:
-        return np.stack(images)
-
-    side, crop = image_ops.min_side(AUGMENTATION, FRAMING), image_ops.AUGMENTATIONS[AUGMENTATION]
     for step in range(rounds):
         indices = device_dataset.batch_indices(SEED, step, batch_size, len(opened))
         read = timed("read", opened.__getitem__, ((int(i),) for i in indices))
-        decoded = timed(
-            "decode", lambda record: record.decode(min_side=side), ((record,) for record in read)
-        )
+        decoded = timed("decode", _decode, zip(read, strict=True))
         draws = [image_ops.crop_uniforms(SEED, place) for place in range(batch_size)]
-        augmented = timed(
-            "augment",
-            lambda image, drawn: image_ops.render(
-                image, crop(*image.shape[:2], FRAMING, drawn), FRAMING.size
-            ),
-            zip(decoded, draws, strict=True),
-        )
-        (whole,) = timed("batch", batch, [(augmented,)])
+        augmented = timed("augment", _augment, zip(decoded, draws, strict=True))
+        (whole,) = timed("batch", np.stack, [(augmented,)])
         timed("transfer", lambda arrays: jax.block_until_ready(jax.device_put(arrays)), [(whole,)])
     return taken
+
+
+def _decode(record: image_ops.EncodedImage) -> np.ndarray:
+    return record.decode(min_side=image_ops.min_side(AUGMENTATION, FRAMING))
+
+
+def _augment(image: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    crop = image_ops.AUGMENTATIONS[AUGMENTATION](*image.shape[:2], FRAMING, draws)
+    return image_ops.render(image, crop, FRAMING.size)
 
 
 def ours(opened: Records, batch_size: int, workers: int, steps: int) -> Iterator:
@@ -107,16 +105,10 @@ def ours(opened: Records, batch_size: int, workers: int, steps: int) -> Iterator
         stream.close()
 
 
-def rate(
-    pipeline: Pipeline,
-    opened: Records,
-    batch_size: int,
-    workers: int,
-    images: int,
-) -> float:
+def rate(make: Pipeline, opened: Records, workers: int) -> float:
     """Images a second, once the workers have started and what they had in stock is consumed."""
-    stock, timed = 5 * workers + 1, math.ceil(images / batch_size)
-    batches = pipeline(opened, batch_size, workers, stock + timed)
+    stock, timed = 5 * workers + 1, math.ceil(_IMAGES.value / _BATCH.value)
+    batches = make(opened, _BATCH.value, workers, stock + timed)
     for _ in range(stock):
         next(batches)
     begin = time.perf_counter()
@@ -124,54 +116,7 @@ def rate(
         next(batches)
     seconds = time.perf_counter() - begin
     batches.close()
-    return timed * batch_size / seconds
-
-
-def compare(
-    pipelines: Mapping[str, Pipeline],
-    opened: Records,
-    batch_size: int,
-    workers: Sequence[int],
-    images: int,
-    rounds: int,
-) -> list[Rate]:
-    """The rates of all pipelines; each round runs all of them, one after another."""
-    found = [Rate(name, count, []) for count in workers for name in pipelines]
-    for _ in range(rounds):
-        for each in found:
-            own = rate(pipelines[each.name], opened, batch_size, each.workers, images)
-            each.rounds.append(own)
-    return found
-
-
-def show(
-    pipelines: Mapping[str, Pipeline],
-    opened: Records,
-    *,
-    batch_size: int,
-    workers: Sequence[int],
-    images: int,
-    rounds: int,
-    device_rate: float,
-) -> None:
-    """Prints the stages' times, the pipelines' rates and how many cores one accelerator needs.
-
-    Args:
-      device_rate: images a second that an accelerator takes.
-    """
-    print("CPU time an image, one process, median (range)")
-    taken = stages(opened, batch_size, 4 * rounds)
-    for stage, spent in taken.items():
-        low, high = min(spent), max(spent)
-        print(f"  {stage:<9} {statistics.median(spent):6.3f} ms  ({low:.3f} to {high:.3f})")
-    total = sum(map(statistics.median, taken.values()))
-    print(f"  {'all':<9} {total:6.3f} ms: {1000 / total:.0f} images a second a core")
-    found = compare(pipelines, opened, batch_size, workers, images, rounds)
-    print(f"images a second, median of {rounds} rounds (range)")
-    for each in found:
-        print(f"  {each}")
-    single = found[0].median / found[0].workers
-    print(f"{device_rate:.0f} images a second need {device_rate / single:.1f} cores")
+    return timed * _BATCH.value / seconds
 
 
 class Usual:
@@ -185,7 +130,10 @@ class Usual:
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
         index, place = key
-        record, draws = self._records[index], image_ops.crop_uniforms(SEED, place)
+        record = self._records[index]
+        return self._cut(record, image_ops.crop_uniforms(SEED, place)), record.label
+
+    def _cut(self, record: image_ops.EncodedImage, draws: np.ndarray) -> np.ndarray:
         image = Image.open(io.BytesIO(record.encoded)).convert("RGB")
         low, high = FRAMING.scales
         shorter = low + int(draws[0] * (high - low + 1))
@@ -196,20 +144,14 @@ class Usual:
         image = image.crop((left, top, left + size, top + size))
         if draws[-1] < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.array(image), record.label
+        return np.array(image)
 
 
 class SameDecoder(Usual):
     """The same around our decoder and crops."""
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
-        index, place = key
-        record = self._records[index]
-        image = image_ops.decode(record.encoded, min_side=image_ops.min_side(AUGMENTATION, FRAMING))
-        crop = image_ops.AUGMENTATIONS[AUGMENTATION](
-            *image.shape[:2], FRAMING, image_ops.crop_uniforms(SEED, place)
-        )
-        return np.ascontiguousarray(image_ops.render(image, crop, FRAMING.size)), record.label
+    def _cut(self, record: image_ops.EncodedImage, draws: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(_augment(_decode(record), draws))
 
 
 def pytorch(kind: type[Usual]) -> Pipeline:
@@ -218,17 +160,14 @@ def pytorch(kind: type[Usual]) -> Pipeline:
     def batches(opened: Records, batch_size: int, workers: int, steps: int) -> Iterator:
         from torch.utils import data
 
-        places = range(steps * batch_size)
-        order = np.concatenate(
-            [
-                device_dataset.batch_indices(SEED, step, batch_size, len(opened))
-                for step in range(steps)
-            ]
-        )
+        orders = [
+            device_dataset.batch_indices(SEED, step, batch_size, len(opened))
+            for step in range(steps)
+        ]
         yield from data.DataLoader(
             kind(opened),
             batch_size,
-            sampler=list(zip(order.tolist(), places, strict=True)),
+            sampler=[(int(i), place) for place, i in enumerate(np.concatenate(orders))],
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,
         )
@@ -242,16 +181,6 @@ PIPELINES = {
     "PyTorch, same decoder": pytorch(SameDecoder),
 }
 
-
-def _runnable() -> dict[str, Pipeline]:
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        print("PyTorch is not installed: ours alone")
-        return {"ours": ours}
-    return PIPELINES
-
-
 _DATASET = flags.DEFINE_string("dataset", "imagenet2012", "a prepared TFDS set")
 _SPLIT = flags.DEFINE_string("split", "train", "in TFDS's syntax")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder of data sets")
@@ -263,17 +192,29 @@ _DEVICE = flags.DEFINE_float("device_rate", 2500, "images a second that an accel
 
 
 def main(argv: list[str]) -> None:
-    """Prints both tables, and how many cores one accelerator needs."""
+    """Prints the stages' times, the pipelines' rates and how many cores one accelerator needs."""
     del argv
-    show(
-        _runnable(),
-        datasets.open_records(_DATASET.value, _SPLIT.value, _DATA_DIR.value),
-        batch_size=_BATCH.value,
-        workers=[int(count) for count in _WORKERS.value],
-        images=_IMAGES.value,
-        rounds=_ROUNDS.value,
-        device_rate=_DEVICE.value,
-    )
+    opened = datasets.open_records(_DATASET.value, _SPLIT.value, _DATA_DIR.value)
+    pipelines = PIPELINES
+    if importlib.util.find_spec("torch") is None:
+        print("PyTorch is not installed: ours alone")
+        pipelines = {"ours": ours}
+    print("CPU time an image, one process, median (range)")
+    taken = stages(opened, _BATCH.value, 4 * _ROUNDS.value)
+    for stage, spent in taken.items():
+        low, high = min(spent), max(spent)
+        print(f"  {stage:<9} {statistics.median(spent):6.3f} ms  ({low:.3f} to {high:.3f})")
+    total = sum(map(statistics.median, taken.values()))
+    print(f"  {'all':<9} {total:6.3f} ms: {1000 / total:.0f} images a second a core")
+    found = [Rate(name, int(count), []) for count in _WORKERS.value for name in pipelines]
+    for _ in range(_ROUNDS.value):  # In each round all run, one after another.
+        for each in found:
+            each.rounds.append(rate(pipelines[each.name], opened, each.workers))
+    print(f"images a second, median of {_ROUNDS.value} rounds (range)")
+    for each in found:
+        print(f"  {each}")
+    single = found[0].median / found[0].workers
+    print(f"{_DEVICE.value:.0f} images a second need {_DEVICE.value / single:.1f} cores")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import math
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from resnet_jax.data import device_dataset
+from configs import cifar10
 from resnet_jax.models import counting, zoo
+from resnet_jax.runs import Recipe
 from resnet_jax.runtime import parallel
-from resnet_jax.training import schedules, state, step, trainer
+from resnet_jax.training import trainer
 
 
 class Machine(NamedTuple):
@@ -51,31 +51,14 @@ BACKWARD = 2 / 3  # of the operations of a step
 
 
 @functools.cache
-def bytes_reduced(name: str, num_classes: int, engine: str = "jit") -> dict[str, int]:
+def bytes_reduced(name: str, num_classes: int) -> dict[str, int]:
     """What a device sends in a step, by kind, from the program for eight devices."""
-    mesh = parallel.make_mesh(8, 8, 8)
-    model = zoo.create(name, num_classes, bn_group_size=1)
-    schedule, optimizer = schedules.Schedule("constant", 1, 0.1), step.sgd()
-    shape = (32, 32, 3)  # Neither parameters nor statistics depend on the images' size.
-    start = jax.eval_shape(
-        lambda key: state.create(key, model, shape, optimizer, schedule), jax.random.key(0)
-    )
-    normalization = device_dataset.Normalization(jnp.zeros(shape), jnp.ones(3))
-    data = device_dataset.DeviceDataset(
-        jnp.zeros((8, *shape), jnp.uint8), jnp.zeros(8, int), normalization
-    )
-    advance = trainer.make_run_steps(
-        step.make_train_step(
-            model, optimizer, schedule, mesh=mesh, axis_name=parallel.axis_name(engine)
-        ),
-        mesh,
-        key=jax.random.key(0),
-        seed=0,
-        batch_size=8,
-        loops={},
-        engine=engine,
-    )
-    return parallel.bytes_sent(advance.lower(start, data, 0, 1).compile().as_text())
+    recipe = Recipe.from_config(cifar10.get_config(f"{name},batch_size=8,model.bn_group_size=1"))
+    # Neither parameters nor statistics depend on the images' size.
+    experiment = trainer.with_random_data(recipe, (32, 32, 3), num_classes, num_examples=8)
+    template, data = experiment.state_template(), experiment.splits["train"]
+    program = experiment.make_run_steps().lower(template, data, 0, 1).compile()
+    return parallel.bytes_sent(program.as_text())
 
 
 def efficiency(compute: float, reduced: int, devices: int, machine: Machine) -> tuple[float, float]:
@@ -86,8 +69,8 @@ def efficiency(compute: float, reduced: int, devices: int, machine: Machine) -> 
     """
     ring = 2 * (devices - 1) / devices * reduced / machine.bandwidth
     latency = 2 * math.log2(devices) * machine.latency
-    seen = ring, max(0.0, ring - BACKWARD * compute)
-    return tuple(compute / (compute + waiting + latency) for waiting in seen)
+    hidden = max(0.0, ring - BACKWARD * compute)
+    return compute / (compute + ring + latency), compute / (compute + hidden + latency)
 
 
 def main() -> None:

@@ -44,21 +44,14 @@ def main(argv: list[str]) -> None:
     several = jax.tree.map(lambda leaf: jnp.stack([leaf] * _SEEDS.value), one)
     unstacked = lambda number, tree: jax.tree.map(lambda leaf: leaf[number], tree)
     ways = {
-        "one seed alone": (train_step, one, 1),
-        "vmap": (jax.vmap(train_step), several, _SEEDS.value),
-        "lax.map": (
-            lambda *args: jax.lax.map(lambda each: train_step(*each), args),
-            several,
-            _SEEDS.value,
-        ),
-        "unrolled": (
-            lambda *args: [train_step(*unstacked(n, args)) for n in range(_SEEDS.value)],
-            several,
-            _SEEDS.value,
-        ),
+        "one seed alone": train_step,
+        "vmap": jax.vmap(train_step),
+        "lax.map": lambda *args: jax.lax.map(lambda each: train_step(*each), args),
+        "unrolled": lambda *args: [train_step(*unstacked(n, args)) for n in range(_SEEDS.value)],
     }
     found = {}
-    for name, (function, arguments, seeds) in ways.items():
+    for name, function in ways.items():
+        arguments, seeds = (one, 1) if function is train_step else (several, _SEEDS.value)
         compile_seconds, seconds = _time(function, arguments)
         rate = seeds * recipe.batch_size / seconds
         found[name] = {"images_per_second": rate, "compile_seconds": compile_seconds}

@@ -1,6 +1,5 @@
 """The processes that train one run together, and its states, watched and changed from outside."""
 
-import json
 import os
 import re
 import shutil
@@ -8,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from resnet_jax import runs
 from resnet_jax.runs import load_recipe
 from resnet_jax.training.checkpoints import Checkpoints
 from resnet_jax.training.trainer import build
@@ -26,7 +27,7 @@ CONFIG = (
     "checkpoint_every=4,model.width=4,model.bn_group_size=4,"
     "dataset.train=train[:200],dataset.test=test[:50]"
 )
-TIMES = ("seconds", "images_per_second", "wall_seconds")
+TIMES = ("seconds", "images_per_second")
 
 
 class Trainers:
@@ -34,23 +35,24 @@ class Trainers:
 
     Attributes:
       workdir: the run's folder.
+      count: how many processes.
       codes: exit codes of the last start, by process.
     """
 
     def __init__(self, workdir: Path, logs: Path, *, processes: int, devices: int, steps: int):
-        self.workdir, self.steps = workdir, steps
-        self._logs, self._count, self._devices = logs, processes, devices
+        self.workdir, self.count = workdir, processes
+        self._logs, self._devices, self._steps = logs, devices, steps
         self._processes: list[subprocess.Popen] = []
         self.codes: list[int | None] = []
         logs.mkdir(parents=True, exist_ok=True)
 
     def start(self) -> None:
         command = [sys.executable, "-m", "experiments.train"]
-        command += [f"--config={CONFIG.format(steps=self.steps)}", f"--workdir={self.workdir}"]
-        together = [f"--coordinator=localhost:{_free_port()}", f"--num_processes={self._count}"]
+        command += [f"--config={CONFIG.format(steps=self._steps)}", f"--workdir={self.workdir}"]
+        together = [f"--coordinator=localhost:{_free_port()}", f"--num_processes={self.count}"]
         self._processes = []
-        for number in range(self._count):
-            flags = [*together, f"--process_id={number}"] if self._count > 1 else []
+        for number in range(self.count):
+            flags = [*together, f"--process_id={number}"] if self.count > 1 else []
             with self._log(number).open("wb") as log:
                 process = subprocess.Popen(
                     command + flags,
@@ -62,11 +64,8 @@ class Trainers:
             self._processes.append(process)
 
     @property
-    def count(self) -> int:
-        return self._count
-
-    @property
     def pids(self) -> list[int]:
+        """Of the processes that have not ended."""
         return [process.pid for process in self._processes if process.poll() is None]
 
     def printed_steps(self) -> list[int]:
@@ -78,19 +77,17 @@ class Trainers:
         return self._log(number).read_text(errors="replace")
 
     def signal(self, which: int, number: int) -> None:
-        if self._processes[which].poll() is None:
-            self._processes[which].send_signal(number)
+        self._processes[which].send_signal(number)
 
     def kill(self) -> None:
         for process in self._processes:
-            if process.poll() is None:
-                process.kill()
+            process.kill()
             process.wait()
         self.codes = [process.returncode for process in self._processes]
 
     def running(self) -> bool:
         """Whether none has ended."""
-        return all(process.poll() is None for process in self._processes)
+        return len(self.pids) == self.count
 
     def wait_for(self, rows: int, timeout: float) -> None:
         """Returns when this start has printed so many rows, or has ended.
@@ -98,41 +95,21 @@ class Trainers:
         Raises:
           TimeoutError: it did neither.
         """
-        deadline = time.monotonic() + timeout
-        while self.running() and len(self.printed_steps()) < rows:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{rows} rows: {self.told()[-500:]}")
-            time.sleep(0.02)
+        if not _wait(lambda: not self.running() or len(self.printed_steps()) >= rows, timeout):
+            raise TimeoutError(f"{rows} rows: {self.told()[-500:]}")
 
-    def end(self, timeout: float, grace: float) -> int:
+    def end(self, timeout: float, grace: float) -> None:
         """Waits until one process has ended, gives the others a grace period and kills them then.
-
-        Returns:
-          How many had to be killed.
 
         Raises:
           TimeoutError: none ended; they are killed.
         """
-        try:
-            self._wait(lambda: not self.running(), timeout)
-        except TimeoutError:
-            self.kill()
-            raise TimeoutError(f"no process ended: {self.told()[-500:]}") from None
-        late = 0
-        try:
-            self._wait(lambda: all(p.poll() is not None for p in self._processes), grace)
-        except TimeoutError:
-            late = sum(process.poll() is None for process in self._processes)
+        ended = _wait(lambda: not self.running(), timeout)
+        if ended:
+            _wait(lambda: not self.pids, grace)
         self.kill()
-        return late
-
-    @staticmethod
-    def _wait(condition, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            time.sleep(0.02)
+        if not ended:
+            raise TimeoutError(f"no process ended: {self.told()[-500:]}")
 
     def _log(self, number: int) -> Path:
         return self._logs / f"process-{number}.txt"
@@ -142,28 +119,18 @@ class Trainers:
         """Whether the run has come to its end."""
         return (self.workdir / "summary.json").exists()
 
-    def checkpoint_steps(self) -> list[int]:
-        """The steps of the checkpoints that lie there, sorted."""
-        folder = self.workdir / "checkpoints"
-        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        return sorted(int(name) for name in names if name.isdigit())
-
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[runs.Row]:
         """The log's whole lines, without times."""
-        path = self.workdir / "metrics.jsonl"
-        lines = path.read_bytes().splitlines() if path.exists() else []
-        rows = []
-        for line in lines:
-            try:
-                rows.append(timeless(json.loads(line)))
-            except ValueError:  # torn by a kill
-                continue
-        return rows
+        rows = runs.read_run(self.workdir).rows
+        return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
-def timeless(record: dict[str, Any]) -> dict[str, Any]:
-    """A record less what differs between two runs of the same bits."""
-    return {key: value for key, value in record.items() if key not in TIMES}
+def _wait(condition: Callable[[], bool], timeout: float) -> bool:
+    """Whether the condition came to hold in time."""
+    deadline = time.monotonic() + timeout
+    while not (holds := condition()) and time.monotonic() <= deadline:
+        time.sleep(0.02)
+    return holds
 
 
 def _free_port() -> int:

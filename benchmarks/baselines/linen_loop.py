@@ -62,12 +62,8 @@ class Net(nn.Module):
 @functools.partial(jax.jit, donate_argnums=0)
 def train_step(state, images, labels):
     def loss_of(params):
-        logits, updates = state.apply_fn(
-            {"params": params, "batch_stats": state.batch_stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-        )
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        logits, updates = state.apply_fn(variables, images, train=True, mutable="batch_stats")
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         return loss, (logits, updates)
 

@@ -100,6 +100,12 @@ def find_runs(workdir: str | os.PathLike) -> list[Run]:
     return [read_run(path) for path in (workdir, *sorted(workdir.iterdir())) if _is_run(path)]
 
 
+def checkpoint_steps(workdir: Path) -> list[int]:
+    """The steps of the checkpoints in a run's folder, sorted."""
+    names = [path.name for path in (workdir / "checkpoints").glob("*")]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 def _is_run(path: Path) -> bool:
     return any(_exists(path / name) for name in ("config.json", "metrics.jsonl", "summary.json"))
 
@@ -130,7 +136,8 @@ def final_training_figures(rows: list[Row], steps_per_epoch: int) -> dict[str, f
 
 
 def _mean(values: list[float | None]) -> float | None:
-    return None if not values or None in values else sum(values) / len(values)
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def write_config(
@@ -160,20 +167,21 @@ def write_config(
         "devices": devices,
         "class_names": list(class_names),
         **({"data": data} if data else {}),
-        "processor": _processor(),
+        "processor": f"{processor_name()}, {os.cpu_count()} cores",
         "command": shlex.join(["python", "-m", *_module_and_arguments()]),
         "commit": _commit(),
     }
     write_json(workdir / "config.json", record)
 
 
-def _processor() -> str:
-    """The machine's processor and its number of cores, e.g. "Apple M3, 8 cores"."""
-    name = platform.processor() or platform.machine()
+def processor_name() -> str:
+    """The machine's processor, e.g. "Apple M3"."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} cores"
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(": ")[2]
+    return platform.processor() or platform.machine()
 
 
 def _module_and_arguments() -> list[str]:

@@ -27,7 +27,7 @@ class Display:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
-            console=Console(),
+            console=Console(emoji=False),
             disable=not self._live,
         )
         self._task = self._progress.add_task(title, total=num_steps, completed=step, figures="")
@@ -57,7 +57,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Prints a line, on a terminal above the bar."""
-        self._progress.console.print(line, highlight=False, soft_wrap=True)
+        self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> "Display":
         self._progress.start()

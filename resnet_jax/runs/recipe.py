@@ -12,7 +12,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,11 @@ class Recipe:
       InputError: with one line on the first value that cannot work.
     """
 
+    model: Model
+    dataset: Dataset
+    optimizer: Optimizer
+    schedule: Schedule
+    streaming: Streaming | None
     seed: int = _field("of the initial weights, the order of examples and all that is random")
     batch_size: int = _field("examples a step")
     num_steps: int = _field("length of the run")
@@ -189,22 +194,11 @@ class Recipe:
     remat: str = _field("none, activations or blocks: computed twice, to save memory")
     scan_blocks: bool = _field("blocks that are alike in one loop: compiled once, but slower")
     onednn: bool = _field("on CPUs: faster, but compiled anew at every start")
-    model: Model
-    dataset: Dataset
-    optimizer: Optimizer
-    schedule: Schedule
-    streaming: Streaming | None = None
     architecture: Architecture = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        overrides = dataclasses.asdict(self.model)
-        name, dtype = overrides.pop("name"), overrides.pop("dtype")
         with section("model"):
-            check_choice("dtype", dtype, DTYPES)
-            resolved = zoo.describe(
-                name,
-                **{k: v for k, v in overrides.items() if v is not None or k == "bn_group_size"},
-            )
+            resolved = zoo.describe(self.model.name, **self.model_overrides)
         object.__setattr__(self, "architecture", resolved)
         _check(self)
 
@@ -222,11 +216,8 @@ class Recipe:
         """Nested fields, as config.json has them."""
         values = dataclasses.asdict(self)
         del values["architecture"]
-        if self.streaming is None:
-            del values["streaming"]
-        if self.converted_from is None:
-            del values["converted_from"]
-        return values
+        absent = [name for name in ("streaming", "converted_from") if values[name] is None]
+        return {name: value for name, value in values.items() if name not in absent}
 
     def replace(self, **fields: Any) -> "Recipe":
         """The recipe with other values, by path: `replace(**{"model.norm": "none"})`."""
@@ -266,8 +257,9 @@ class Recipe:
 
     @property
     def logger_names(self) -> tuple[str, ...]:
-        """What `loggers` names, such as ("tensorboard", "wandb")."""
-        return parse_loggers(self.loggers)
+        """What `loggers` names, such as ("tensorboard", "wandb"); () for "none"."""
+        names = tuple(dict.fromkeys(name.strip() for name in self.loggers.split(",")))
+        return () if names == ("none",) else names
 
     def notes(self) -> list[str]:
         """Lines on what works but may not be meant."""
@@ -297,13 +289,6 @@ def load_recipe(workdir: Path) -> Recipe:
         hint = f"; name one of those in it: {', '.join(inside[:3])}" if inside else ""
         hint += ", …" if len(inside) > 3 else ""
         raise InputError(f"workdir={str(workdir)!r}: no run in this folder (no config.json){hint}")
-    missing = [
-        name
-        for name in ("model", "dataset", "optimizer", "schedule")
-        if not isinstance(run.config.get(name), dict)
-    ]
-    if missing:
-        raise InputError(f"{workdir / 'config.json'}: has no section {missing[0]!r}")
     config = dict(run.config)
     if isinstance(config.get("remat"), bool):  # in runs of earlier versions
         config["remat"] = "blocks" if config["remat"] else "none"
@@ -327,9 +312,19 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
-def describe_fields(recipe: Recipe) -> list[tuple[str, str, Any, str]]:
-    """Path, type, value and meaning of every field."""
-    return [*_described(recipe, "")]
+def describe_fields(part: Any, prefix: str = "") -> list[tuple[str, str, Any, str]]:
+    """Path, type, value and meaning of every field of a recipe."""
+    found = []
+    hints = typing.get_type_hints(type(part))
+    for field in dataclasses.fields(part):
+        path, value = f"{prefix}{field.name}", getattr(part, field.name)
+        if dataclasses.is_dataclass(value) and field.init:
+            found += describe_fields(value, f"{path}.")
+        elif "meaning" in field.metadata:
+            hint = hints[field.name]
+            text = hint.__name__ if isinstance(hint, type) else str(hint)
+            found.append((path, text, value, field.metadata["meaning"]))
+    return found
 
 
 @contextlib.contextmanager
@@ -358,11 +353,7 @@ def check_schedule(schedule: Any, num_steps: int) -> None:
         )
     if schedule.warmup_error > 1:
         raise InputError(f"warmup_error={schedule.warmup_error!r}: a fraction, at most 1")
-    _check_boundaries(tuple(schedule.boundaries), num_steps)
-
-
-def _check_boundaries(boundaries: Sequence[int | float], num_steps: int) -> None:
-    steps = []
+    boundaries, steps = tuple(schedule.boundaries), []
     for boundary in boundaries:
         fraction = isinstance(boundary, float)
         number = fraction or isinstance(boundary, int)
@@ -394,24 +385,10 @@ def parse_freeze(text: str | None, architecture: Architecture) -> frozenset[str]
     return names
 
 
-def parse_loggers(text: str) -> tuple[str, ...]:
-    """The loggers of "tensorboard,wandb"; () for "none".
-
-    Raises:
-      InputError: there is no such logger.
-    """
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    if names == ("none",):
-        return ()
-    for name in names:
-        check_choice("loggers", name, LOGGERS)
-    return names
-
-
 # --- from a config's nested values to typed ones
 
 
-def _section(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
+def _section(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind) if field.init]
     unknown = sorted(set(values) - set(names))
@@ -422,96 +399,97 @@ def _section(kind: type, values: Mapping[str, Any], prefix: str) -> Any:
         path = f"{prefix}{name}"
         value = values.get(name, LEGACY_DEFAULTS.get(path))
         found[name] = _typed(path, hints[name], value)
-        optional = type(None) in typing.get_args(hints[name])
-        if name not in values and path not in LEGACY_DEFAULTS and not optional:
-            raise InputError(f"config: has no field {path!r}")
     return kind(**found)
+
+
+_WANTED: dict[Any, str] = {
+    **{int: "a whole number, such as 1000", float: "a number", str: "text"},
+    **{bool: "true or false", type(None): "none"},
+}
 
 
 def _typed(path: str, hint: Any, value: Any) -> Any:
     """The value in the field's type; paths with their "~" expanded."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
-    if value is None and type(None) in kinds:
-        return None
-    (kind, *_) = (kind for kind in kinds if kind is not type(None))
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise InputError(f"config: has no section {path!r}")
-        return _section(kind, value, f"{path}.")
-    if typing.get_origin(kind) is tuple:
-        if isinstance(value, list | tuple):
+    for kind in kinds:
+        if type(value) is kind and kind is not float:
+            return expand_home(value) if kind is str else value
+        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                raise InputError(f"{path}={value!r}: must be finite")
+            return float(value)
+        if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+            return _section(kind, value, f"{path}.")
+        if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
             return tuple(_typed(path, typing.get_args(kind)[0], item) for item in value)
-    elif float in kinds and int in kinds:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return _finite(path, value)
-    elif kind is float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return _finite(path, float(value))
-    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return expand_home(value) if kind is str else value
-    raise InputError(f"{path}={value!r}: must be {_wanted(hint)}")
-
-
-def _finite(path: str, value: float) -> float:
-    if not math.isfinite(value):
-        raise InputError(f"{path}={value!r}: must be finite")
-    return value
-
-
-def _wanted(hint: Any) -> str:
-    kinds = typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
-    words = {
-        **{int: "a whole number, such as 1000", float: "a number", str: "text"},
-        **{bool: "true or false", type(None): "none"},
-    }
-    return " or ".join(words.get(kind, "a list of numbers, such as (0.5,0.75)") for kind in kinds)
-
-
-def _described(part: Any, prefix: str) -> Iterator[tuple[str, str, Any, str]]:
-    hints = typing.get_type_hints(type(part))
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        if dataclasses.is_dataclass(value) and field.init:
-            yield from _described(value, f"{prefix}{field.name}.")
-        elif "meaning" in field.metadata:
-            hint = hints[field.name]
-            text = hint.__name__ if isinstance(hint, type) else str(hint)
-            yield f"{prefix}{field.name}", text, value, field.metadata["meaning"]
+    if dataclasses.is_dataclass(kinds[0]):
+        raise InputError(f"config: has no section {path!r}")
+    wanted = [_WANTED.get(kind, "a list of numbers, such as (0.5,0.75)") for kind in kinds]
+    raise InputError(f"{path}={value!r}: must be {' or '.join(wanted)}")
 
 
 # --- what can be wrong with it
 
 
+_CHOICES = {
+    "model.dtype": DTYPES,
+    "parallel": ENGINES,
+    "remat": REMATS,
+    "optimizer.weight_decay_mask": WEIGHT_DECAY_MASKS,
+    "dataset.std": STDS,
+    "streaming.augmentation": AUGMENTATIONS,
+}
+_RANGES: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
+    "must be at least 1": (
+        lambda value: value >= 1,
+        (
+            *("batch_size", "num_steps", "grad_accum_steps", "num_devices", "steps_per_dispatch"),
+            *("log_every", "evaluate_every", "checkpoint_every", "max_to_keep"),
+            "dataset.image_size",
+        ),
+    ),
+    "must not be negative": (
+        lambda value: value >= 0,
+        (
+            *("seed", "dataset.crop_padding", "optimizer.weight_decay"),
+            *("streaming.num_workers", "streaming.pca_lighting_std"),
+        ),
+    ),
+    f"must be at most {MAX_SEED}": (lambda value: value <= MAX_SEED, ("seed",)),
+    "must be in [0, 1)": (
+        lambda value: 0 <= value < 1,
+        ("optimizer.momentum", "label_smoothing"),
+    ),
+    "must be above 0": (
+        lambda value: value > 0,
+        ("optimizer.max_grad_norm", "optimizer.layer_decay"),
+    ),
+}
+"""What values must be, but for those that are none."""
+
+
 def _check(recipe: Recipe) -> None:
-    for path in (
-        *("batch_size", "num_steps", "grad_accum_steps", "num_devices", "steps_per_dispatch"),
-        *("log_every", "evaluate_every", "checkpoint_every", "max_to_keep", "dataset.image_size"),
-    ):
-        _require(recipe, path, lambda value: value >= 1, "must be at least 1")
-    for path in ("seed", "dataset.crop_padding", "optimizer.weight_decay"):
-        _require(recipe, path, lambda value: value >= 0, "must not be negative")
-    _require(recipe, "seed", lambda value: value <= MAX_SEED, f"must be at most {MAX_SEED}")
-    for path in ("optimizer.momentum", "label_smoothing"):
-        _require(recipe, path, lambda value: 0 <= value < 1, "must be in [0, 1)")
+    def value_of(path: str) -> Any:
+        return functools.reduce(
+            lambda part, key: part and getattr(part, key), path.split("."), recipe
+        )
+
+    for message, (allowed, paths) in _RANGES.items():
+        for path in paths:
+            if (value := value_of(path)) is not None and not allowed(value):
+                raise InputError(f"{path}={value!r}: {message}")
+    means = COLOR_MEANS if recipe.streaming else MEANS
+    for path, choices in {**_CHOICES, "dataset.mean": means}.items():
+        if (value := value_of(path)) is not None:
+            check_choice(path, value, choices)
+    for name in recipe.logger_names:
+        check_choice("loggers", name, LOGGERS)
+    parse_freeze(recipe.freeze, recipe.architecture)
     _check_memory(recipe)
     _check_groups(recipe)
     _check_dataset(recipe)
-    parse_freeze(recipe.freeze, recipe.architecture)
-    parse_loggers(recipe.loggers)
-    check_choice("parallel", recipe.parallel, ENGINES)
-    check_choice("remat", recipe.remat, REMATS)
-    for path in ("optimizer.max_grad_norm", "optimizer.layer_decay"):
-        _require(recipe, path, lambda value: value > 0, "must be above 0")
-    with section("optimizer"):
-        check_choice("weight_decay_mask", recipe.optimizer.weight_decay_mask, WEIGHT_DECAY_MASKS)
     with section("schedule"):
         check_schedule(recipe.schedule, recipe.num_steps)
-
-
-def _require(recipe: Recipe, path: str, allowed, message: str) -> None:
-    value = functools.reduce(getattr, path.split("."), recipe)
-    if value is not None and not allowed(value):
-        raise InputError(f"{path}={value!r}: {message}")
 
 
 def _check_groups(recipe: Recipe) -> None:
@@ -533,33 +511,19 @@ def _check_groups(recipe: Recipe) -> None:
 
 
 def _check_dataset(recipe: Recipe) -> None:
-    dataset = recipe.dataset
+    dataset, stream, size = recipe.dataset, recipe.streaming, recipe.dataset.image_size
     if not dataset.train:
         raise InputError(f"dataset.train={dataset.train!r}: a run needs a training split")
-    with section("dataset"):
-        check_choice("mean", dataset.mean, COLOR_MEANS if recipe.streaming else MEANS)
-        check_choice("std", dataset.std, STDS)
-    if recipe.streaming is not None:
-        _check_streaming(recipe.streaming, dataset.image_size)
     if recipe.schedule.name == "plateau" and not dataset.validation:
         raise InputError(
             "dataset.validation=None: schedule.name='plateau' needs a split to watch, for example "
             "dataset.train='train[:90%]', dataset.validation='train[90%:]'; the test set "
             "chooses nothing"
         )
-
-
-def _check_streaming(stream: Streaming, size: int | None) -> None:
-    with section("streaming"):
-        check_choice("augmentation", stream.augmentation, AUGMENTATIONS)
+    if stream is None:
+        return
     if size is None:
         raise InputError("dataset.image_size=None: a stream needs the side of crops, such as 224")
-    if stream.num_workers is not None and stream.num_workers < 0:
-        raise InputError(f"streaming.num_workers={stream.num_workers}: must not be negative")
-    if stream.pca_lighting_std < 0:
-        raise InputError(
-            f"streaming.pca_lighting_std={stream.pca_lighting_std}: must not be negative"
-        )
     sides = stream.scales
     if len(sides) != 2 or sides[0] > sides[1]:
         raise InputError(f"streaming.scales={sides}: wanted two lengths in pixels, the lower first")

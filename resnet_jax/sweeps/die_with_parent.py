@@ -15,12 +15,6 @@ import sys
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 
 
-def command(arguments: list[str], cores: tuple[int, ...] = ()) -> list[str]:
-    """The command line by which this process starts such a Python with these arguments."""
-    starter = [sys.executable, "-m", "resnet_jax.sweeps.die_with_parent", str(os.getpid())]
-    return [*starter, ",".join(map(str, cores)), *arguments]
-
-
 def main(parent: str, cores: str, *arguments: str) -> None:
     """Becomes the command."""
     # Schedulers warn all processes of a job with these; the starter answers them with SIGTERM.

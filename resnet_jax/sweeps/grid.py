@@ -24,7 +24,6 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -60,10 +59,6 @@ class Sweep:
     overrides: tuple[Overrides, ...]
     get_config: Callable[[str], ConfigDict]
 
-    def varies(self, path: str) -> bool:
-        """Whether a field is what tells some of the runs apart, and so enters their names."""
-        return any(path in overrides for overrides in self.overrides)
-
 
 def load(path: str, seeds: int | None = None) -> Sweep:
     """Reads a sweep's file and the config that it names.
@@ -77,14 +72,13 @@ def load(path: str, seeds: int | None = None) -> Sweep:
     """
     if seeds is not None and seeds < 1:
         raise InputError(f"seeds={seeds}: must be at least 1")
-    module = _load_module("config", Path(path))
-    attribute = lambda name: _attribute(module, path, name)
-    get_sweep = attribute("get_sweep")  # First: its absence tells what the file is instead.
-    title, paper, recipe, config = map(attribute, ("TITLE", "PAPER", "RECIPE", "CONFIG"))
-    common = getattr(module, "COMMON", {})
-    for name, value in (("TITLE", title), ("CONFIG", config)):
-        if not isinstance(value, str):
-            raise InputError(f"{path}: {name}={value!r}: expected text")
+    # `get_sweep` first: its absence tells what the file is instead.
+    names = ("get_sweep", "TITLE", "PAPER", "RECIPE", "CONFIG")
+    module = _load_module("config", path, *names)
+    get_sweep, title, paper, recipe, config = map(module.__getitem__, names)
+    for name in ("TITLE", "CONFIG"):
+        if not isinstance(module[name], str):
+            raise InputError(f"{path}: {name}={module[name]!r}: expected text")
     check_choice(f"{path}: RECIPE", recipe, RECIPES)
     return Sweep(
         name=Path(path).stem,
@@ -92,22 +86,22 @@ def load(path: str, seeds: int | None = None) -> Sweep:
         paper=paper,
         recipe=recipe,
         config=config,
-        common=_checked(f"{path}: COMMON", common),
+        common=_checked(f"{path}: COMMON", module.get("COMMON", {})),
         overrides=_all_overrides(path, get_sweep, seeds),
         get_config=load_config_file(f"{path}: CONFIG", config),
     )
 
 
-def load_config_file(field: str, path: str) -> Callable[[str], ConfigDict]:
+def load_config_file(field: str, path: str) -> Callable[[str | None], ConfigDict]:
     """`get_config` of a config's file; `field` is what an error names.
 
     Raises:
       InputError: the file is missing, or has no `get_config`.
     """
-    return _attribute(_load_module(field, Path(path)), path, "get_config")
+    return _load_module(field, path, "get_config")["get_config"]
 
 
-def _all_overrides(path: str, get_sweep: Callable, seeds: int | None) -> tuple[Overrides, ...]:
+def _all_overrides(path: str, get_sweep: Any, seeds: int | None) -> tuple[Overrides, ...]:
     if not callable(get_sweep):
         raise InputError(f"{path}: get_sweep is no function")
     if seeds is not None and "seeds" not in inspect.signature(get_sweep).parameters:
@@ -136,10 +130,18 @@ def _checked(source: str, overrides: Any) -> Overrides:
     return dict(overrides)
 
 
-def _load_module(field: str, path: Path) -> ModuleType:
+def _load_module(field: str, name: str, *wanted: str) -> dict[str, Any]:
+    """What a Python file defines, the wanted names among it."""
+    path = Path(name)
     if path.suffix != ".py" or not path.is_file():
-        raise InputError(f"{field}={str(path)!r}: {_no_such_file(path)}")
+        files = sorted(file.name for file in path.parent.glob("[!_]*.py"))
+        there = f"; {path.parent} has {', '.join(files)}" if files else ""
+        nearest = difflib.get_close_matches(path.name, files, n=1)
+        hint = f"; nearest: {nearest[0]}" if nearest else ""
+        raise InputError(f"{field}={name!r}: no such Python file{there}{hint}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -147,19 +149,7 @@ def _load_module(field: str, path: Path) -> ModuleType:
         raise
     except Exception as error:
         raise InputError(mistake_in_file(error)) from error
-    return module
-
-
-def _no_such_file(path: Path) -> str:
-    siblings = sorted(p.name for p in path.parent.glob("*.py") if not p.name.startswith("_"))
-    if not siblings:
-        return "no such Python file"
-    nearest = difflib.get_close_matches(path.name, siblings, n=1)
-    hint = f"; nearest: {nearest[0]}" if nearest else ""
-    return f"no such Python file; {path.parent} has {', '.join(siblings)}{hint}"
-
-
-def _attribute(module: ModuleType, path: str, name: str) -> Any:
-    if not hasattr(module, name):
-        raise InputError(missing_in_file(module, path, name))
-    return getattr(module, name)
+    for attribute in wanted:
+        if not hasattr(module, attribute):
+            raise InputError(missing_in_file(module, name, attribute))
+    return vars(module)

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import itertools
 import math
 import os
 import signal
@@ -11,12 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from resnet_jax import errors
 from resnet_jax.errors import InputError
 from resnet_jax.runs import lockfile
-from resnet_jax.sweeps import die_with_parent
 from resnet_jax.sweeps.plan import PlannedRun
 from resnet_jax.sweeps.status import State, StatusTable, finished_state
 
@@ -76,11 +76,11 @@ def slots(num_runs: int, workers: int | None = None) -> list[Slot]:
 
 def enter_slot(num_runs: int, workers: int | None) -> int:
     """Makes this process use what a worker would, before JAX starts; returns how many they are."""
-    shared = slots(num_runs, workers)
-    os.environ.update(shared[0].environment)
-    if shared[0].cores:
-        os.sched_setaffinity(0, shared[0].cores)
-    return len(shared)
+    first, *others = slots(num_runs, workers)
+    os.environ.update(first.environment)
+    if first.cores:
+        os.sched_setaffinity(0, first.cores)
+    return 1 + len(others)
 
 
 def _cpu_slots(num_runs: int, workers: int | None) -> list[Slot]:
@@ -93,9 +93,9 @@ def _cpu_slots(num_runs: int, workers: int | None) -> list[Slot]:
     share, left_over = divmod(len(cores), count)
     if count != num_runs:
         left_over = 0  # A run that resumes in another slot must find as many cores there.
+    free = iter(cores)
     sizes = [share + (number < left_over) for number in range(count)]
-    first = [sum(sizes[:number]) for number in range(count)]
-    return [Slot(cores=tuple(cores[a : a + n])) for a, n in zip(first, sizes, strict=True)]
+    return [Slot(cores=tuple(itertools.islice(free, size))) for size in sizes]
 
 
 def _gpu_slots(count: int, workers: int, is_rocm: bool) -> list[Slot]:
@@ -147,15 +147,17 @@ def start_process(run: PlannedRun, workdir: Path, slot: Slot) -> subprocess.Pope
     folder.mkdir(exist_ok=True)
     with (folder / "log.txt").open("ab") as log:
         # In a process group of its own: a terminal's Ctrl-C is for the sweep, which passes it on.
-        return start_logged(run.train_arguments(workdir), slot, log, process_group=0)
+        return start_logged(run.command(workdir), slot, log, process_group=0)
 
 
 def start_logged(
-    arguments: list[str], slot: Slot, log: IO[bytes], process_group: int | None = None
+    arguments: Sequence[str], slot: Slot, log: IO[bytes], process_group: int | None = None
 ) -> subprocess.Popen:
     """Starts a Python in a slot that writes to `log`, and saves and ends if this process ends."""
+    cores = ",".join(map(str, slot.cores))
+    starter = ["-m", "resnet_jax.sweeps.die_with_parent", str(os.getpid()), cores]
     return subprocess.Popen(
-        die_with_parent.command(arguments, slot.cores),
+        [sys.executable, *starter, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -164,8 +166,7 @@ def start_logged(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
+class _Job(NamedTuple):
     run: PlannedRun
     worker: Worker
     slot: Slot
@@ -180,6 +181,9 @@ class LocalPool:
       slots: one for each worker; where there are as many as runs, each run has its own.
       start: starts a run in a slot.
       table: is told what happens.
+
+    Attributes:
+      ended: how each run ended, or stopped.
     """
 
     def __init__(
@@ -197,11 +201,9 @@ class LocalPool:
         self._own = dict(zip(names, slots, strict=False)) if len(slots) >= len(names) else {}
         self._waiting: list[PlannedRun] = []
         self._at_work: list[_Job] = []
-        self._deaths = collections.Counter()
-        self._stopping = False
-        self._out_of_time = False
+        self._deaths: collections.Counter[str] = collections.Counter()
+        self._stopping = self._out_of_time = False
         self.ended: dict[str, State] = {}
-        """How each run ended, or stopped."""
 
     def work(
         self,
@@ -224,35 +226,26 @@ class LocalPool:
             while self._at_work or (self._waiting and not self._stopping):
                 now = time.monotonic()
                 if not self._stopping and (asked_to_stop() or now >= end):
-                    self._stop()
+                    self._stopping = True
+                    self._table.say(
+                        "stopping: the runs at work are saving; Ctrl-C again kills them"
+                    )
+                    for job in self._at_work:
+                        job.worker.terminate()
                 self._collect()
                 if not self._stopping:
                     self._start_free()
                 if self._at_work and not self._out_of_time and now >= end + GRACE_SECONDS:
-                    self._kill_late()
+                    self._out_of_time = True
+                    names = ", ".join(job.run.name for job in self._at_work)
+                    self._table.say(f"killed, not saved within {GRACE_SECONDS} s: {names}")
+                    for job in self._at_work:
+                        job.worker.kill()
                 self._table.refresh()
                 time.sleep(_POLL_SECONDS)
         finally:
             for job in self._at_work:
                 job.worker.kill()
-
-    @property
-    def finished(self) -> list[str]:
-        """Names of the runs that need no further start, failed ones among them."""
-        return [name for name, state in self.ended.items() if state is not State.STOPPED]
-
-    def _stop(self) -> None:
-        self._stopping = True
-        self._table.say("stopping: the runs at work are saving; Ctrl-C again kills them")
-        for job in self._at_work:
-            job.worker.terminate()
-
-    def _kill_late(self) -> None:
-        self._out_of_time = True
-        names = ", ".join(job.run.name for job in self._at_work)
-        self._table.say(f"killed, not saved within {GRACE_SECONDS} s: {names}")
-        for job in self._at_work:
-            job.worker.kill()
 
     def _start_free(self) -> None:
         for run in list(self._waiting):
@@ -315,6 +308,5 @@ def _last_line(folder: Path, code: int) -> str:
     """What the run said last: the end of its traceback, or of its log."""
     error = folder / "error.txt"
     source = error if error.exists() else folder / "log.txt"
-    text = source.read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else f"exit code {code}"
+    lines = source.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else f"exit code {code}"

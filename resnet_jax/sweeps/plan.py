@@ -46,27 +46,19 @@ class PlannedRun:
     Attributes:
       name: of its folder.
       overrides: all that differs from the config's defaults for that network.
-      arguments: of `experiments.train`, less the workdir.
+      argument: its --config, file.py:network[,field=value…].
       config: with the overrides.
     """
 
     name: str
     overrides: Overrides
-    arguments: tuple[str, ...]
+    argument: str
     config: Recipe
 
-    @functools.cached_property
-    def work(self) -> int:
-        """Steps times layers: how long runs take, one beside the other."""
-        return self.config.num_steps * self.config.architecture.depth
-
-    def train_arguments(self, workdir: Path) -> list[str]:
+    def command(self, workdir: Path) -> list[str]:
         """What follows "python" in the command of this run, in a sweep's folder."""
-        return ["-m", "experiments.train", *self.arguments, f"--workdir={workdir / self.name}"]
-
-    def shell_line(self, workdir: Path) -> str:
-        """The command of this run, for a shell in this folder."""
-        return shlex.join(["python", *self.train_arguments(workdir)])
+        flags = [f"--config={self.argument}", f"--workdir={workdir / self.name}"]
+        return ["-m", "experiments.train", *flags]
 
 
 def plan(
@@ -90,26 +82,27 @@ def plan(
     """
     if num_steps is not None and num_steps < 1:
         raise InputError(f"num_steps={num_steps}: must be at least 1")
-    for path in filter(sweep.varies, [*(extra or ()), *(["num_steps"] if num_steps else ())]):
-        raise InputError(
-            f"{path}: {sweep.name} varies this field, so that one value for all would train copies "
-            "of one run under several names; choose runs with --filter, or edit the sweep's file"
-        )
-    named = _named(sweep)
-    chosen = named if pattern is None else _matching(pattern, named)
+    for path in [*(extra or ()), *(["num_steps"] if num_steps else ())]:
+        if any(path in overrides for overrides in sweep.overrides):
+            raise InputError(
+                f"{path}: {sweep.name} varies this field, so that one value for all would train "
+                "copies of one run under several names; choose runs with --filter, or edit the "
+                "sweep's file"
+            )
     planned = []
-    for name, own in chosen.items():
+    for name, own in _chosen(pattern, _named(sweep)).items():
         overrides = {**sweep.common, **own, **(extra or {})}
         if num_steps is not None:
-            overrides |= _scaled(_get_config(sweep, overrides), num_steps)
-        config = Recipe.from_config(_get_config(sweep, overrides))
-        planned.append(PlannedRun(name, overrides, _arguments(sweep.config, overrides), config))
+            overrides |= _scaled(sweep.get_config(_argument(overrides)), num_steps)
+        argument = _argument(overrides)
+        config = Recipe.from_config(sweep.get_config(argument))
+        planned.append(PlannedRun(name, overrides, f"{sweep.config}:{argument}", config))
     return planned
 
 
 def parse_overrides(texts: Sequence[str]) -> Overrides:
     """The fields and values of "field=value" texts, for all runs."""
-    overrides = {}
+    overrides: Overrides = {}
     for text in texts:
         name, fields = arguments.split(text, "")
         if name or not fields:
@@ -130,36 +123,23 @@ def check(planned: Sequence[PlannedRun], workdir: Path) -> None:
             f"workdir={str(workdir)!r}: holds a run; give the sweep a folder of its own"
         )
     for run in planned:
-        found = runs.read_run(workdir / run.name)
-        changed = recipe.differences(found.config, runs.as_json(run.config.to_dict()))
-        if found.config and changed:
+        found = runs.read_run(workdir / run.name).config
+        changed = recipe.differences(found, runs.as_json(run.config.to_dict()))
+        if found and changed:
             raise InputError(
                 f"workdir={str(workdir)!r}: {run.name} is a run of another config "
                 f"({'; '.join(changed)}); choose another folder, or set these fields back"
             )
-    for run in one_of_each_network(planned):
-        check_dataset(run.config)
+    configs = [run.config for run in planned]
+    for config in {(c.dataset, c.streaming, c.batch_size): c for c in configs}.values():
+        check_dataset(config)
     names: dict[str, str] = {}
     for run in planned:
-        first = names.setdefault(_content(run.config), run.name)
+        # However they name the network.
+        computed = {**run.config.to_dict(), "model": run.config.model.dtype}
+        first = names.setdefault(repr((run.config.architecture, computed)), run.name)
         if first != run.name:
             raise InputError(f"{first} and {run.name} are the same run: their configs are equal")
-
-
-def _content(config: Recipe) -> str:
-    """The same text for recipes that compute the same, however they name the network."""
-    fields = {key: value for key, value in config.to_dict().items() if key != "model"}
-    return repr((config.architecture, config.model.dtype, fields))
-
-
-def one_of_each_network(planned: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """One run of each config, no matter which seed."""
-    return list({network_of(run): run for run in reversed(planned)}.values())[::-1]
-
-
-def network_of(run: PlannedRun) -> str:
-    """The same text for runs that differ in nothing but the seed."""
-    return repr({key: value for key, value in run.overrides.items() if key != "seed"})
 
 
 def run_name(overrides: Overrides) -> str:
@@ -170,17 +150,15 @@ def run_name(overrides: Overrides) -> str:
     >>> run_name({"model.name": "resnet-110", "model.gate_bias": -6.0})
     'resnet-110-gate_bias-6'
     """
-    last = {key: value for key, value in overrides.items() if key == "seed"}
-    rest = {key: value for key, value in overrides.items() if key not in ("model.name", "seed")}
-    parts = [_part(key, value) for key, value in {**rest, **last}.items()]
-    return "-".join([re.sub(r"[^\w.-]", "_", overrides["model.name"]), *parts])
-
-
-def _part(path: str, value: Any) -> str:
-    field = path.removesuffix(".name").rpartition(".")[-1]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{field}{value:g}" if isinstance(value, float) else f"{field}{value}"
-    return f"{field}-{re.sub(r'[^A-Za-z0-9_.+-]+', '_', str(value)).strip('_')}"
+    parts = [re.sub(r"[^\w.-]", "_", overrides["model.name"])]
+    for path in sorted(filter("model.name".__ne__, overrides), key="seed".__eq__):
+        field, value = path.removesuffix(".name").rpartition(".")[-1], overrides[path]
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            parts.append(f"{field}{value:g}" if isinstance(value, float) else f"{field}{value}")
+        else:
+            text = re.sub(r"[^A-Za-z0-9_.+-]+", "_", str(value))
+            parts.append(f"{field}-{text.strip('_')}")
+    return "-".join(parts)
 
 
 def _named(sweep: Sweep) -> dict[str, Overrides]:
@@ -197,49 +175,32 @@ def _named(sweep: Sweep) -> dict[str, Overrides]:
     return named
 
 
-def _matching(pattern: str, named: Mapping[str, Overrides]) -> dict[str, Overrides]:
+def _chosen(pattern: str | None, named: dict[str, Overrides]) -> dict[str, Overrides]:
     try:
-        chosen = {name: named[name] for name in named if re.search(pattern, name)}
+        chosen = {name: named[name] for name in named if re.search(pattern or "", name)}
     except re.error as error:
         raise InputError(f"filter={pattern!r}: not a regular expression ({error})") from error
     if not chosen:
-        shown = [*named][:8]
-        others = len(named) - len(shown)
-        more = f" and {others} more" if others else ""
-        raise InputError(f"filter={pattern!r}: matches no run; they are {', '.join(shown)}{more}")
+        more = f" and {len(named) - 8} more" * (len(named) > 8)
+        shown = ", ".join([*named][:8])
+        raise InputError(f"filter={pattern!r}: matches no run; they are {shown}{more}")
     return chosen
 
 
 def _scaled(config: ConfigDict, num_steps: int) -> Overrides:
-    scaled = {"num_steps": num_steps}
+    scaled: Overrides = {"num_steps": num_steps}
     for path, times in LONGEST_PERIODS.items():
-        section, _, field = path.rpartition(".")
-        period = (config[section] if section else config)[field]
         longest = math.ceil(num_steps / times)
-        if period > longest:
+        if functools.reduce(lambda part, key: part[key], path.split("."), config) > longest:
             scaled[path] = longest
     return scaled
 
 
-def _get_config(sweep: Sweep, overrides: Overrides) -> ConfigDict:
-    argument, flags = _split(overrides)
-    return arguments.update(sweep.get_config(argument), flags)
-
-
-def _arguments(config: str, overrides: Overrides) -> tuple[str, ...]:
-    argument, flags = _split(overrides)
-    return (
-        f"--config={config}:{argument}",
-        *(f"--config.{path}={value}" for path, value in flags.items()),
-    )
-
-
-def _split(overrides: Overrides) -> tuple[str, Overrides]:
-    """The config's argument, and what it has no room for: values with a comma."""
-    fields = {path: value for path, value in overrides.items() if path != "model.name"}
-    flags = {path: value for path, value in fields.items() if "," in str(value)}
-    inside = [f"{path}={value}" for path, value in fields.items() if path not in flags]
-    return ",".join([overrides["model.name"], *inside]), flags
+def _argument(overrides: Overrides) -> str:
+    """The config's argument, "network,field=value,…"; commas in a value stand in quotes."""
+    texts = {path: repr(v) if "," in str(v) else str(v) for path, v in overrides.items()}
+    fields = [f"{path}={text}" for path, text in texts.items() if path != "model.name"]
+    return ",".join([overrides["model.name"], *fields])
 
 
 def write_manifest(
@@ -273,17 +234,18 @@ def check_manifest(
         "paper": sweep.paper,
         "recipe": kept_recipe(sweep, command_line),
         "config": sweep.config,
-        "common": command_line,
+        "common": runs.as_json(command_line),
         "command": shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]]),
         "runs": [{"name": name, "overrides": of_run} for name, of_run in {**before, **own}.items()],
     }
     if earlier:
-        identity = lambda manifest: {field: manifest.get(field) for field in ("name", "config")}
+        identity = lambda manifest: {
+            **{field: manifest.get(field) for field in ("name", "config")},
+            **manifest.get("common", {}),
+        }
         changed = recipe.differences(identity(earlier), identity(now))
-        changed += recipe.differences(earlier.get("common", {}), runs.as_json(command_line))
         for name in before.keys() & own.keys():
-            differences = recipe.differences(before[name], own[name])
-            changed += [f"{name}'s {line}" for line in differences]
+            changed += [f"{name}'s {line}" for line in recipe.differences(before[name], own[name])]
         if changed:
             raise InputError(
                 f"workdir={str(workdir)!r} holds another sweep ({'; '.join(changed[:4])}); "

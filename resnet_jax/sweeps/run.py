@@ -5,9 +5,8 @@ import functools
 import math
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from resnet_jax import errors
 from resnet_jax.errors import InputError, check_choice
@@ -33,7 +32,7 @@ class Outcome:
       lines: what the user is to read: the runs' commands or jobs, where they are not waited for.
     """
 
-    code: int
+    code: int = 0
     all_ended: bool = False
     failed: Sequence[str] = ()
     lines: Sequence[str] = ()
@@ -94,9 +93,10 @@ def run(
         is written then.
     """
     check(sweep, planned, workdir, command_line)
-    submitit = None
+    start: Callable[..., local_pool.Worker] = local_pool.start_process
     if executor in ("slurm", "submitit-local"):
-        submitit = slurm.make_executor(executor.removeprefix("submitit-"), workdir, settings)
+        jobs = slurm.make_executor(executor.removeprefix("submitit-"), workdir, settings)
+        start = functools.partial(slurm.SubmititWorker, jobs)
     elif settings:
         raise InputError(f"submitit={settings[0]!r}: executor={executor!r} makes no such jobs")
     states = {run.name: finished_state(workdir / run.name) for run in planned}
@@ -104,45 +104,24 @@ def run(
     left = [run for run in planned if run.name not in finished]
     here = left and executor in _WAITING_EXECUTORS
     slots = local_pool.slots(len(planned), workers) if here else []
+    report = shlex.join(["python", "-m", "experiments.report", f"--workdir={workdir}"])
+    later = f"when they have finished: {report}"
     with lockfile.claim(workdir):
         plan.write_manifest(workdir, sweep, planned, command_line)
         if executor == "print":
-            lines = [run.shell_line(workdir) for run in left]
-            return Outcome(0, lines=[*lines, f"# {_report_later(workdir)}"])
+            lines = [shlex.join(["python", *run.command(workdir)]) for run in left]
+            return Outcome(lines=[*lines, f"# {later}"])
         if executor == "slurm":
-            return Outcome(0, lines=_submit(submitit, left, workdir))
-        start = local_pool.start_process
-        if submitit:
-            start = functools.partial(slurm.SubmititWorker, submitit)
-        with StatusTable(workdir, planned, finished) as table:
+            return Outcome(lines=[*slurm.submit(jobs, left, workdir), later])
+        with StatusTable(workdir, planned, finished) as table, StopSignals() as stop:
             if finished:
                 table.say(f"{len(finished)} of {len(planned)} runs are finished already")
             pool = local_pool.LocalPool(workdir, planned, slots, start, table)
-            return _work(pool, left, table, end)
-
-
-def _work(
-    pool: local_pool.LocalPool, left: Sequence[PlannedRun], table: StatusTable, end: float
-) -> Outcome:
-    with StopSignals() as stop:
-        try:
-            pool.work(left, stop.asked, end)
-        except KeyboardInterrupt:
-            table.say("killed the runs at work")
-    if len(pool.finished) < len(left):
+            try:
+                pool.work(left, stop.asked, end)
+            except KeyboardInterrupt:
+                table.say("killed the runs at work")
+    if len(pool.ended) < len(left) or State.STOPPED in pool.ended.values():
         return Outcome(errors.STOPPED)
     failed = [name for name, state in pool.ended.items() if state is State.FAILED]
     return Outcome(1 if failed else 0, all_ended=True, failed=failed)
-
-
-def _submit(submitit: Any, left: Sequence[PlannedRun], workdir: Path) -> list[str]:
-    ids = slurm.submit(submitit, left, workdir)
-    queued = len(left) - len(ids)
-    there = f"; {queued} are in the queue already" if queued else ""
-    jobs = [f"{name}: job {job}" for name, job in ids.items()]
-    return [*jobs, f"submitted {len(ids)} runs{there}", _report_later(workdir)]
-
-
-def _report_later(workdir: Path) -> str:
-    command = shlex.join(["python", "-m", "experiments.report", f"--workdir={workdir}"])
-    return f"when they have finished: {command}"

@@ -30,7 +30,7 @@ class TrainJob:
     """
 
     def __init__(self, run: PlannedRun, workdir: Path, slot: Slot):
-        self.arguments = run.train_arguments(workdir.absolute())
+        self.arguments = run.command(workdir.absolute())
         self.log = workdir.absolute() / run.name / "log.txt"
         self.slot = slot
         self._process: subprocess.Popen | None = None
@@ -64,10 +64,11 @@ class TrainJob:
 
 
 class SubmititWorker:
-    """A run in a job of `submitit`'s local executor."""
+    """A run in a job of `submitit`'s local executor; a `local_pool.Worker`."""
 
     def __init__(self, executor: Any, run: PlannedRun, workdir: Path, slot: Slot):
         self._job = executor.submit(TrainJob(run, workdir, slot))
+        self.kill = self._job.cancel
 
     def poll(self) -> int | None:
         if not self._job.done():
@@ -77,9 +78,6 @@ class SubmititWorker:
     def terminate(self) -> None:
         # A local job's id is that of the process that controls it, which passes SIGTERM on.
         os.kill(int(self._job.job_id), signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._job.cancel()
 
 
 def make_executor(cluster: str, workdir: Path, settings: Sequence[str]) -> Any:
@@ -116,23 +114,26 @@ def make_executor(cluster: str, workdir: Path, settings: Sequence[str]) -> Any:
     return executor
 
 
-def submit(executor: Any, planned: Sequence[PlannedRun], workdir: Path) -> dict[str, str]:
+def submit(executor: Any, planned: Sequence[PlannedRun], workdir: Path) -> list[str]:
     """Submits runs to Slurm as one job array, less those that are in the queue already.
 
     Returns:
-      The job's id of each run that was submitted now, by the run's name.
+      A line for each run that was submitted now, with its job's id, and one on all.
     """
     record = workdir / "submitit" / "jobs.json"
     known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     queued = _queued() & set(known.values())
     new = [run for run in planned if known.get(run.name) not in queued]
-    if not new:
-        return {}
-    with executor.batch():
-        jobs = [executor.submit(TrainJob(run, workdir, Slot())) for run in new]
-    ids = {run.name: job.job_id for run, job in zip(new, jobs, strict=True)}
-    runs.write_json(record, {**known, **ids})
-    return ids
+    ids: dict[str, str] = {}
+    if new:
+        with executor.batch():
+            jobs = [executor.submit(TrainJob(run, workdir, Slot())) for run in new]
+        ids = {run.name: job.job_id for run, job in zip(new, jobs, strict=True)}
+        runs.write_json(record, {**known, **ids})
+    there = len(planned) - len(new)
+    already = f"; {there} are in the queue already" if there else ""
+    lines = [f"{name}: job {job}" for name, job in ids.items()]
+    return [*lines, f"submitted {len(ids)} runs{already}"]
 
 
 def _queued() -> set[str]:

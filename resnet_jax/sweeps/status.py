@@ -6,7 +6,7 @@ import enum
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,16 @@ class State(enum.StrEnum):
 
     WAITING = "waiting"
     RUNNING = "running"
-    RESUMED = "resumed"  # running, from a checkpoint of an earlier process
     STOPPED = "stopped"
     DONE = "done"
     DIVERGED = "diverged"
     FAILED = "failed"
 
 
-AT_WORK = (State.RUNNING, State.RESUMED)
 ENDED = (State.DONE, State.DIVERGED, State.FAILED)
 _FINISHED = {"completed": State.DONE, "diverged": State.DIVERGED}
 _STYLES = {
     State.RUNNING: "cyan",
-    State.RESUMED: "cyan",
     State.DONE: "green",
     State.DIVERGED: "magenta",
     State.FAILED: "bold red",
@@ -52,91 +49,75 @@ def finished_state(folder: Path) -> State | None:
     return _FINISHED.get(runs.read_run(folder).status)
 
 
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """A run's last metrics; errors are fractions, None is not known."""
-
-    step: int = 0
-    loss: float | None = None
-    train_error: float | None = None
-    test_error: float | None = None
-    images_per_second: float | None = None
-
-
-def read_progress(folder: Path) -> Progress:
-    """The metrics of the last training row and of the last test row."""
-    last: dict[str, runs.Row] = {}
-    for row in _last_rows(folder / "metrics.jsonl"):
-        last.setdefault(row.get("split"), row)
-        if {"train", "test"} <= last.keys():
-            break
-    train, test = last.get("train", {}), last.get("test", {})
-    return Progress(
-        step=train.get("step", 0),
-        loss=train.get("loss"),
-        train_error=train.get("error"),
-        test_error=test.get("error"),
-        images_per_second=train.get("images_per_second"),
-    )
-
-
 def last_checkpoint(folder: Path) -> int:
     """The step from which the folder's run would resume."""
-    checkpoints = folder / "checkpoints"
-    names = [path.name for path in checkpoints.iterdir()] if checkpoints.is_dir() else []
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    return max(runs.checkpoint_steps(folder), default=0)
 
 
-def _last_rows(path: Path) -> Iterator[runs.Row]:
-    """Rows from the last one backwards; a row that is still being written is left out."""
+def last_rows(folder: Path) -> dict[str, runs.Row]:
+    """The last row of each split near the end of a run's metrics, but for one being written."""
+    last: dict[str, runs.Row] = {}
     try:
-        with path.open("rb") as file:
+        with (folder / "metrics.jsonl").open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL))
             lines = file.read().splitlines()
     except FileNotFoundError:
-        return
-    for line in reversed(lines):
+        return last
+    for line in lines:
         try:
-            yield json.loads(line)
-        except ValueError:  # Cut at either end.
+            row = json.loads(line)
+            last[row["split"]] = row
+        except (ValueError, TypeError, KeyError):  # Cut at either end.
             continue
+    return last
 
 
 @dataclasses.dataclass
 class Entry:
-    """A run in the table. `first_step` is where this start of the sweep found it."""
+    """A run in the table.
+
+    Attributes:
+      run, state: which, and what it is doing.
+      first_step: where this start of the sweep found it.
+      train, test: its last rows.
+    """
 
     run: PlannedRun
     state: State
     first_step: int = 0
-    progress: Progress = dataclasses.field(default_factory=Progress)
+    train: runs.Row = dataclasses.field(default_factory=dict)
+    test: runs.Row = dataclasses.field(default_factory=dict)
 
     @property
-    def num_steps(self) -> int:
-        return self.run.config.num_steps
+    def step(self) -> int:
+        return max(self.first_step, self.train.get("step", 0))
 
-    @property
-    def seconds_left(self) -> float | None:
-        """Of a run at work, by its last images per second; None if there are none yet."""
-        rate = self.progress.images_per_second
-        if self.state not in AT_WORK or not rate:
-            return None
-        return (self.num_steps - self.progress.step) * self.run.config.batch_size / rate
+    def look(self, folder: Path) -> None:
+        """Takes what the run has logged."""
+        rows = last_rows(folder)
+        # A resumed run's file first still has rows that will be made again.
+        if self.state in ENDED or rows.get("train", {}).get("step", 0) >= self.first_step:
+            self.train, self.test = rows.get("train", {}), rows.get("test", {})
 
     def cells(self) -> list[str | Text]:
         """This entry's row of the table."""
-        seen = self.progress
-        if self.state is State.WAITING and not seen.step:
-            return [self.run.name, Text(self.state)]
-        return [
+        cells: list[str | Text] = [
             self.run.name,
             Text(self.state, style=_STYLES.get(self.state, "")),
-            f"{seen.step}/{self.num_steps}",
-            "–" if seen.loss is None else f"{seen.loss:.4f}",
-            percent(seen.train_error),
-            percent(seen.test_error),
-            f"{seen.images_per_second:,.0f}" if seen.images_per_second else "–",
-            "–" if self.seconds_left is None else clock(self.seconds_left),
+        ]
+        if self.state is State.WAITING and not self.step:
+            return cells
+        loss, rate = self.train.get("loss"), self.train.get("images_per_second")
+        config, running = self.run.config, self.state is State.RUNNING
+        left = (config.num_steps - self.step) * config.batch_size
+        return [
+            *cells,
+            f"{self.step}/{config.num_steps}",
+            "–" if loss is None else f"{loss:.4f}",
+            percent(self.train.get("error")),
+            percent(self.test.get("error")),
+            f"{rate:,.0f}" if rate else "–",
+            clock(left / rate) if running and rate else "–",
         ]
 
 
@@ -163,24 +144,22 @@ class StatusTable:
         self._workdir = workdir
         self._console = console or Console(force_terminal=sys.stdout.isatty(), emoji=False)
         # Drawn by the sweep's own loop: a thread would meet its forks.
-        live = Live(console=self._console, auto_refresh=False)
-        self._live = live if self._console.is_terminal else None
+        self._live = Live(console=self._console, auto_refresh=False)
         self._began = time.monotonic()
         self._drawn = 0.0
         self.entries = {
             run.name: Entry(run, finished.get(run.name, State.WAITING)) for run in planned
         }
         for name in finished:
-            self._look(name)
+            entry = self.entries[name]
+            entry.look(workdir / name)
+            entry.first_step = entry.step
 
     def started(self, run: PlannedRun) -> None:
         """The run has been given to a worker."""
-        entry = self.entries[run.name]
-        entry.first_step = last_checkpoint(self._workdir / run.name)
-        entry.progress = Progress(step=entry.first_step)
-        entry.state = State.RESUMED if entry.first_step else State.RUNNING
-        how = f"resumes from step {entry.first_step}" if entry.first_step else "started"
-        self._note(f"{run.name}: {how}")
+        step = last_checkpoint(self._workdir / run.name)
+        self.entries[run.name] = Entry(run, State.RUNNING, step)
+        self._note(f"{run.name}: {f'resumes from step {step}' if step else 'started'}")
 
     def waits(self, run: PlannedRun, why: str) -> None:
         """The run waits to be started again."""
@@ -189,16 +168,17 @@ class StatusTable:
 
     def ended(self, run: PlannedRun, state: State, message: str) -> None:
         """The run is at an end, or stopped."""
-        self.entries[run.name].state = state
-        step = self._look(run.name).step
+        entry, folder = self.entries[run.name], self._workdir / run.name
+        entry.state = state
+        entry.look(folder)
         line = f"{run.name}: {state}"
         if state is State.DONE:
             # Of the last epoch, as everywhere; the metrics here are those of the last few steps.
-            final = runs.read_run(self._workdir / run.name).summary or {}
+            final = runs.read_run(folder).summary or {}
             line += f", training error {percent(final.get('train_error'))}, "
             line += f"test error {percent(final.get('test_error'))}"
         elif state in (State.DIVERGED, State.STOPPED):
-            line += f" at step {step}"
+            line += f" at step {entry.step}"
         line += f", {message}" if message else ""
         (self.say if state is State.FAILED else self._note)(f"{line}  [{self.summary()}]")
 
@@ -208,20 +188,21 @@ class StatusTable:
 
     def _note(self, line: str) -> None:
         """Prints what the table would show by itself."""
-        if not self._live:
+        if not self._console.is_terminal:
             self.say(line)
 
     def refresh(self) -> None:
         """Brings the table up to date; called several times a second."""
-        if self._live and time.monotonic() - self._drawn >= _REFRESH_SECONDS:
+        if self._console.is_terminal and time.monotonic() - self._drawn >= _REFRESH_SECONDS:
             self._draw()
 
     def summary(self) -> str:
         """How far the whole is, in a few words."""
         states = [entry.state for entry in self.entries.values()]
-        finished = sum(state in (State.DONE, State.DIVERGED) for state in states)
         failed, left = states.count(State.FAILED), self.seconds_left()
-        parts = [f"{finished} of {len(states)} finished"]
+        parts = [
+            f"{sum(state in _FINISHED.values() for state in states)} of {len(states)} finished"
+        ]
         parts += [f"{failed} failed"] if failed else []
         parts.append(f"{clock(time.monotonic() - self._began)} so far")
         parts += [f"ETA {clock(left)}"] if left else []
@@ -229,22 +210,14 @@ class StatusTable:
 
     def seconds_left(self) -> float | None:
         """Of the whole: by the work done since this start, in steps times layers."""
-        done = left = 0.0
-        for entry in self.entries.values():
-            if entry.state in AT_WORK:
-                self._look(entry.run.name)
-            part = entry.run.work / entry.num_steps
-            done += part * max(0, entry.progress.step - entry.first_step)
-            if entry.state not in ENDED:
-                left += part * (entry.num_steps - entry.progress.step)
+        done = left = 0
+        for name, entry in self.entries.items():
+            if entry.state is State.RUNNING:
+                entry.look(self._workdir / name)
+            depth = entry.run.config.architecture.depth
+            done += depth * (entry.step - entry.first_step)
+            left += depth * (entry.run.config.num_steps - entry.step) * (entry.state not in ENDED)
         return (time.monotonic() - self._began) * left / done if done else None
-
-    def _look(self, name: str) -> Progress:
-        entry, found = self.entries[name], read_progress(self._workdir / name)
-        # A resumed run's file first still has rows that will be made again.
-        if entry.state in ENDED or found.step >= entry.first_step:
-            entry.progress = found
-        return entry.progress
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()
@@ -259,22 +232,23 @@ class StatusTable:
     def _fitting(self) -> list[Entry]:
         entries = list(self.entries.values())
         room = max(1, self._console.size.height - _OTHER_LINES)
-        at_work = [i for i, entry in enumerate(entries) if entry.state in AT_WORK]
+        at_work = [i for i, entry in enumerate(entries) if entry.state is State.RUNNING]
         first = max(0, min((at_work or [0])[0] - room // 2, len(entries) - room))
         return entries[first : first + room]
 
     def __enter__(self) -> "StatusTable":
-        if self._live:
+        if self._console.is_terminal:
             self._live.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._live:
+        if self._console.is_terminal:
             self._draw()
             self._live.stop()
 
 
 def percent(fraction: float | None) -> str:
+    """A fraction in percent; "–" if it is not known."""
     return "–" if fraction is None else f"{100 * fraction:.2f}%"
 
 

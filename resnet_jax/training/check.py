@@ -83,9 +83,8 @@ class Finding:
     def __str__(self) -> str:
         found = "no result" if self.value is None else f"{self.value:.2g} {self.unit}".strip()
         allowed = "" if self.limit is None else f", at most {self.limit:g}"
-        return f"{self.check}: {self.case}: {found}{allowed}" + (
-            f" ({self.note})" * bool(self.note)
-        )
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.check}: {self.case}: {found}{allowed}{note}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,27 +170,26 @@ class _Work:
     def start(self, part: str, **environment: str) -> "_Process":
         """Starts a part; what it needs stands in files of the folder."""
         asked = json.dumps({**self.options, "folder": str(self.folder)})
-        return _Process([__name__, part, asked], {**self.own_cache, **environment})
-
-    @property
-    def own_cache(self) -> dict[str, str]:
-        """What an earlier check compiled would tell nothing of today's compiler."""
-        return {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "cache")}
+        return _Process([__name__, part, asked], self.folder / "cache", environment)
 
 
 class _Process:
     """A Python process that prints its result as its last line, in JSON."""
 
-    def __init__(self, module: Sequence[str], environment: Mapping[str, str]):
-        # Several share one accelerator: JAX must not take most of its memory beforehand.
-        shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **environment}
+    def __init__(self, module: Sequence[str], cache: Path, environment: Mapping[str, str]):
+        own = {
+            # What an earlier check compiled would tell nothing of today's compiler.
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            # Several share one accelerator: JAX must not take most of its memory beforehand.
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", *module],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env={**os.environ, **shared},
+            env={**os.environ, **own, **environment},
         )
 
     def result(self, timeout: float) -> tuple[Any, str]:
@@ -391,7 +389,7 @@ class _NoiseImages:
         return EncodedImage(file.getvalue(), index % 2, str(index))
 
 
-def _stream(folder: Path) -> int:
+def _stream(folder: Path, num_workers: int = 1) -> int:
     """Part of a process: in how many pixels two batches differ from slices of the images."""
     del folder
     size, batch = 24, 8
@@ -404,7 +402,7 @@ def _stream(folder: Path) -> int:
         augmentation="scale",
         crops=crops,
         rows=np.arange(batch),
-        num_workers=1,
+        num_workers=num_workers,
     )
     different = 0
     try:
@@ -430,7 +428,8 @@ def _check_resume(work: _Work) -> Iterator[Finding]:
     (work.folder / "recipe.json").write_text(json.dumps(work.tiny.to_dict()))
     whole, struck = work.start("train_whole"), work.start("train_killed")
     end = time.monotonic() + work.timeout
-    while struck.running() and not _steps(work.folder / "killed") and time.monotonic() < end:
+    begun = lambda: runs.checkpoint_steps(work.folder / "killed")
+    while struck.running() and not begun() and time.monotonic() < end:
         time.sleep(0.01)
     struck.kill()
     too_late = (work.folder / "killed" / "summary.json").exists()
@@ -453,11 +452,6 @@ def _train(folder: Path, name: str) -> int:
     return train(recipe, folder / name)
 
 
-def _steps(workdir: Path) -> list[int]:
-    names = [path.name for path in (workdir / "checkpoints").glob("*")]
-    return sorted(int(name) for name in names if name.isdecimal())
-
-
 def _left_by(workdir: Path) -> tuple[list[runs.Row], str]:
     """The rows of a run, less their times, and the digest of its last state."""
     times = ("seconds", "images_per_second")
@@ -465,8 +459,9 @@ def _left_by(workdir: Path) -> tuple[list[runs.Row], str]:
         {key: value for key, value in row.items() if key not in times}
         for row in runs.read_run(workdir).rows
     ]
-    last = workdir / "checkpoints" / str(_steps(workdir)[-1]) / "_CHECKPOINT_METADATA"
-    return rows, json.loads(last.read_text())["custom_metadata"]["digest"]
+    last = workdir / "checkpoints" / str(runs.checkpoint_steps(workdir)[-1])
+    metadata = json.loads((last / "_CHECKPOINT_METADATA").read_text())
+    return rows, metadata["custom_metadata"]["digest"]
 
 
 def _check_speed(work: _Work) -> Iterator[Finding]:
@@ -479,8 +474,8 @@ def _check_speed(work: _Work) -> Iterator[Finding]:
         "repeats": 3,
         "seconds": 1.0,
     }
-    process = _Process(["resnet_jax.training.speed", json.dumps(asked)], work.own_cache)
-    found, failure = process.result(work.timeout)
+    module = ["resnet_jax.training.speed", json.dumps(asked)]
+    found, failure = _Process(module, work.folder / "cache", {}).result(work.timeout)
     name = f"{recipe.model.name}, batch {recipe.batch_size}"
     if failure:
         yield Finding("speed", name, None, note=failure)

@@ -134,7 +134,7 @@ def _check_init_from(recipe: Recipe) -> None:
     folder = Path(recipe.init_from)
     try:
         theirs, ours = load_recipe(folder).architecture, recipe.architecture
-        if not any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*")):
+        if not runs.checkpoint_steps(folder):
             raise InputError("no checkpoint in this folder")
         for field in dataclasses.fields(Architecture):
             there, here = getattr(theirs, field.name), getattr(ours, field.name)
@@ -191,13 +191,13 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
                 data=data,
             )
             experiment.statistics.save(workdir / STATISTICS)
-            _tell_data(recipe)
             metrics = stack.enter_context(runs.MetricsLog(workdir, step))
             copies = stack.enter_context(open_loggers(recipe.logger_names, workdir, step))
             display = stack.enter_context(Display(recipe.model.name, recipe.num_steps, step))
             rows, note = metrics.rows, display.say
             outlets = [metrics.append, *(copy.write for copy in copies), display.show]
-        for line in [experiment.describe(state), *recipe.notes(), *_few_examples(experiment)]:
+        lines = [_describe_data(recipe), experiment.describe(state), *recipe.notes()]
+        for line in [*lines, *_few_examples(experiment)]:
             note(line)
 
         def log(row: runs.Row) -> None:
@@ -206,14 +206,13 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
 
         seconds = max((row.get("seconds", 0.0) for row in rows), default=0.0)
         state, status = experiment.train(state, checkpoints, log, stop.asked, seconds, note)
-    if not multihost.is_first():
-        return STOPPED if status == "stopped" else 0
     if status == "stopped":
-        print(f"stopped at step {int(state.step)}, saved; rerun the command to resume")
+        note(f"stopped at step {int(state.step)}, saved; rerun the command to resume")
         return STOPPED
-    summary = _summary(experiment, rows, status, int(state.window.diverged_at))
-    runs.write_json(workdir / "summary.json", summary)
-    print(_verdict(summary))
+    if multihost.is_first():
+        summary = _summary(experiment, rows, status, int(state.window.diverged_at))
+        runs.write_json(workdir / "summary.json", summary)
+        note(_verdict(summary))
     return 0
 
 
@@ -231,15 +230,14 @@ def _same_data(recipe: Recipe, workdir: Path) -> dict[str, Any]:
     return data
 
 
-def _tell_data(recipe: Recipe) -> None:
+def _describe_data(recipe: Recipe) -> str:
     """What a run learns from, and what lies beside it and is left out."""
     dataset = recipe.dataset
     size = None if recipe.streaming else dataset.image_size
     info = datasets.describe(dataset.name, data_dir=dataset.data_dir, image_size=size)
     counts = ", ".join(f"{split} {count:,}" for split, count in info.num_examples.items())
-    print(f"{dataset.name}: images: {counts}; {len(info.class_names)} classes")
-    if info.left_out:
-        print(f"left out: {info.left_out}")
+    left_out = f"\nleft out: {info.left_out}" if info.left_out else ""
+    return f"{dataset.name}: images: {counts}; {len(info.class_names)} classes{left_out}"
 
 
 def _few_examples(experiment: "Experiment") -> list[str]:

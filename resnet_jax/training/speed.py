@@ -2,29 +2,74 @@
 
     python -m resnet_jax.training.speed '{"recipe": {…}, "image_shape": [32, 32, 3], …}'
 
-is `measure` in a process of its own, from the compiler on; `experiments.benchmark` starts it.
+is `measure` in a process of its own, from the compiler on.
 """
 
 import json
-import platform
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resnet_jax.runs import Recipe
+from resnet_jax.runs import Recipe, folder
 from resnet_jax.runtime import parallel, setup
 from resnet_jax.training import trainer
 
 TRAINING_PASSES = 3  # forward, to the images, to the weights: of the same multiply-adds each
 REPEATS = 7  # of a product or a copy
+
+
+class TimedStep:
+    """A recipe's training step on random images that stay on the devices, made once already.
+
+    Args:
+      recipe: its data set is not read.
+      image_shape: (height, width, channels).
+      num_classes, num_examples: of the random data.
+
+    Attributes:
+      experiment: the recipe's objects.
+      program: the compiled call, of `steps` steps.
+      start_seconds: what each part of the start took.
+    """
+
+    def __init__(
+        self, recipe: Recipe, image_shape: Sequence[int], num_classes: int, num_examples: int
+    ):
+        self.start_seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+        self.experiment = trainer.with_random_data(
+            recipe, tuple(image_shape), num_classes, num_examples
+        )
+        self._lap("setup")
+        self.state = jax.block_until_ready(self.experiment.initial_state())
+        self._lap("init")
+        data, run_steps = self.experiment.splits["train"], self.experiment.make_run_steps()
+        self.steps = self.experiment.intervals().steps_per_call
+        lowered = run_steps.lower(self.state, data, 0, self.steps)
+        self._lap("trace")
+        self.program = lowered.compile()
+        self._lap("compile")
+        _, self._data, inputs = run_steps.arguments(self.state, data, 0, self.steps)
+        axis = parallel.sharded(self.experiment.mesh, axis=1)
+        self._inputs = parallel.device_put_global(inputs, axis)
+        self.train()
+        self._lap("first_step")
+
+    def _lap(self, part: str) -> None:
+        before, self._last = self._last, time.perf_counter()
+        self.start_seconds[f"{part}_seconds"] = self._last - before
+
+    def train(self) -> int:
+        """Makes a call's steps; returns how many images they took."""
+        self.state = jax.block_until_ready(self.program(self.state, self._data, self._inputs))
+        return self.steps * self.experiment.recipe.batch_size
 
 
 def measure(
@@ -40,9 +85,8 @@ def measure(
     """Start-up, memory and speed of a recipe's training step and evaluation, on random images.
 
     Args:
-      recipe: its data set is not read.
-      image_shape: (height, width, channels).
-      num_classes, num_examples: of the random data; the latter are evaluated.
+      recipe, image_shape, num_classes: see `TimedStep`.
+      num_examples: are evaluated; as many as a batch at least.
       repeats: how often each rate is measured.
       seconds: of one repeat, at least.
       start_only: whether to end after the first step.
@@ -50,103 +94,55 @@ def measure(
     Returns:
       Seconds, bytes and images a second: see the keys.
     """
-    watch = _Stopwatch()
-    num_examples = max(num_examples, recipe.batch_size)
-    experiment = trainer.with_random_data(recipe, tuple(image_shape), num_classes, num_examples)
-    found: dict[str, Any] = {"model": recipe.model.name, "setup_seconds": watch.lap()}
-    state = jax.block_until_ready(experiment.initial_state())
-    found["init_seconds"] = watch.lap()
-    data, steps = experiment.splits["train"], experiment.intervals().steps_per_call
-    run_steps = experiment.make_run_steps()
-    lowered = run_steps.lower(state, data, 0, steps)
-    found["trace_seconds"] = watch.lap()
-    program = lowered.compile()
-    found["compile_seconds"] = watch.lap()
-    _, whole, inputs = run_steps.arguments(state, data, 0, steps)
-    inputs = parallel.device_put_global(inputs, parallel.sharded(experiment.mesh, axis=1))
-    state = jax.block_until_ready(program(state, whole, inputs))
-    found["first_step_seconds"] = watch.lap()
+    timed = TimedStep(recipe, image_shape, num_classes, max(num_examples, recipe.batch_size))
+    found = {"model": recipe.model.name, **timed.start_seconds}
     if start_only:
         return found
-
-    def train() -> int:
-        nonlocal state
-        state = jax.block_until_ready(program(state, whole, inputs))
-        return steps * recipe.batch_size
-
-    evaluate = experiment.make_evaluate()
-    variables = jax.tree.map(jnp.copy, state.variables)
+    experiment, program = timed.experiment, timed.program
+    data, evaluate = experiment.splits["train"], experiment.make_evaluate()
+    variables = jax.tree.map(jnp.copy, timed.state.variables)
     evaluate(variables, data)  # compiles
-    adds = experiment.count().multiply_adds
-    return (
-        found
-        | _memory(program)
-        | {
-            "train_images_per_second": _rates(train, repeats, seconds),
-            "evaluate_images_per_second": _rates(
-                lambda: evaluate(variables, data) and len(data), repeats, seconds
-            ),
-            "depth": recipe.architecture.depth,
-            "multiply_adds": adds,
-            "flops_per_image": 2 * TRAINING_PASSES * adds,
-            "deterministic": recipe.deterministic,
-            "machine": describe_machine(),
-            "platform": jax.default_backend(),
-            "devices": experiment.mesh.size,
-            "convolutions": parallel.convolution_kernels(program.as_text()),
-            "matmul_flops_per_second": matmul_rate(experiment.mesh, recipe.model.dtype),
-            "copy_bytes_per_second": copy_rate(experiment.mesh),
-            "versions": {"jax": jax.__version__, "python": sys.version.split()[0]},
-        }
-    )
-
-
-class _Stopwatch:
-    def __init__(self):
-        self._last = time.perf_counter()
-
-    def lap(self) -> float:
-        """Seconds since the last one."""
-        before, self._last = self._last, time.perf_counter()
-        return self._last - before
-
-
-def _memory(program) -> dict[str, int | None]:
-    """By XLA's account of one device's program; and what the process has had in memory at most."""
-    sizes = program.memory_analysis()
-    peak = jax.devices()[0].memory_stats() or {}
+    adds, memory = experiment.count().multiply_adds, program.memory_analysis()
     return {
-        "program_bytes": sizes.temp_size_in_bytes + sizes.argument_size_in_bytes,
-        "device_peak_bytes": peak.get("peak_bytes_in_use"),
+        **found,
+        "program_bytes": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
+        "device_peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
         "process_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "train_images_per_second": rates(timed.train, repeats, seconds),
+        "evaluate_images_per_second": rates(
+            lambda: evaluate(variables, data) and len(data), repeats, seconds
+        ),
+        "depth": recipe.architecture.depth,
+        "multiply_adds": adds,
+        "flops_per_image": 2 * TRAINING_PASSES * adds,
+        "deterministic": recipe.deterministic,
+        "machine": describe_machine(),
+        "platform": jax.default_backend(),
+        "devices": experiment.mesh.size,
+        "convolutions": parallel.convolution_kernels(program.as_text()),
+        "matmul_flops_per_second": matmul_rate(experiment.mesh, recipe.model.dtype),
+        "copy_bytes_per_second": copy_rate(experiment.mesh),
+        "versions": {"jax": jax.__version__, "python": sys.version.split()[0]},
     }
 
 
-def _rates(work: Callable[[], int], repeats: int, seconds: float) -> list[float]:
+def rates(work: Callable[[], int], repeats: int, seconds: float) -> list[float]:
     """Images a second of each repeat of `work`, which returns how many images it went through."""
-    rates = []
+    found = []
     for _ in range(repeats):
         images, began = 0, time.perf_counter()
         while not images or time.perf_counter() - began < seconds:
             images += work()
-        rates.append(images / (time.perf_counter() - began))
-    return rates
+        found.append(images / (time.perf_counter() - began))
+    return found
 
 
 def describe_machine() -> str:
     """The processor's name and how many of it JAX uses."""
     devices = jax.devices()
-    name = devices[0].device_kind
-    if devices[0].platform == "cpu":
-        name = _cpu_name()
+    on_cpu = devices[0].platform == "cpu"
+    name = f"core of {folder.processor_name()}" if on_cpu else devices[0].device_kind
     return f"{len(devices)} x {name}"
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"core of {names[0]}" if names else f"core ({platform.machine()})"
 
 
 def matmul_rate(mesh: jax.sharding.Mesh, dtype: str) -> float:

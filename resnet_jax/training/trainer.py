@@ -49,18 +49,21 @@ class Intervals:
     checkpoint_every: int
     steps_per_call: int = 1
 
+    @property
+    def _periods(self) -> tuple[int, int, int]:
+        return self.log_every, self.evaluate_every, self.checkpoint_every
+
     def call_end(self, step: int) -> int:
         """Where the call that begins at `step` ends.
 
         It depends on nothing but the step, so that a run which was stopped and started again
         makes the same calls, and ends bitwise identical.
         """
-        periods = (self.log_every, self.evaluate_every, self.checkpoint_every, self.steps_per_call)
+        periods = (*self._periods, self.steps_per_call)
         return min(self.num_steps, *((step // period + 1) * period for period in periods))
 
     def anything_due(self, step: int) -> bool:
-        periods = (self.log_every, self.evaluate_every, self.checkpoint_every)
-        return any(self.is_due(period, step) for period in periods)
+        return any(self.is_due(period, step) for period in self._periods)
 
     def is_due(self, period: int, step: int) -> bool:
         return step % period == 0 or step == self.num_steps
@@ -284,24 +287,21 @@ class Experiment:
         Raises:
           InputError: they cannot be loaded or do not fit.
         """
-        key, _ = self._keys()
-        fresh = state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
+        fresh = self._fresh_state()
         if self.recipe.init_from:
             fresh = load_pretrained(fresh, Path(self.recipe.init_from))
         return parallel.device_put_global(fresh, parallel.replicated(self.mesh))
 
     def state_template(self) -> Any:
         """Shapes, types and places of a state; nothing is computed."""
-        shapes = jax.eval_shape(
-            lambda key: state.create(
-                key, self.model, self.image_shape, self.optimizer, self.schedule
-            ),
-            self._keys()[0],
-        )
-        place = parallel.replicated(self.mesh)
+        shapes, place = jax.eval_shape(self._fresh_state), parallel.replicated(self.mesh)
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes
         )
+
+    def _fresh_state(self) -> state.TrainState:
+        key, _ = keys(self.recipe.seed)
+        return state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
 
     def make_evaluate(self) -> evaluation.Evaluate:
         return evaluation.make_evaluate(self.model, self.mesh, self.recipe.batch_size)
@@ -321,7 +321,7 @@ class Experiment:
                 axis_name=parallel.axis_name(recipe.parallel),
             ),
             self.mesh,
-            key=self._keys()[1],
+            key=keys(recipe.seed)[1],
             seed=recipe.seed,
             batch_size=recipe.batch_size,
             loops=self.model.scanned_blocks,
@@ -393,10 +393,6 @@ class Experiment:
             )
         finally:
             splits["train"].close()
-
-    def _keys(self) -> tuple[jax.Array, jax.Array]:
-        """Keys of the initial weights and of the steps."""
-        return keys(self.recipe.seed)
 
 
 def _steps_per_call(*periods: int) -> int:

@@ -19,7 +19,7 @@ from experiments import command
 accelerator_run.slices = lambda sizes: [Slice(*each) for each in {slices}]
 command.run(accelerator_run.main)
 """
-TOUCH = "-c open('{output}/made','a').write('x')"
+TOUCH = """-c "open('{output}/made', 'a').write('x')" """
 
 
 def start(folder, slices, minutes=1.0):
@@ -45,7 +45,7 @@ def test_slices_run_once_failures_are_tried_again_and_long_ones_are_left_out(tmp
 
 @pytest.mark.parametrize("by", ["time", "signal"])
 def test_slice_under_way_is_ended_and_is_there_for_the_next_start(by, tmp_path):
-    wait = "-c exec(\"open('{output}/pid','a').write('x');__import__('time').sleep(600)\")"
+    wait = """-c "import time; open('{output}/pid', 'a').write('x'); time.sleep(600)" """
     process = start(tmp_path, [("a", TOUCH, 0), ("b", wait, 0)], 0.1 if by == "time" else 9)
     if by == "signal":
         while not (tmp_path / "out/b/pid").exists():

@@ -36,7 +36,7 @@ def architectures(name: str) -> list:
 @pytest.mark.parametrize("name", READY)
 def test_every_net_of_a_sweep_can_run(name: str):
     mistakes = []
-    for run in plan.one_of_each_network(planned(name)):
+    for run in planned(name, pattern="seed0$"):
         try:
             check_dataset(run.config)
         except InputError as error:
@@ -48,8 +48,7 @@ def test_every_net_of_a_sweep_can_run(name: str):
 def test_all_nets_come_with_one_seed_before_any_comes_with_the_next(name: str):
     seeds = [run.config.seed for run in planned(name)]
     assert seeds == sorted(seeds)
-    first = [plan.network_of(run) for run in planned(name) if run.config.seed == 0]
-    assert len(first) * len(set(seeds)) == len(seeds)
+    assert seeds.count(0) * len(set(seeds)) == len(seeds)
 
 
 @pytest.mark.parametrize("name", SWEEPS)

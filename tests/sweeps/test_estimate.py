@@ -5,7 +5,6 @@ import pytest
 from configs import imagenet
 from resnet_jax.runs import Recipe
 from resnet_jax.sweeps import estimate
-from resnet_jax.sweeps.plan import PlannedRun
 from resnet_jax.training import trainer
 
 
@@ -27,9 +26,8 @@ def test_large_images_are_measured_in_the_smallest_batch_of_all_devices(
 
     real = trainer.with_random_data
     monkeypatch.setattr(trainer, "with_random_data", with_random_data)
-    monkeypatch.setattr(estimate, "data_shape", lambda run: ((32, 32, 3), 5))
-    run = PlannedRun("resnet-18-seed0", {}, (), config)
-    found = estimate.measure(run, multiply_adds=10**6)
+    monkeypatch.setattr(estimate, "data_shape", lambda *_: ((32, 32, 3), 5))
+    found = estimate.measure(config, multiply_adds=10**6)
     assert (made[0].recipe.batch_size, made[0].mesh.size) == (batch_size, 2)
     assert config.batch_size == 16
     assert found.image_seconds > 0

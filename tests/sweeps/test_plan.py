@@ -57,18 +57,25 @@ def test_arguments_of_a_run_give_its_overrides_back():
         "seed": 1,
     }
     (run,) = plan.plan(sweep(overrides))
-    (argument,) = run.arguments
-    path, _, given = argument.partition(":")
-    assert path == "--config=configs/digits.py"
+    path, _, given = run.argument.partition(":")
+    assert path == "configs/digits.py"
     name, fields = arguments.split(given, "none")
     assert {"model.name": name, **fields} == overrides
     assert run.config == Recipe.from_config(digits.get_config(given))
 
 
-def test_value_with_a_comma_has_a_flag_of_its_own():
-    (run,) = plan.plan(sweep({"model.name": "plain-20", "schedule.boundaries": (0.2, 0.4)}))
-    assert run.arguments[1:] == ("--config.schedule.boundaries=(0.2, 0.4)",)
-    assert run.config.schedule.boundaries == (0.2, 0.4)
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("schedule.boundaries", (0.2, 0.4)),
+        ("dataset.data_dir", "/data/a,b=c"),
+        ("loggers", "tensorboard,wandb"),
+    ],
+)
+def test_value_with_a_comma_is_one_value(path: str, value):
+    (run,) = plan.plan(sweep({"model.name": "plain-20", path: value, "seed": 3}))
+    read = arguments.split(run.argument.partition(":")[2], "none")
+    assert read == ("plain-20", {path: value, "seed": 3})
 
 
 def test_what_all_runs_have_in_common_does_not_enter_names():

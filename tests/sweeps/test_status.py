@@ -12,17 +12,16 @@ from resnet_jax import runs
 from resnet_jax.runs import Recipe
 from resnet_jax.sweeps.plan import PlannedRun
 from resnet_jax.sweeps.status import (
-    Progress,
     State,
     StatusTable,
     clock,
     last_checkpoint,
-    read_progress,
+    last_rows,
 )
 
 
 def planned(*names: str) -> list[PlannedRun]:
-    return [PlannedRun(name, {}, (), Recipe.from_config(digits.get_config(name))) for name in names]
+    return [PlannedRun(name, {}, "", Recipe.from_config(digits.get_config(name))) for name in names]
 
 
 def write_rows(folder: Path, *rows: dict, rest: str = "") -> None:
@@ -37,18 +36,18 @@ def train_row(step: int, **figures) -> dict:
 
 def test_progress_is_the_last_rows_and_leaves_out_one_being_written(tmp_path: Path):
     test = {"step": 10, "split": "test", "loss": 1.0, "error": 0.25}
-    rows = [train_row(10), test, train_row(20, error=0.4, images_per_second=100.0)]
-    write_rows(tmp_path, *rows, rest='{"step": 30, "spl')
-    assert read_progress(tmp_path) == Progress(20, 1.5, 0.4, 0.25, 100.0)
+    last = train_row(20, error=0.4, images_per_second=100.0)
+    write_rows(tmp_path, train_row(10), test, last, rest='{"step": 30, "spl')
+    assert last_rows(tmp_path) == {"train": last, "test": test}
 
 
 def test_progress_of_a_long_run_reads_only_the_end(tmp_path: Path):
     write_rows(tmp_path, *(train_row(step) for step in range(5000)))
-    assert read_progress(tmp_path).step == 4999
+    assert last_rows(tmp_path)["train"]["step"] == 4999
 
 
 def test_run_that_has_not_begun_has_no_progress(tmp_path: Path):
-    assert read_progress(tmp_path / "absent") == Progress()
+    assert last_rows(tmp_path / "absent") == {}
     assert last_checkpoint(tmp_path / "absent") == 0
 
 
@@ -80,6 +79,20 @@ def test_time_left_counts_a_resumed_run_from_where_it_resumed(
     write_rows(tmp_path / "plain-20", train_row(150))
     now = 10.0
     assert table.seconds_left() == pytest.approx(10.0 * 150 / 50)
+
+
+def test_time_left_counts_no_work_of_an_earlier_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    finished, new = planned("plain-20", "resnet-20")
+    write_rows(tmp_path / "plain-20", train_row(300))
+    table = StatusTable(tmp_path, [finished, new], {"plain-20": State.DONE})
+    table.started(new)
+    write_rows(tmp_path / "resnet-20", train_row(100))
+    now = 10.0
+    assert table.seconds_left() == pytest.approx(20.0)
 
 
 def test_deep_network_counts_for_more_than_a_shallow_one(
