@@ -27,7 +27,7 @@ class FakeWorker:
         folder.mkdir(exist_ok=True)
         (folder / "log.txt").write_text("first line\nlast line\n")
         if code == 0:
-            runs.write_json(folder / "summary.json", {"format": 1, "status": "completed"})
+            runs.write_json(folder / "summary.json", {"status": "completed", "train_error": 0.1})
         self._code, self._questions, self._stopped = code, 0, False
 
     def poll(self) -> int | None:
