@@ -60,7 +60,7 @@ def devices() -> list[jax.Device]:
     try:
         return jax.devices()
     except (AssertionError, RuntimeError) as error:
-        raise InputError(wrong_environment(error)) from error
+        raise InputError(wrong_environment(error) or str(error)) from error
 
 
 def most_devices(whole: int, available: int, processes: int = 1) -> int:
