@@ -88,7 +88,7 @@ def test_nets_of_batches_of_64_follow_the_releases_recipe():
             found += [papers.lookup(settings)]
             # The release draws kernels by their fan-out.
             assert recipe_diff.departures(settings, found[-1]) == [
-                "model.initialization none, not he_normal_fan_out"
+                "model.initialization default, not he_normal_fan_out"
             ]
     assert {number.error for number in found} == {4.62}
 

@@ -372,7 +372,7 @@ def test_long_names_keep_what_tells_them_apart():
     names = [f"plain-56, activation=sigmoid, norm={norm}" for norm in ("batch", "none")]
     data = [{**PLAIN, "network": name} for name in names]
     labels = [look.label for look in tables.looks(pd.DataFrame(data)).values()]
-    assert labels == ["sigmoid, batch", "sigmoid, none"]
+    assert labels == ["sigmoid, norm=batch", "sigmoid, norm=none"]
 
 
 def test_data_have_every_column_that_a_row_has(tmp_path):
