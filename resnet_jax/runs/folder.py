@@ -205,7 +205,7 @@ def _commit() -> str | None:
 
 
 def as_json(value: Any) -> Any:
-    """A value as it comes back from a JSON file: tuples are lists, keys are strings."""
+    """A value as JSON holds it: tuples are lists, keys are strings."""
     return json.loads(json.dumps(_finite(value), default=str))
 
 

@@ -173,7 +173,7 @@ def measure(
             for row, y in enumerate(grid) for column, x in enumerate(grid)
         ]  # fmt: skip
         steps = sorted({0, *network.steps})
-        if len(steps) >= 3:
+        if len(steps) > 3:  # Three points are always in one plane.
             path = trajectory([network.at(step)["params"] for step in steps])
             rows += [
                 {**about, "kind": "trajectory", "at_step": step, "x": float(x), "y": float(y),
@@ -234,8 +234,6 @@ def summarize(table: pd.DataFrame) -> list[str]:
         sentences.append(_compare(twin, plain, valleys))
     for name, own in by(ways, "network"):
         count = own["at_step"].nunique()
-        if count <= 3:
-            continue  # Three points are always in one plane.
         held = own.drop_duplicates("seed")
         sentences.append(
             f"Of the squared distances of {name}'s {count - 1} earlier weights from the last, "

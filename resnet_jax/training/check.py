@@ -321,6 +321,7 @@ def _gradient_twice(case: Case) -> tuple[Any, Any]:
     )
 
     def gradient():
+        """Of the loss of one batch, in every parameter."""
         params, batch_stats = _weights(model)
         start = TrainState(
             step=jnp.zeros((), jnp.int32),

@@ -358,6 +358,7 @@ class Experiment:
         told = False
 
         def evaluate(current: state.TrainState, at: int) -> state.TrainState:
+            """Logs the errors of all splits but the training one; the schedule may follow them."""
             nonlocal told
             if not told and self.schedule.warms_up_late(current.schedule, at):
                 told = True

@@ -23,7 +23,11 @@ def _job(name: str) -> dict:
 @pytest.mark.parametrize("name", JOBSETS)
 def test_jobs_of_jobsets_follow_kubernetes_schema(name):
     validator = pytest.importorskip("kubernetes_validate")
-    validator.validate(_job(name), validator.latest_version(), strict=True)
+    job, version = _job(name), validator.latest_version()
+    validator.validate(job, version, strict=True)
+    job["spec"]["template"]["spec"]["containers"][0]["comand"] = []
+    with pytest.raises(validator.ValidationError, match="comand"):
+        validator.validate(job, version, strict=True)
 
 
 @pytest.mark.parametrize("name", JOBSETS)
