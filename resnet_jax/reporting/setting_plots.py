@@ -13,14 +13,13 @@ from resnet_jax.reporting import naming, style
 from resnet_jax.reporting.load import Group
 from resnet_jax.reporting.selection import OPTIMISER
 from resnet_jax.reporting.style import Panel
+from resnet_jax.reporting.verdicts import FIELDS
 
 FEWEST = 3
 """Depths and values of a plane; a line for each of fewer values says as much."""
 
 FEWEST_ROWS, MOST_ROWS = 5, 24
 """Settings: of fewer, curves say as much, and more find no room."""
-
-ERRORS = {"train_error": "training error", "test_error": "test error"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +81,8 @@ def grid_rows(groups: Sequence[Group]) -> list[list[Panel]]:
     planes = find_planes(groups)
     for field in dict.fromkeys(plane.field for plane in planes):
         own = [plane for plane in planes if plane.field == field]
-        errors = ERRORS if len(own) == 1 else {"train_error": ERRORS["train_error"]}
-        panels = [_panel(plane, error, words) for plane in own for error, words in errors.items()]
+        errors = [*FIELDS.items()][: 1 if len(own) > 1 else None]
+        panels = [_panel(plane, error, words) for plane in own for error, words in errors]
         rows += [panels[start : start + 2] for start in range(0, len(panels), 2)]
     return rows
 
@@ -159,7 +158,7 @@ def setting_rows(groups: Sequence[Group]) -> list[list[Panel]]:
         if FEWEST_ROWS <= len(set(_row_names(own))) <= MOST_ROWS:
             names = ", ".join(dict.fromkeys(_row_names(own)))
             row = []
-            for error, words in ERRORS.items():
+            for error, words in FIELDS.items():
                 draw = partial(draw_settings, groups=own, error=error)
                 row.append(Panel(f"{dataset}: {words}", f"Final {words} by setting: {names}", draw))
             rows.append(row)

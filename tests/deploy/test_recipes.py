@@ -25,8 +25,8 @@ def test_jobs_of_jobsets_follow_kubernetes_schema(name):
     validator = pytest.importorskip("kubernetes_validate")
     job, version = _job(name), validator.latest_version()
     validator.validate(job, version, strict=True)
-    job["spec"]["template"]["spec"]["containers"][0]["comand"] = []
-    with pytest.raises(validator.ValidationError, match="comand"):
+    job["spec"]["template"]["spec"]["containers"][0]["entrypoint"] = []
+    with pytest.raises(validator.ValidationError, match="entrypoint"):
         validator.validate(job, version, strict=True)
 
 
