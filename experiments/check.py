@@ -28,6 +28,7 @@ from experiments import command
 from resnet_jax import runs
 from resnet_jax.errors import check_choice
 from resnet_jax.runs import Recipe
+from resnet_jax.sweeps import local_pool
 from resnet_jax.training import check
 
 TINY = (
@@ -49,6 +50,7 @@ def main(argv: list[str]) -> int:
     del argv
     for name in _CHECKS.value or [""]:
         check_choice("checks", name, check.CHECKS)
+    local_pool.slots(1, None)  # No device at all is one line, and not a deviation of each part.
     options = {"onednn": _ONEDNN.value, "deterministic": _DETERMINISTIC.value}
     timed = Recipe.from_config(cifar10.get_config("resnet-20")).replace(**options)
     tiny = Recipe.from_config(digits.get_config(TINY)).replace(**options)

@@ -1,6 +1,7 @@
 """A machine that computes what it should passes, and each deviation of another is one line."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -79,6 +80,18 @@ def test_stream_is_compared_pixel_by_pixel(monkeypatch, tmp_path):
     cut = check.image_ops.render
     monkeypatch.setattr(check.image_ops, "render", lambda *args: cut(*args) // 2)
     assert check._stream(tmp_path, num_workers=0) > 1000
+
+
+def test_missing_device_is_one_line_and_not_a_deviation_of_each_part():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.check", "--checks=gradients"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: JAX finds no device (JAX_PLATFORMS=cuda)")
 
 
 @pytest.mark.slow
