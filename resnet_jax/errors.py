@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import io
 import os
 import re
 import traceback
@@ -75,12 +76,22 @@ def storage_failure(error: BaseException | None) -> str | None:
         if number in failures or (number == errno.ENOENT and _is_of_mkdir(error)):
             file = error.filename2 or error.filename if isinstance(error, OSError) else None
             named = re.search(r'local file "([^"]+?)(?:"|\.orbax)', str(error))
-            where = os.fsdecode(file) if file else named[1] if named else "a file of the run"
-            return f"{where}: {os.strerror(number)}; fix that and rerun the command to resume"
+            where = os.fsdecode(file) if file else named[1] if named else _file_written(error)
+            return f"{where}: {os.strerror(number)}; fix that and rerun the command"
         if error.__cause__ is None:
             failures = _DISK
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
+
+
+def _file_written(error: BaseException) -> str:
+    """The file that was being written: Python names it in errors of opening alone."""
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        for value in frame.f_locals.values():
+            name = getattr(value, "name", None) if isinstance(value, io.IOBase) else None
+            if isinstance(name, str) and "r" not in getattr(value, "mode", "r"):
+                return name
+    return "a file to be written"
 
 
 def _is_of_mkdir(error: BaseException) -> bool:

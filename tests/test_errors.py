@@ -3,7 +3,9 @@
 import errno
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib import figure
 
 from resnet_jax.errors import storage_failure
 
@@ -22,7 +24,7 @@ def raised_from(cause: Exception) -> Exception:
     ("error", "line"),
     [
         (OSError(errno.ENOSPC, "", "a/metrics.jsonl"), "a/metrics.jsonl: No space left on device"),
-        (OSError(errno.EROFS, ""), "a file of the run: Read-only file system"),
+        (OSError(errno.EROFS, ""), "a file to be written: Read-only file system"),
         (raised_from(PermissionError(errno.EACCES, "", "data")), "data: Permission denied"),
         (  # as TensorStore says it of a file that it writes
             ValueError(
@@ -32,12 +34,28 @@ def raised_from(cause: Exception) -> Exception:
         ),
         (  # and of a folder that it makes
             ValueError("PERMISSION_DENIED: Failed to create directory [os_error_code='30']"),
-            "a file of the run: Read-only file system",
+            "a file to be written: Read-only file system",
         ),
     ],
 )
 def test_failure_of_the_disk_is_one_line_with_the_file(error, line):
-    assert storage_failure(error) == f"{line}; fix that and rerun the command to resume"
+    assert storage_failure(error) == f"{line}; fix that and rerun the command"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_text("x"),
+        lambda path: path.write_bytes(b"x"),
+        lambda path: np.savez(path.open("wb"), x=1),
+        lambda path: figure.Figure().savefig(path, format="svg"),
+    ],
+)
+def test_file_is_named_when_the_disk_fills_while_it_is_written(write):
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(Path("/dev/full"))
+    assert caught.value.filename is None
+    assert storage_failure(caught.value).startswith("/dev/full: No space left on device")
 
 
 def test_folder_that_no_file_system_makes_is_no_bug():

@@ -209,7 +209,7 @@ def test_disk_that_fills_up_is_one_line_and_the_same_run_resumes(long, tmp_path)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == WRONG_INPUT
     assert errors.count("\n") == 1, errors
-    assert "File too large; fix that and rerun the command to resume" in errors
+    assert "File too large; fix that and rerun the command" in errors
     assert runs.read_run(tmp_path / "a").status == "partial"
     assert train(tiny(**LONG), tmp_path / "a") == 0
     assert_same_run(tmp_path / "a", long)

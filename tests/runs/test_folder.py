@@ -160,6 +160,14 @@ def test_failed_write_leaves_the_old_file_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_file_is_named_when_the_disk_fills_while_it_is_written(tmp_path, monkeypatch):
+    full = lambda **_: (os.open("/dev/full", os.O_WRONLY), str(tmp_path / "temporary"))
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        runs.write_json(tmp_path / "a.json", {})
+    assert caught.value.filename == str(tmp_path / "a.json")
+
+
 def test_folder_of_runs_is_found_in_order(tmp_path):
     for name in ("b", "a"):
         write_run(tmp_path / name)
