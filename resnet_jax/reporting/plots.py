@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocat
 from resnet_jax.reporting import naming, papers, recipe_diff, style
 from resnet_jax.reporting.load import Group, Result
 from resnet_jax.reporting.statistics import paired
-from resnet_jax.reporting.style import Panel, label_line_ends, shorten
+from resnet_jax.reporting.style import LineEnd, Panel, label_line_ends, shorten
 
 POINTS = 240  # More cannot be told apart on a panel.
 FAMILY_MARKERS = {"plain": "o", "residual": "s", "pre-activation": "^", "other": "D"}
@@ -137,8 +137,8 @@ def draw_errors(axes: Axes, groups: Sequence[Group], look: dict[int, Look], top:
         trained = draw_group(axes, group, this, "train", "error", 100, width=1.0, dashed=True)
         end = draw_group(axes, group, this, "test", "error", 100, width=2.2) or trained
         if end is not None:
-            beyond = f" ↑ {end:.0f}%" if end > top else ""
-            ends.append((end, this.label + beyond, this.colour))
+            beyond = f" ↑ {end[1]:.0f}%" if end[1] > top else ""
+            ends.append((*end, this.label + beyond, this.colour))
     axes.set_ylim(0, top)
     axes.set_ylabel("error, %")
     _finish_steps(axes, groups, ends)
@@ -158,7 +158,7 @@ def draw_gradients(
         this = look[id(group)]
         end = draw_group(axes, group, this, "train", "gradient_norm", 1, width=1.6)
         if end is not None:
-            ends.append((end, this.label, this.colour))
+            ends.append((*end, this.label, this.colour))
     axes.set_ylabel("gradient norm")
     _finish_steps(axes, groups, ends)
 
@@ -172,10 +172,10 @@ def draw_group(
     scale: float,
     width: float,
     dashed: bool = False,
-) -> float | None:
+) -> tuple[float, float] | None:
     """Each run faint, the median of the completed runs strong; a cross where one diverged.
 
-    Returns the strong line's last value. Without a completed run the others' median is drawn.
+    Returns where the strong line ends. Without a completed run the others' median is drawn.
     """
     line = {"color": look.colour, "linestyle": _DASHED if dashed else "-"}
     for result in group.results if len(group.results) > 1 else ():
@@ -194,7 +194,7 @@ def draw_group(
         steps, scale * values, **line, **marks, linewidth=width, markersize=4.6,
         markerfacecolor=style.LIGHT["paper"], markeredgewidth=1.2, zorder=3,
     )  # fmt: skip
-    return float(scale * values[-1])
+    return float(steps[-1]), float(scale * values[-1])
 
 
 def median_curve(
@@ -254,9 +254,7 @@ def gradient_limits(groups: Sequence[Group]) -> tuple[float, float]:
     return (norms.min() / 1.3, norms.max() * 1.3) if norms.size else (0.1, 10.0)
 
 
-def _finish_steps(
-    axes: Axes, groups: Sequence[Group], ends: Sequence[tuple[float, str, str]]
-) -> None:
+def _finish_steps(axes: Axes, groups: Sequence[Group], ends: Sequence[LineEnd]) -> None:
     axes.set_xlabel("step")
     last = [result.run.rows[-1]["step"] for g in groups for result in g.results if result.run.rows]
     axes.set_xlim(0, max([*last, 1]))
@@ -334,7 +332,9 @@ def draw_depths(axes: Axes, groups: Sequence[Group], field: str, top: float) -> 
             dots = {"color": colour, "markersize": 5, "alpha": 0.7, "zorder": 4}
             axes.plot([depth] * len(seeds), seeds, ".", **dots)
         all_depths.update(depths)
-        ends.append((means[-1], shorten(f"{family}, {setting}" if setting else family), colour))
+        ends.append(
+            (depths[-1], means[-1], shorten(f"{family}, {setting}" if setting else family), colour)
+        )
     if not is_training:
         _mark_papers(axes, groups)
     axes.set_ylim(0, top)
@@ -352,9 +352,7 @@ def _mark_papers(axes: Axes, groups: Sequence[Group]) -> None:
             )  # fmt: skip
 
 
-def _finish_depths(
-    axes: Axes, depths: Sequence[int], ends: Sequence[tuple[float, str, str]]
-) -> None:
+def _finish_depths(axes: Axes, depths: Sequence[int], ends: Sequence[LineEnd]) -> None:
     if depths and depths[-1] > 8 * depths[0]:
         axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(depths))

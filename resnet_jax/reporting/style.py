@@ -47,6 +47,7 @@ WORDS = ("activation", "block", "initialization", "order", "parameterization", "
 """Fields of the config that labels leave out: their values speak for themselves."""
 
 LONGEST = 36  # characters of a name at a line's end
+_EARLY = 0.93  # of the axes' width: a line that ends before that is led to its name
 GAP = 0.062  # of the axes' height, between the middles of two names
 
 _SETTINGS = {
@@ -184,12 +185,22 @@ def spread_out(places: Sequence[float], gap: float = GAP) -> np.ndarray:
     return result
 
 
-def label_line_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Writes (value, text, colour) to the right of the axes, each as near its value as may be."""
+LineEnd = tuple[float, float, str, str]
+"""The x and y at which a line ends, its name and its colour."""
+
+
+def label_line_ends(axes: Axes, ends: Sequence[LineEnd]) -> None:
+    """Writes names to the right of the axes, each as near its line as may be.
+
+    A dotted line leads from a line that ends early to its name.
+    """
     to_axes = axes.transData + axes.transAxes.inverted()
-    heights = [to_axes.transform((axes.get_xlim()[1], value))[1] for value, _, _ in ends]
-    heights = np.clip(heights, 0, 1)
-    for (_, text, colour), own, place in zip(ends, heights, spread_out(heights), strict=True):
+    places = np.clip([to_axes.transform((x, y)) for x, y, _, _ in ends], 0, 1).reshape(-1, 2)
+    heights = places[:, 1]
+    for (x, own), (*_, text, colour), place in zip(places, ends, spread_out(heights), strict=True):
+        if x < _EARLY:
+            axes.plot([x, 1.0], [own, own], ":", color=colour, linewidth=0.8,
+                      transform=axes.transAxes)  # fmt: skip
         axes.plot(
             [1.0, 1.025], [own, place], color=colour, linewidth=0.8, transform=axes.transAxes,
             clip_on=False,

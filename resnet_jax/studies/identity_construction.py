@@ -168,7 +168,7 @@ def measure(
     rows = []
     for network in networks:
         network.require_trained("identity_construction")
-        deep, had = _deeper(network, depth), network.last_step
+        deep, had = deeper(network, depth), network.last_step
         images, labels = network.images(split, examples)
         weights = network.last()
         built = insert_identity_blocks(
@@ -202,7 +202,8 @@ def measure(
     return pd.DataFrame(rows)
 
 
-def _deeper(network: Network, depth: int) -> Network:
+def deeper(network: Network, depth: int) -> Network:
+    """The same network, untrained, of so many layers; 0 is thrice as many blocks."""
     own = network.about()["depth"]
     family = network.recipe.model.name.rsplit("-", 1)[0]
     depth = depth or 3 * (own - 2) + 2
@@ -328,10 +329,10 @@ def _curves(axes: Axes, own: pd.DataFrame) -> None:
             axes.plot(one["at_step"], 100 * one["error"], color=colour, linewidth=0.5, alpha=0.35)
         middle = 100 * part.groupby("at_step")["error"].median()
         axes.plot(middle.index, middle, color=colour, linewidth=1.8)
-        ends.append((middle.iloc[-1], f"from {start}", colour))
+        ends.append((middle.index[-1], middle.iloc[-1], f"from {start}", colour))
     muted, level = style.LIGHT["muted"], 100 * _as_built(own, "shallow")["error"].mean()
     axes.axhline(level, color=muted, linewidth=0.8, linestyle=":")
-    ends.append((level, f"{own['from'].iloc[0]}, as it was", muted))
+    ends.append((training["at_step"].max(), level, f"{own['from'].iloc[0]}, as it was", muted))
     axes.set_xlabel("step, those of the shallower network counted")
     axes.set_ylabel("training error, %")
     tables.finish(axes, [0, *training["at_step"]], ends)

@@ -157,7 +157,7 @@ def _curves(axes: Axes, table: pd.DataFrame) -> None:
             axes.plot(one["at_step"], 100 * one["error"], color=colour, linewidth=0.5, alpha=0.35)
         middle = 100 * own.groupby("at_step")["error"].median()
         axes.plot(middle.index, middle, color=colour, linewidth=1.4)
-        ends.append((middle.iloc[-1], f"{name}, {length:,} steps", colour))
+        ends.append((middle.index[-1], middle.iloc[-1], f"{name}, {length:,} steps", colour))
     axes.set_xlabel("step")
     axes.set_ylabel("training error, %")
     tables.finish(axes, [0, *training["at_step"]], ends)

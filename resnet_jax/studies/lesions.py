@@ -407,7 +407,7 @@ def _random(axes: Axes, table: pd.DataFrame, words: str) -> None:
         axes.plot(own["count"], 100 * own["error"], ".", color=this.colour, markersize=4, alpha=0.5)
         medians = 100 * own.groupby("count", sort=False)["error"].median()
         axes.plot(medians.index, medians, color=this.colour, linestyle=tables.dashes(table, name))
-        ends.append((medians.iloc[-1], this.label, this.colour))
+        ends.append((medians.index[-1], medians.iloc[-1], this.label, this.colour))
     axes.set_xlabel(words)
     axes.set_ylabel("error, %")
     tables.finish(axes, table["count"], ends)

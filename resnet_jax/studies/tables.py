@@ -18,6 +18,7 @@ from resnet_jax.reporting import style
 from resnet_jax.reporting.plots import Look
 from resnet_jax.reporting.style import (
     LONGEST,
+    LineEnd,
     Panel,
     label_line_ends,
     number,
@@ -189,13 +190,13 @@ def draw_lines(
             middle.index, middle, color=colour, linestyle=dashes(table, network), linewidth=1.6,
             marker=marker, markersize=4,
         )  # fmt: skip
-        ends.append((middle.iloc[-1], look[network].label, colour))
+        ends.append((middle.index[-1], middle.iloc[-1], look[network].label, colour))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     finish(axes, table[x], ends)
 
 
-def finish(axes: Axes, xs: Iterable[float], ends: Sequence[tuple[float, str, str]]) -> None:
+def finish(axes: Axes, xs: Iterable[float], ends: Sequence[LineEnd]) -> None:
     """Puts the lines' names at their ends, after everything is drawn."""
     low, high = min(xs), max(xs)
     axes.set_xlim(low, high if high > low else low + 1)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from resnet_jax.reporting import plots, setting_plots, style
 from resnet_jax.reporting.load import collect
@@ -132,6 +133,15 @@ def test_labels_are_moved_apart_in_their_order():
     assert places.min() >= 0
     assert places.max() <= 1
     assert np.ptp(spread_out(np.zeros(40))) == pytest.approx(1)
+
+
+def test_line_that_ends_early_is_led_to_its_name():
+    axes = Figure().add_subplot()
+    axes.set(xlim=(0, 10), ylim=(0, 1))
+    style.label_line_ends(axes, [(3, 0.5, "early", "red"), (10, 0.2, "late", "blue")])
+    (dotted,) = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert (dotted.get_color(), *dotted.get_xdata()) == ("red", pytest.approx(0.3), 1.0)
+    assert [text.get_text() for text in axes.texts] == ["early", "late"]
 
 
 def test_long_labels_are_cut():
