@@ -26,6 +26,12 @@ need five of each.
                            depths=(8,20,56) seeds=5
     landscape              the loss around the weights. points=15 reach=1.0
     jacobian               singular values of the input–output Jacobian, against depth
+    growth                 how the first update grows from layer to layer, against the final
+                           training error: of runs, such as configs/sweeps/digits_explosion.py's
+    sharpness              the largest eigenvalue of the loss's Hessian where training ends and in
+                           the network built by identity layers, and at which learning rates and
+                           from how far away training comes back there. rates=(0.01,0.001)
+                           noise=(0.1,0.5) depth=56
     shortcuts              what passes through shortcuts alone. variants=True: those of v2 Table 1
 
 Options of a study are set with --set=name=value, and finding.md says all their values. Common ones

@@ -18,7 +18,7 @@ from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
 from resnet_jax.runs import Recipe, find_runs, load_recipe
-from resnet_jax.runs.recipe import Dataset, differences
+from resnet_jax.runs.recipe import RUNTIME_FIELDS, Dataset
 from resnet_jax.runtime import parallel
 from resnet_jax.training import inference, trainer
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
@@ -194,8 +194,8 @@ def collect(
 ) -> list[Network]:
     """Networks of runs' folders and of recipes.
 
-    Runs that differ in the seed alone have one label, and are seeds of one network; others that
-    would share a label have their folder's name in it.
+    Runs that differ in the seed alone have one label, and are seeds of one network; the label of
+    others says in what else they differ: "plain-56, max_grad_norm=0.3".
 
     Args:
       workdirs: folders of runs; of a folder that holds runs, all that are finished.
@@ -232,13 +232,23 @@ def _runs_of(workdir: Path) -> list[Path]:
 
 
 def _distinct(recipe: Recipe, path: Path | None, found: list[tuple]) -> str:
+    """The label, with those other fields whose value no more than half the runs alike have."""
     own = label(recipe)
-    runs_alike = [other for other, folder in found if folder and label(other) == own]
+    alike = [_what_is_computed(other) for other, folder in found if folder and label(other) == own]
     if path is None:
-        return f"{own}, untrained" if runs_alike else own
-    if all(_differ_in_seed_alone(recipe, other) for other in runs_alike):
-        return own
-    return f"{own} ({path.name})"
+        return f"{own}, untrained" if alike else own
+    this, rare = _what_is_computed(recipe), []
+    for key in naming.differing(alike):
+        values = [naming.as_text(config.get(key)) for config in alike]
+        if 2 * values.count(naming.as_text(this.get(key))) <= len(values):
+            rare.append(key)
+    return ", ".join(filter(None, (own, naming.describe_settings(this, rare))))
+
+
+def _what_is_computed(recipe: Recipe) -> dict[str, Any]:
+    """The flat recipe without its seed and without `RUNTIME_FIELDS`."""
+    flat = naming.flatten(recipe.replace(seed=0).to_dict())
+    return {key: value for key, value in flat.items() if key not in RUNTIME_FIELDS}
 
 
 def _refuse_one_seed_twice(networks: Iterable[Network]) -> None:
@@ -251,11 +261,6 @@ def _refuse_one_seed_twice(networks: Iterable[Network]) -> None:
                 f"{places}: one seed ({network.recipe.seed}) of {network.label}; give each seed "
                 "of a network once"
             )
-
-
-def _differ_in_seed_alone(recipe: Recipe, other: Recipe) -> bool:
-    old, new = (each.replace(seed=0).to_dict() for each in (recipe, other))
-    return not differences(old, new)
 
 
 def expand(

@@ -36,7 +36,9 @@ ASKED = {  # of which run, with which settings
     "shattering": ("resnet", [FEW, "depths=5", "seeds=2"]),
     "landscape": ("resnet", [FEW, "points=3"]),
     "jacobian": ("resnet", [FEW, "places=2"]),
+    "growth": ("plain", [FEW]),
     "shortcuts": ("resnet", [FEW]),
+    "sharpness": ("plain", [FEW, "steps=2", "depth=8", "rates=0.01", "noise=0.1"]),
 }
 
 
@@ -139,6 +141,25 @@ def test_runs_of_two_seeds_are_one_network_and_a_copy_of_one_is_refused(sweep, t
     text = (tmp_path / "copy/config.json").read_text()
     (tmp_path / "copy/config.json").write_text(text.replace('"seed": 0', '"seed": 1'))
     assert len({network.label for network in networks.collect(workdirs)}) == 1
+
+
+def test_label_says_in_what_runs_of_one_network_differ(tmp_path):
+    for folder, fields in {
+        "a": "seed=0",
+        "b": "seed=1",
+        "c": "optimizer.max_grad_norm=0.1",
+        "d": "schedule.warmup=linear,schedule.warmup_steps=20",
+        "e": "model.activation=tanh,parallel=pmap",
+    }.items():
+        recipe = recipe_of(f"plain-20,schedule.warmup=none,schedule.warmup_steps=0,{fields}")
+        finished(tmp_path / folder, recipe)
+    assert [network.label for network in networks.collect([str(tmp_path)])] == [
+        "plain-20",
+        "plain-20",
+        "plain-20, max_grad_norm=0.1",
+        "plain-20, warmup=linear, warmup_steps=20",
+        "plain-20, activation=tanh",
+    ]
 
 
 def finished(workdir, recipe) -> int:

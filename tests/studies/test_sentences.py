@@ -10,6 +10,7 @@ import pytest
 from resnet_jax.reporting import style
 from resnet_jax.studies import (
     gradients,
+    growth,
     identity_construction,
     iterations,
     jacobian,
@@ -164,6 +165,25 @@ def test_scratch_of_one_seed_is_told_and_not_judged():
     finding = said(identity_construction, built())
     assert "does not reach the constructed solution in 1 of 1 seed." in finding
     assert "hard to find" not in finding
+
+
+def grown(name, dose, error):
+    return seeds([{**PLAIN, "network": name, "growth": dose, "train_error": error}], 3)
+
+
+def test_dose_and_response_are_correlated_and_their_spread_at_one_dose_is_told():
+    data = [row for at in range(4) for row in grown(f"plain-{at}", 1.04 + at / 25, at / 10)]
+    assert "correlation" not in said(growth, data)
+    finding = said(growth, [*data, *grown("plain, warmup=linear", 1.161, 0.05)])
+    assert "plain-1 (3 seeds): the first update grows by ×1.080" in finding
+    assert (
+        "Over 5 networks the rank correlation of growth and error is 0.56 (95% interval" in finding
+    )
+    assert (
+        "2 of them start with one growth, ×1.16 a layer, and end between 5.0% "
+        "(plain, warmup=linear) and 30.0% (plain-3)." in finding
+    )
+    assert "none (diverged)" in said(growth, grown("plain-56", 1.2, None))
 
 
 def lengths(name, depth, *ends, count=5):

@@ -1,0 +1,245 @@
+"""Does training leave the good solution because the loss is too sharp there?
+
+SGD with momentum β and learning rate η stays in a minimum only while the largest eigenvalue of the
+loss's Hessian is below (2 + 2β) / η; with Nesterov's momentum, (2 + 2β) / (η (1 + 2β)) (Cohen et
+al. 2021, "Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability", §2 and
+appendix B). So the solution by construction (v1 §1) is measured, trained on at several learning
+rates, and from places around it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from jax.flatten_util import ravel_pytree
+from matplotlib.axes import Axes
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+from resnet_jax.models.resnet import ResNet
+from resnet_jax.runtime import cpu
+from resnet_jax.studies import tables
+from resnet_jax.studies.hooks import training_loss
+from resnet_jax.studies.identity_construction import AS_WELL, deeper, insert_identity_blocks
+from resnet_jax.studies.landscape import direction
+from resnet_jax.studies.networks import Network, Variables, train_on
+from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.tables import Panel, by, listed, number, percent, style
+
+_TOLERANCE = 0.01  # of the eigenvalue
+
+
+def largest_eigenvalue(
+    model: ResNet, variables: Variables, images: np.ndarray, labels: np.ndarray
+) -> float:
+    """Of the Hessian of a batch's mean loss in training, over all parameters; by Lanczos's method.
+
+    Args:
+      model: takes the whole batch for its statistics.
+      variables: its parameters and statistics.
+      images: [batch, height, width, channels], normalised.
+      labels: int [batch].
+    """
+    flat, unravel = ravel_pytree(variables["params"])
+
+    def product(vector: np.ndarray) -> np.ndarray:
+        tangent = unravel(vector.astype(np.float32).ravel())
+        found = _hessian_times(model, variables, images, labels, tangent)
+        return np.asarray(ravel_pytree(found)[0], np.float64)
+
+    operator = LinearOperator((flat.size, flat.size), matvec=product, dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(flat.size)
+    found = eigsh(operator, 1, which="LA", tol=_TOLERANCE, v0=start, return_eigenvectors=False)
+    return float(found[0])
+
+
+@partial(jax.jit, static_argnums=0)
+def _hessian_times(model, variables, images, labels, tangent):
+    loss = lambda params: training_loss(model, {**variables, "params": params}, images, labels)
+    with cpu.as_jax_has_it():  # Its own gradients of convolutions have a tangent.
+        return jax.jvp(jax.grad(loss), (variables["params"],), (tangent,))[1]
+
+
+def threshold(rate: float, momentum: float, nesterov: bool) -> float:
+    """The eigenvalue above which SGD at this learning rate leaves a minimum."""
+    return (2 + 2 * momentum) / rate / (1 + 2 * momentum if nesterov else 1)
+
+
+def measure(
+    networks: Sequence[Network],
+    tracker: Tracker,
+    *,
+    examples: int = 256,
+    split: str = "train",
+    depth: int = 0,
+    steps: int = 100,
+    rates: tuple = (0.03, 0.01, 0.003, 0.001),
+    noise: tuple = (0.05, 0.1, 0.2, 0.5),
+) -> pd.DataFrame:
+    """A row a place and how it was trained on, by `kind`: trained, constructed, rate and noise.
+
+    Of each network the trained weights; of those with fewer layers than `depth` (0 is the depth of
+    the deepest given, or thrice as many blocks where all have one) the network that is built from
+    it. That is trained on for `steps` at a constant learning rate, the recipe's own and `rates`,
+    and at the recipe's own from `noise` away: so many times each filter's norm, at random.
+    """
+    deepest = max(network.about()["depth"] for network in networks)
+    shallowest = min(network.about()["depth"] for network in networks)
+    depth = depth or (deepest if deepest > shallowest else 0)
+    rows = []
+    for network in networks:
+        network.require_trained("sharpness")
+        images, labels = network.images(split, examples)
+        look = lambda net, at, images=images, labels=labels: {
+            "eigenvalue": largest_eigenvalue(net.model, at, images, labels)
+        }
+        weights, own = network.last(), network.recipe.schedule.learning_rate
+        momentum, nesterov = network.recipe.optimizer.momentum, network.recipe.optimizer.nesterov
+        limit = lambda rate, b=momentum, n=nesterov: {"rate": rate, "limit": threshold(rate, b, n)}
+        rows.append(
+            {**network.about(), "kind": "trained", **limit(own), **look(network, weights),
+             "error": _error(network, weights, images, labels)}
+        )  # fmt: skip
+        if depth and network.about()["depth"] >= depth:
+            continue
+        deep = deeper(network, depth)
+        built = insert_identity_blocks(
+            network.model, weights, deep.model, images, network.recipe.seed
+        )
+        about = {**deep.about(0), "from": network.label}
+        rows.append(
+            {**about, "kind": "constructed", **limit(own), **look(deep, built),
+             "error": _error(deep, built, images, labels)}
+        )  # fmt: skip
+        here = tracker(f"{deep.label}, seed {network.recipe.seed}")
+        ways = [(rate, 0.0) for rate in sorted({own, *rates}, reverse=True)]
+        for rate, size in here([*ways, *((own, size) for size in noise)]):
+            start = _moved(built, size, network.recipe.seed)
+            ended, curve = train_on(_at_rate(deep, rate), start, steps, max(steps // 5, 1))
+            rows.append(
+                {**about, "kind": "noise" if size else "rate", "noise": size, **limit(rate),
+                 "start_error": _error(deep, start, images, labels), "error": curve[-1]["error"],
+                 "highest": max(row["error"] for row in curve),
+                 **({} if size else look(deep, ended))}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _at_rate(network: Network, rate: float) -> Network:
+    fields = {"schedule.name": "constant", "schedule.warmup": "none", "schedule.boundaries": ()}
+    recipe = network.recipe.replace(**fields, **{"schedule.learning_rate": rate})
+    return dataclasses.replace(network, recipe=recipe)
+
+
+def _moved(variables: Variables, size: float, seed: int) -> Variables:
+    away = direction(variables["params"], seed)
+    params = jax.tree.map(lambda w, d: np.asarray(w) + size * d, variables["params"], away)
+    return {**variables, "params": params}
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(model: Any, variables: Variables, images: jax.Array) -> jax.Array:
+    return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
+
+
+def _error(network: Network, variables: Variables, images: Any, labels: np.ndarray) -> float:
+    """In training, by the batch's own statistics: those of training do not fit what was moved."""
+    return float((np.argmax(_logits(network.model, variables, images), -1) != labels).mean())
+
+
+def plot(table: pd.DataFrame) -> list[list[Panel]]:
+    """Error and largest eigenvalue against the learning rate; error against the noise."""
+    built = table[table["kind"] == "constructed"]
+    rate, noise = (table[table["kind"] == kind] for kind in ("rate", "noise"))
+    if built.empty:
+        return [[Panel("Sharpness", f"Largest eigenvalue of {tables.names(table)}",
+                       lambda axes: _bars(axes, table))]]  # fmt: skip
+    names = tables.names(built)
+    panels = [
+        Panel("Trained on from the constructed network", f"Training error of {names} by rate",
+              lambda axes: _against_rate(axes, rate, "error", "training error, %", built)),
+        Panel("Sharpness where training ends", f"Largest eigenvalue of {names} by learning rate",
+              lambda axes: _against_rate(axes, rate, "eigenvalue", "largest eigenvalue", built)),
+    ]  # fmt: skip
+    if len(noise):
+        panels.append(
+            Panel("Trained on from around it", f"Training error of {names} by noise",
+                  lambda axes: tables.draw_lines(
+                      axes, noise, "noise", "error", scale=100, marker="o",
+                      xlabel="distance, in filters' norms", ylabel="training error, %"))
+        )  # fmt: skip
+    return [panels]
+
+
+def _bars(axes: Axes, table: pd.DataFrame) -> None:
+    found = table.groupby("network", sort=False)["eigenvalue"].median()
+    axes.barh(list(found.index), found, color=style.LIGHT["series-4"], height=0.5)
+    axes.set_xlabel("largest eigenvalue")
+    axes.invert_yaxis()
+
+
+def _against_rate(
+    axes: Axes, rate: pd.DataFrame, column: str, words: str, built: pd.DataFrame
+) -> None:
+    is_error = column == "error"
+    rate = rate.sort_values("rate", kind="stable")
+    tables.draw_lines(
+        axes, rate, "rate", column, xlabel="learning rate", ylabel=words, marker="o",
+        log=not is_error, scale=100 if is_error else 1,
+    )  # fmt: skip
+    axes.set_xscale("log")
+    muted = {"color": style.LIGHT["muted"], "linewidth": 0.9, "linestyle": ":"}
+    if is_error:  # Where the constructed network's own eigenvalue is at the threshold.
+        for _, own in by(built, "network"):
+            axes.axvline((own["rate"] * own["limit"] / own["eigenvalue"]).median(), **muted)
+    else:
+        limits = rate.drop_duplicates("rate")
+        axes.plot(limits["rate"], limits["limit"], **muted)
+
+
+def summarize(table: pd.DataFrame) -> list[str]:
+    """How sharp each place is beside the threshold, and from where training stays or returns."""
+    sentences = []
+    for (name, kind), own in by(table[table["kind"].isin(["trained", "constructed"])],
+                                "network", "kind"):  # fmt: skip
+        where = "trained" if kind == "trained" else f"built from {own['from'].iloc[0]}"
+        rate, limit = own["rate"].iloc[0], own["limit"].iloc[0]
+        sentences.append(
+            f"{name}, {where} ({tables.num_seeds(own)}, training error "
+            f"{tables.mean(own['error']).text(percent)}): the loss's largest eigenvalue is "
+            f"{tables.geometric_mean(own['eigenvalue']).text(number)}; at its learning rate of "
+            f"{number(rate)} SGD can stay below {number(limit)}."
+        )
+    for name, own in by(table[table["kind"] == "rate"], "network"):
+        as_built = table[(table["network"] == name) & (table["kind"] == "constructed")]
+        sentences.append(f"{name} trained on at {listed(_by_rate(own, as_built))}.")
+    for name, own in by(table[table["kind"] == "noise"], "network"):
+        found = [
+            f"{number(size)} away from {tables.mean(part['start_error']).text(percent)} to "
+            f"{tables.mean(part['error']).text(percent)}"
+            for size, part in by(own, "noise")
+        ]
+        sentences.append(
+            f"{name} trained on at {number(own['rate'].iloc[0])} from {listed(found)}."
+        )
+    return sentences
+
+
+def _by_rate(own: pd.DataFrame, as_built: pd.DataFrame) -> list[str]:
+    first, found = as_built.set_index("seed")["error"], []
+    for rate, part in by(own, "rate"):
+        ended = part.set_index("seed")["error"]
+        stayed = int((ended <= first[ended.index] + AS_WELL).sum())
+        count = len(ended)
+        does = {0: "leaves", count: "stays"}.get(stayed, f"stays in {stayed} of {count} seeds")
+        found.append(
+            f"{number(rate)} {does} (error {tables.mean(ended).text(percent)}, eigenvalue "
+            f"{tables.geometric_mean(part['eigenvalue']).text(number)})"
+        )
+    return found
+
+
+STUDIES["sharpness"] = Study(measure, plot, summarize, trains=True)
