@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from resnet_jax.runs import read_run
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
@@ -45,3 +47,18 @@ def test_files_and_packages_that_pages_name_exist(page):
     packages = re.findall(r"`resnet_jax\.(\w+)", text)
     paths += [f"resnet_jax/{name}" for name in packages if name != "errors"]
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_loop_of_ones_own_sees_the_batches_of_the_command(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs/get_started.md").read_text(encoding="utf-8")
+    [code] = [
+        part for part in re.findall(r"```python\n(.+?)```", text, re.DOTALL) if "trainer" in part
+    ]
+    small = "plain-8,model.width=4,dataset.train=train[:256],dataset.test=test[:64],num_steps=40"
+    assert "plain-8,num_steps=40" in code
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code.replace("plain-8,num_steps=40", small), names)
+    last = capsys.readouterr().out.splitlines()[-1]
+    summary = read_run(tmp_path / "runs/plain-8").summary
+    assert last == f"40 {{'loss': {summary['test_loss']}, 'error': {summary['test_error']}}}"
