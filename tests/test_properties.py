@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import safetensors.numpy
+from array_record.python import array_record_data_source, array_record_module
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
 
 from configs import digits
-from resnet_jax.data import image_ops, raw_readers
+from resnet_jax.data import image_ops, raw_readers, tfds_sets
 from resnet_jax.data.image_ops import UnreadableImage
 from resnet_jax.errors import InputError
 from resnet_jax.interop import weight_files
@@ -183,3 +186,59 @@ def test_any_bytes_are_an_idx_file_or_one_line(content: bytes, num_dims: int):
             assert raw_readers._read_idx(path, num_dims).ndim == num_dims
         except InputError as error:
             check_line(error, path)
+
+
+def example_record(image: list[bytes], label: list[int]) -> bytes:
+    example = tf_example_pb2.Example()
+    example.features.feature["image"].bytes_list.value.extend(image)
+    example.features.feature["label"].int64_list.value.extend(label)
+    return example.SerializeToString()
+
+
+RECORD = example_record([IMAGES["PNG"]], [1])
+
+
+@given(
+    kept_bytes(RECORD)
+    | st.binary(max_size=60)
+    | st.builds(
+        example_record,
+        st.lists(st.sampled_from(list(IMAGES.values())) | st.binary(max_size=20), max_size=2),
+        st.lists(st.integers(-(2**63), 2**63 - 1), max_size=2),
+    )
+)
+@example(RECORD)
+def test_any_bytes_are_a_record_of_a_set_or_one_line(content: bytes):
+    records = tfds_sets.Records("toy", "train", [content], ("even", "odd"))
+    try:
+        found = records[0]
+        assert found.label in (0, 1)
+        assert isinstance(found.encoded, bytes)
+    except InputError as error:
+        check_line(error, "toy")
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file of twenty records, as TFDS writes them."""
+    path = tmp_path_factory.mktemp("shard") / "toy.array_record"
+    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+    for _ in range(20):
+        writer.write(RECORD)
+    writer.close()
+    return path.read_bytes()
+
+
+@given(st.data())
+def test_any_bytes_in_a_file_of_records_are_read_or_refused(shard: bytes, data: st.DataObject):
+    content = data.draw(kept_bytes(shard) | st.binary(max_size=60))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "toy.array_record"
+        path.write_bytes(content)
+        try:
+            tfds_sets.check_shard(path, 20)
+            raw = array_record_data_source.ArrayRecordDataSource([str(path)])
+            records = tfds_sets.Records("toy", "train", raw, ("even", "odd"))
+            assert all(records[index].label == 1 for index in range(20))
+        except InputError as error:
+            check_line(error)
