@@ -25,10 +25,10 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cost
 from experiments import command
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
+from resnet_jax.reporting import cost
 from resnet_jax.runs import Recipe, arguments, write_json
 from resnet_jax.studies import tables
 from resnet_jax.sweeps.grid import load_config_file

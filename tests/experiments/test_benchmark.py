@@ -8,8 +8,8 @@ import sys
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks import cost
 from configs import cifar10
+from resnet_jax.reporting import cost
 from resnet_jax.runs import Recipe
 from resnet_jax.runtime import parallel, setup
 from resnet_jax.training import speed

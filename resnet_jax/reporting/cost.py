@@ -1,4 +1,4 @@
-"""What a network's depth costs: time a step, compilation and memory."""
+"""What a network's depth costs: time a step, compilation and memory, as a figure and sentences."""
 
 import functools
 import statistics
