@@ -257,7 +257,7 @@ def gradient_limits(groups: Sequence[Group]) -> tuple[float, float]:
 def _finish_steps(axes: Axes, groups: Sequence[Group], ends: Sequence[LineEnd]) -> None:
     axes.set_xlabel("step")
     last = [result.run.rows[-1]["step"] for g in groups for result in g.results if result.run.rows]
-    axes.set_xlim(0, max([*last, 1]))
+    axes.set_xlim(0, 1.012 * max([*last, 1]))  # Room for half of the last marker.
     axes.xaxis.set_major_formatter(lambda s, _: f"{s / 1000:g}k" if s >= 1000 else f"{s:g}")
     found = (learning_rate_drops(result) for group in groups for result in group.results)
     drops = sorted({step for steps in found for step in steps})
