@@ -75,7 +75,7 @@ def measure(
     networks: Sequence[Network],
     tracker: Tracker,
     *,
-    examples: int = 256,
+    examples: int = 128,
     split: str = "train",
     depth: int = 0,
     steps: int = 100,
@@ -83,6 +83,8 @@ def measure(
     noise: tuple = (0.05, 0.1, 0.2, 0.5),
 ) -> pd.DataFrame:
     """A row a place and how it was trained on, by `kind`: trained, constructed, rate and noise.
+
+    `examples` are one batch of the papers' size, whose loss the eigenvalue is of.
 
     Of each network the trained weights; of those with fewer layers than `depth` (0 is the depth of
     the deepest given, or thrice as many blocks where all have one) the network that is built from
