@@ -18,6 +18,7 @@ from resnet_jax.reporting.verdicts import FIELDS
 FEWEST = 3
 """Depths and values of a plane; a line for each of fewer values says as much."""
 
+_LONGEST = 60  # characters of a setting; whole names tell rows apart
 FEWEST_ROWS, MOST_ROWS = 5, 24
 """Settings: of fewer, curves say as much, and more find no room."""
 
@@ -177,7 +178,7 @@ def _row_names(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         unlike = [k for k in varied if naming.as_text(group.settings.get(k)) != usual[k][0][0]]
         words = naming.describe_settings(group.settings, unlike)
-        names.append(style.shorten(", ".join(filter(None, [group.family, words]))))
+        names.append(", ".join(filter(None, [group.family, words])))
     return names
 
 
@@ -199,7 +200,8 @@ def draw_settings(axes: Axes, groups: Sequence[Group], error: str) -> None:
             color=colours[kind], markerfacecolor=style.LIGHT["paper"], markersize=6,
             label=f"{depths[kind]} layers" if depths[kind] else group.model,
         )  # fmt: skip
-    axes.set_yticks(range(len(order)), order, fontsize=8)
+    labels = [style.shorten(name, _LONGEST) for name in order]
+    axes.set_yticks(range(len(order)), labels, fontsize=8)
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlim(left=0)
     axes.grid(axis="x", visible=True)

@@ -159,14 +159,14 @@ def number(value: float) -> str:
     return f"{value:.2g}"
 
 
-def shorten(text: str) -> str:
-    """One line of at most `LONGEST` characters, without the names of `WORDS`.
+def shorten(text: str, longest: int = LONGEST) -> str:
+    """One line of at most `longest` characters, without the names of `WORDS`.
 
     >>> shorten("plain, activation=tanh, norm=none")
     'plain, tanh, norm=none'
     """
     text = re.sub(rf"\b({'|'.join(WORDS)})=", "", " ".join(text.split()))
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def spread_out(places: Sequence[float], gap: float = GAP) -> np.ndarray:
