@@ -228,12 +228,12 @@ def test_many_settings_stand_in_rows_the_best_above(tmp_path: Path, write_run):
 
 
 def test_settings_whose_long_names_begin_alike_have_rows_of_their_own(tmp_path: Path, write_run):
-    for index, steps in enumerate((10, 20, 40, 80, 160)):
-        warmup = {"warmup": "linear", "warmup_steps": steps}
-        write_run(tmp_path, "plain-56", 0, 0.1, name=f"a{index}", **warmup)
-        write_run(tmp_path, "plain-56", 0, 0.1, name=f"b{index}", width=8 + index)
+    warmups = [{"warmup": "linear", "warmup_steps": steps} for steps in (10, 20, 40, 80, 160)]
+    widths = [{"width": width} for width in range(8, 15)]  # Most have no warm-up.
+    for index, setting in enumerate([*warmups, *widths]):
+        write_run(tmp_path, "plain-56", 0, 0.1, name=str(index), **setting)
     ((training, _),) = setting_plots.setting_rows(collect([tmp_path]).groups)
     with style.drawing_settings():
         axes = style.draw_one(training).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
-    assert len(names) == len(set(names)) == 10
+    assert len(names) == len(set(names)) == 12
