@@ -119,6 +119,7 @@ def measure_spreads(folder: Path) -> pd.DataFrame:
             **{column: group.settings.get(field) for column, field in verdicts.SAME.items()},
             "family": group.family,
             "model": group.model,
+            "settings": verdicts.other_settings(group),
             "seeds": len(group.values("test_error")),
             **{field: round(group.sample(field).std, 3) for field in verdicts.FIELDS},
         }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -386,18 +387,31 @@ class Spread:
 
 def packaged_spreads() -> pd.DataFrame:
     """The table that comes with the package; errors are standard deviations in points."""
-    return pd.read_csv(SPREADS)
+    return pd.read_csv(SPREADS, dtype={"settings": str})
+
+
+def other_settings(group: Group) -> str:
+    """A digest of the settings that a spread's other columns do not have."""
+    rest = {
+        field: naming.as_text(value)
+        for field, value in sorted(group.settings.items())
+        if field not in {*SAME.values(), "model.name"}
+    }
+    return hashlib.sha256(repr(rest).encode()).hexdigest()[:8]
 
 
 def find_spread(table: pd.DataFrame, group: Group, field: str) -> Spread | None:
     """The spread of runs like the group's: same data set, length and learning rate.
 
-    The network's own where it was measured, else the largest of its family.
+    The network's own where it was measured, else the largest of its family; of runs with the same
+    settings otherwise, where there are any.
     """
     same = table[table["family"] == group.family]
     for column, name in SAME.items():
         same = same[same[column] == group.settings.get(name)]
     same = same[same[field].notna()]
+    alike = same[same["settings"] == other_settings(group)]
+    same = same if alike.empty else alike
     own = same[same["model"] == group.model]
     if same.empty:
         return None

@@ -69,8 +69,12 @@ def _draw(axes: Axes, table: pd.DataFrame) -> None:
         )
         x, y = own["growth"].mean(), 100 * own["train_error"].mean()
         axes.plot(x, y, "o", color=colour, markersize=6)
-        ends.append((x, y, look[name].label, colour))
+        ends.append((x, y, style.shorten(name, 60), colour))
     axes.axvline(MEAN_FIELD, color=style.LIGHT["muted"], linewidth=0.9, linestyle=":")
+    axes.annotate(
+        "mean field", (MEAN_FIELD, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
+        textcoords="offset points", fontsize=8, color=style.LIGHT["muted"],
+    )  # fmt: skip
     axes.set_xlabel("growth of the first update, a layer")
     axes.set_ylabel("final training error, %")
     room = 0.05 * np.ptp(table["growth"])

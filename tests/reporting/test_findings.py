@@ -8,7 +8,13 @@ import pytest
 from resnet_jax.reporting.findings import Findings, find
 from resnet_jax.reporting.load import collect
 from resnet_jax.reporting.results_md import measure_spreads
-from resnet_jax.reporting.verdicts import Comparison, Effect, Verdict, packaged_spreads
+from resnet_jax.reporting.verdicts import (
+    Comparison,
+    Effect,
+    Verdict,
+    find_spread,
+    packaged_spreads,
+)
 
 NO_SPREADS = packaged_spreads().iloc[:0]
 
@@ -223,7 +229,7 @@ def test_single_seed_takes_its_spread_from_archived_runs_of_its_length(write_net
     folder = write_networks({"plain-20": ((5.0,), (8.9,)), "plain-56": ((9.4,), (13.2,))})
     row = {
         "dataset": "digits", "num_steps": 300, "batch_size": 128, "learning_rate": 0.1,
-        "family": "plain", "model": "plain-32", "seeds": 9, "train_error": 0.2, "test_error": 0.3,
+        "family": "plain", "model": "plain-32", "seeds": 9, "train_error": 0.2, "test_error": 0.3, "settings": "",
     }  # fmt: skip
     table = pd.DataFrame([row, row | {"num_steps": 600, "train_error": 9.0}])
     (headline,) = found(folder, table=table).headlines
@@ -243,6 +249,18 @@ def test_archive_is_measured_for_its_spread(tmp_path: Path, write_run):
     (row,) = measure_spreads(tmp_path).to_dict("records")
     assert (row["model"], row["seeds"]) == ("plain-20", 3)
     assert (row["train_error"], row["test_error"]) == pytest.approx((2.0, 4.0))
+
+
+def test_spread_is_that_of_the_same_settings_where_it_was_measured(tmp_path: Path, write_run):
+    for seed, errors in enumerate(((0.10, 0.1), (0.12, 0.9))):
+        write_run(tmp_path / "cures", "plain-20", seed, errors[0], errors[0], name=f"a{seed}")
+        other = {"name": f"b{seed}", "activation": "tanh"}
+        write_run(tmp_path / "cures", "plain-20", seed, errors[1], errors[1], **other)
+    table = measure_spreads(tmp_path)
+    plain, tanh = collect([tmp_path / "cures"]).groups
+    spreads = [find_spread(table, group, "train_error").std for group in (plain, tanh)]
+    assert spreads == pytest.approx([1.414, 56.569], abs=0.001)
+    assert find_spread(table.tail(1), plain, "train_error").std == pytest.approx(56.569, abs=0.001)
 
 
 def test_packaged_spreads_are_those_of_the_archive():
