@@ -11,6 +11,7 @@ import pandas as pd
 from resnet_jax.reporting import naming, statistics
 from resnet_jax.reporting.load import FINISHED, Group
 from resnet_jax.reporting.statistics import Difference, Sample
+from resnet_jax.runs.recipe import LEGACY_DEFAULTS
 
 SMALLEST_EFFECT = 0.3
 """Percentage points below which a difference of errors is of no interest, however sure it is."""
@@ -391,11 +392,15 @@ def packaged_spreads() -> pd.DataFrame:
 
 
 def other_settings(group: Group) -> str:
-    """A digest of the settings that a spread's other columns do not have."""
+    """A digest of the settings that a spread's other columns do not have.
+
+    What stood for a field before there was one is left out, as in the config of an older run.
+    """
     rest = {
         field: naming.as_text(value)
         for field, value in sorted(group.settings.items())
         if field not in {*SAME.values(), "model.name"}
+        and value not in (None, LEGACY_DEFAULTS.get(field))
     }
     return hashlib.sha256(repr(rest).encode()).hexdigest()[:8]
 

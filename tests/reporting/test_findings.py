@@ -229,7 +229,8 @@ def test_single_seed_takes_its_spread_from_archived_runs_of_its_length(write_net
     folder = write_networks({"plain-20": ((5.0,), (8.9,)), "plain-56": ((9.4,), (13.2,))})
     row = {
         "dataset": "digits", "num_steps": 300, "batch_size": 128, "learning_rate": 0.1,
-        "family": "plain", "model": "plain-32", "seeds": 9, "train_error": 0.2, "test_error": 0.3, "settings": "",
+        "family": "plain", "model": "plain-32", "seeds": 9, "train_error": 0.2, "test_error": 0.3,
+        "settings": "",
     }  # fmt: skip
     table = pd.DataFrame([row, row | {"num_steps": 600, "train_error": 9.0}])
     (headline,) = found(folder, table=table).headlines
