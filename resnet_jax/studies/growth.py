@@ -27,6 +27,7 @@ MEAN_FIELD = math.sqrt(math.pi / (math.pi - 1))
 ALIKE = 0.01
 """Growths a layer whose difference is at most this are one dose."""
 
+_LONGEST = 60  # characters of a name: whole, where settings begin alike
 _FEWEST = 5  # networks, before a correlation is told
 
 
@@ -69,7 +70,7 @@ def _draw(axes: Axes, table: pd.DataFrame) -> None:
         )
         x, y = own["growth"].mean(), 100 * own["train_error"].mean()
         axes.plot(x, y, "o", color=colour, markersize=6)
-        ends.append((x, y, style.shorten(name, 60), colour))
+        ends.append((x, y, style.shorten(name, _LONGEST), colour))
     axes.axvline(MEAN_FIELD, color=style.LIGHT["muted"], linewidth=0.9, linestyle=":")
     axes.annotate(
         "mean field", (MEAN_FIELD, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),

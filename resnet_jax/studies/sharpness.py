@@ -89,7 +89,8 @@ def measure(
     Of each network the trained weights; of those with fewer layers than `depth` (0 is the depth of
     the deepest given, or thrice as many blocks where all have one) the network that is built from
     it. That is trained on for `steps` at a constant learning rate, the recipe's own and `rates`,
-    and at the recipe's own from `noise` away: so many times each filter's norm, at random.
+    and at the recipe's own from `noise` away: so many times each filter's norm, at random. The
+    error after training on is the optimiser's, of augmented batches; before, of the images alone.
     """
     deepest = max(network.about()["depth"] for network in networks)
     shallowest = min(network.about()["depth"] for network in networks)
