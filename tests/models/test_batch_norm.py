@@ -33,7 +33,7 @@ def test_grouped_batch_norm_is_batch_norm_of_each_group(group_size):
     norm = BatchNorm(group_size)
     y, _ = train(norm, init(norm), X)
     groups = X.reshape(-1, group_size, *X.shape[1:])
-    np.testing.assert_allclose(y, np.concatenate([normalized(g) for g in groups]), atol=1e-5)
+    np.testing.assert_allclose(y, np.concatenate([normalized(g) for g in groups]), 1e-5, 1e-5)
 
 
 def test_running_statistics_average_the_groups_with_unbiased_variance():
@@ -44,6 +44,27 @@ def test_running_statistics_average_the_groups_with_unbiased_variance():
     np.testing.assert_allclose(stats["mean"], 0.1 * groups.mean((0, 1)), rtol=1e-5)
     unbiased = groups.var(1, ddof=1).mean(0)
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * unbiased, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0, 100, 10_000])
+def test_mean_far_from_zero_costs_the_variance_no_digits(ratio):
+    norm = BatchNorm(group_size=4)
+    x = np.random.default_rng(0).normal(ratio, 1.0, (8, 16, 16, 6)).astype(np.float32)
+    _, updates = train(norm, init(norm), x)
+    unbiased = x.reshape(2, -1, 6).astype(np.float64).var(1, ddof=1).mean(0)
+    np.testing.assert_allclose(updates["batch_stats"]["var"], 0.9 + 0.1 * unbiased, rtol=1e-5)
+    gradient = jax.grad(lambda x: jnp.vdot(train(norm, init(norm), x)[0], jnp.sin(x)))
+    np.testing.assert_array_equal(jnp.isfinite(gradient(x)), True)
+
+
+def test_variance_is_about_any_first_pixel():
+    """Also about one that lies far from all others: it then is most of the variance itself."""
+    x = np.random.default_rng(0).normal(10_000.0, 1.0, (4, 16, 16, 6)).astype(np.float32)
+    x[0, 0, 0] = 0.0
+    norm = BatchNorm()
+    _, updates = train(norm, init(norm), x)
+    unbiased = x.reshape(-1, 6).astype(np.float64).var(0, ddof=1)
+    np.testing.assert_allclose(updates["batch_stats"]["var"], 0.9 + 0.1 * unbiased, rtol=0.01)
 
 
 def test_evaluation_uses_running_statistics_and_changes_nothing():
