@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A sweep as a Slurm array, one GPU a run. Not run on a cluster yet: see deploy/README.md.
+# A sweep as a Slurm array, one GPU a run. Never run with a GPU yet: see deploy/README.md.
 #
 #     python -m experiments.sweep --config=configs/sweeps/cifar10_figure6.py \
 #         --workdir=/shared/figure6 --executor=print > runs.txt
-#     sbatch --array=1-$(wc -l < runs.txt)%8 deploy/slurm_array.sh runs.txt
+#     sbatch --array=1-$(grep -c '^[^#]' runs.txt)%8 deploy/slurm_array.sh runs.txt
 #
 # Submit it from the checkout. A run that is done ends at once when its line is submitted again.
 #SBATCH --job-name=resnet_jax

@@ -9,6 +9,8 @@ JAX_COMPILATION_CACHE_DIR=FOLDER what was compiled is kept for the next time.
 import importlib
 import importlib.util
 import os
+import shutil
+import subprocess
 import tempfile
 
 import pytest
@@ -32,6 +34,14 @@ for _name in ("benchmarks.accelerator_run", "benchmarks.pipeline", "experiments.
     importlib.import_module(_name)
     for _flag in list(flags.FLAGS.flags_by_module_dict()[_name]):
         delattr(flags.FLAGS, _flag.name)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> None:
+    """Skips a test where no Slurm answers."""
+    there = shutil.which("sbatch") and shutil.which("sinfo")
+    if not there or subprocess.run(["sinfo"], capture_output=True, timeout=30).returncode:
+        pytest.skip("no Slurm answers here")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

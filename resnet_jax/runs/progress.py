@@ -16,12 +16,19 @@ class Display:
 
     The remaining time is reckoned from the steps of this process after its first row, so that
     neither compilation nor an earlier part of the run bends it.
+
+    Args:
+      title: of the bar.
+      num_steps: of the run.
+      step: how many are done already.
+      live: False for plain lines on a terminal, too. Open MPI gives every process a terminal, and
+        writes what a bar does there into the job's log.
     """
 
-    def __init__(self, title: str, num_steps: int, step: int = 0):
+    def __init__(self, title: str, num_steps: int, step: int = 0, *, live: bool = True):
         self._num_steps = num_steps
         self._start: tuple[int, float] | None = None
-        self._live = sys.stdout.isatty()
+        self._live = live and sys.stdout.isatty()
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),

@@ -193,7 +193,9 @@ def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
             experiment.statistics.save(workdir / STATISTICS)
             metrics = stack.enter_context(runs.MetricsLog(workdir, step))
             copies = stack.enter_context(open_loggers(recipe.logger_names, workdir, step))
-            display = stack.enter_context(Display(recipe.model.name, recipe.num_steps, step))
+            alone = multihost.size() == 1
+            display = Display(recipe.model.name, recipe.num_steps, step, live=alone)
+            stack.enter_context(display)
             rows, note = metrics.rows, display.say
             outlets = [metrics.append, *(copy.write for copy in copies), display.show]
         lines = [_describe_data(recipe), experiment.describe(state), *recipe.notes()]

@@ -1,10 +1,14 @@
 """Several real processes train one run as one does, stop together, and refuse together."""
 
+import contextlib
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -178,3 +182,103 @@ def test_process_that_is_killed_takes_the_other_with_it(tmp_path):
     (code, *_), _ = both.wait()
     assert code == 1
     assert runs.read_run(tmp_path).status == "failed"
+
+
+LONG = [*COMMAND, f"--config=configs/digits.py:{TINY},num_steps=200,checkpoint_every=50"]
+JOB = """#!/bin/bash
+#SBATCH --ntasks=2 --requeue --open-mode=append --output={log}
+srun {command}
+[ $? = 75 ] && scontrol requeue $SLURM_JOB_ID
+"""
+
+
+def wait_until(condition, log, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+
+
+def assert_preempted_and_resumed(workdir, log):
+    """The run was stopped on its way, went on, and ended as one process of four devices does."""
+    saved = int(log.read_text().split("stopped at step ")[1].split(",")[0])
+    assert 0 < saved < 200
+    run = runs.read_run(workdir)
+    assert run.info["devices"].startswith("4 x")
+    whole = runs.read_run(trained_here(workdir.parent / "whole", num_steps=200, num_devices=4))
+    assert run.status == whole.status == "completed"
+    assert [row["step"] for row in run.rows] == [row["step"] for row in whole.rows]
+    losses = [[row["loss"] for row in of_run.rows] for of_run in (run, whole)]
+    np.testing.assert_allclose(*losses, rtol=1e-2)
+
+
+@contextlib.contextmanager
+def mpirun(log, *command):
+    """Two ranks of a command, whose output is added to the log; killed at the end."""
+    as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            ["mpirun", "--oversubscribe", "-n", "2", *command],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **as_root},
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@slow
+@pytest.mark.usefixtures("slurm")
+def test_two_tasks_of_srun_are_preempted_requeue_and_end_as_one_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    workdir, log, script = tmp_path / "run", tmp_path / "job.log", tmp_path / "job.sh"
+    command = shlex.join([*LONG, f"--workdir={workdir}"])
+    script.write_text(JOB.format(log=log, command=command))
+    submit = ["sbatch", "--parsable", script]
+    job = subprocess.run(submit, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        wait_until((workdir / "metrics.jsonl").exists, log)
+        subprocess.run(["scancel", "--signal=TERM", job], check=True)
+        wait_until(lambda: "stopped at step" in log.read_text(), log)
+        state = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
+        wait_until(lambda: subprocess.check_output(state, text=True) == "PENDING\n", log)
+        # By itself Slurm waits for two minutes; it takes this once the job has been taken down.
+        again = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
+        wait_until(lambda: subprocess.run(again).returncode == 0, log)
+        wait_until((workdir / "summary.json").exists, log)
+    finally:
+        subprocess.run(["scancel", job])
+    assert_preempted_and_resumed(workdir, log)
+
+
+@slow
+@pytest.mark.skipif(not shutil.which("mpirun"), reason="no mpirun here")
+def test_two_ranks_of_mpirun_are_preempted_and_end_as_one_process(tmp_path, monkeypatch):
+    workdir, log = tmp_path / "run", tmp_path / "log"
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    with mpirun(log, *LONG, f"--workdir={workdir}") as ranks:
+        wait_until((workdir / "metrics.jsonl").exists, log)
+        subprocess.run(["pkill", "-TERM", "-n", "-P", str(ranks.pid)], check=True)  # one of them
+        assert ranks.wait(timeout=120) == STOPPED
+    with mpirun(log, *LONG, f"--workdir={workdir}") as ranks:
+        assert ranks.wait(timeout=300) == 0
+    assert_preempted_and_resumed(workdir, log)
+    assert "\x1b" not in log.read_text()  # no bar, though each rank has a terminal
+
+
+@slow
+@pytest.mark.skipif(not shutil.which("mpirun"), reason="no mpirun here")
+def test_mpirun_that_is_stopped_itself_lets_its_ranks_save(tmp_path, monkeypatch):
+    workdir, log = tmp_path / "run", tmp_path / "log"
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    # It passes the signal on after so many seconds, and kills after as many more.
+    monkeypatch.setenv("OMPI_MCA_odls_base_sigkill_timeout", "10")
+    command = [*LONG, "--config.num_steps=100000", f"--workdir={workdir}"]
+    with mpirun(log, *command) as ranks:
+        wait_until((workdir / "metrics.jsonl").exists, log)
+        ranks.terminate()
+        assert ranks.wait(timeout=60) == 1
+    assert "stopped at step" in log.read_text()
+    assert runs.read_run(workdir).status == "stopped"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -51,13 +50,7 @@ def sweep(
     )
 
 
-def slurm_answers() -> bool:
-    if not (shutil.which("sbatch") and shutil.which("sinfo")):
-        return False
-    return subprocess.run(["sinfo"], capture_output=True, timeout=30).returncode == 0
-
-
-needs_slurm = pytest.mark.skipif(not slurm_answers(), reason="no Slurm answers here")
+needs_slurm = pytest.mark.usefixtures("slurm")
 
 
 def wait_for_slurm(tmp_path: Path, condition, seconds: float = 200) -> None:
