@@ -217,18 +217,29 @@ class _Process:
 
 def _check_gradients(work: _Work) -> Iterator[Finding]:
     """Gradients against float64, the same step twice, and the engines against each other."""
-    reference = work.start("reference", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu", XLA_FLAGS="")
-    own = work.start("gradients")
-    devices, failure = own.result(work.timeout)
+    reference = work.start(
+        "reference",
+        JAX_ENABLE_X64="1",
+        JAX_PLATFORMS="cpu",
+        XLA_FLAGS="",
+        JAX_DISABLE_MOST_OPTIMIZATIONS="1",
+    )
+    # Compiling takes the time, a core each.
+    dtypes = dict.fromkeys(case.dtype for case in CASES)
+    own = {dtype: work.start(f"gradients_{dtype}") for dtype in dtypes}
+    ends = {dtype: process.result(work.timeout) for dtype, process in own.items()}
+    failures = {dtype: failure for dtype, (_, failure) in ends.items()}
     _, no_reference = reference.result(work.timeout)
     for case in CASES:
         limit, unit = LIMITS[case.dtype], "of the norm"
         value = _distance(work.folder, str(case), case.reference)
-        yield Finding("gradients", str(case), value, limit, unit, failure or no_reference)
+        told = failures[case.dtype] or no_reference
+        yield Finding("gradients", str(case), value, limit, unit, told)
     for case in (*CASES, _SPREAD, _PMAPPED):
         saved = _load(work.folder, str(case))
         value = None if saved is None else float(saved["different_bits"])
-        yield Finding("same step twice", str(case), value, 0, "values differ", failure)
+        yield Finding("same step twice", str(case), value, 0, "values differ", failures[case.dtype])
+    devices, failure = ends[_SPREAD.dtype]
     told = failure or f"{devices} device(s)"
     for name, case, other in (
         ("all devices = one device", _SPREAD, _ALONE),
@@ -282,14 +293,15 @@ def _reference(folder: Path) -> None:
         _save(folder, name, gradient)
 
 
-def _gradients(folder: Path) -> int:
+def _gradients(folder: Path, dtype: str) -> int:
     """Part of a process: gradients as a training step has them; returns how many devices."""
-    for case in (*CASES, _SPREAD, _PMAPPED):
+    cases = [case for case in (*CASES, _SPREAD, _PMAPPED) if case.dtype == dtype]
+    for case in cases:
         first, second = _gradient_twice(case)
         pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
         different = sum(int((a.view(np.uint8) != b.view(np.uint8)).any()) for a, b in pairs)
         _save(folder, str(case), first, different)
-    return _num_devices(case)
+    return _num_devices(cases[-1])
 
 
 def _num_devices(case: Case) -> int:
@@ -504,7 +516,8 @@ CHECKS: dict[str, Callable[[_Work], Iterator[Finding]]] = {
 }
 _PARTS: dict[str, Callable[[Path], Any]] = {
     "reference": _reference,
-    "gradients": _gradients,
+    "gradients_float32": lambda folder: _gradients(folder, "float32"),
+    "gradients_bfloat16": lambda folder: _gradients(folder, "bfloat16"),
     "stream": _stream,
     "train_whole": lambda folder: _train(folder, "whole"),
     "train_killed": lambda folder: _train(folder, "killed"),
