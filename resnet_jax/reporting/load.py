@@ -336,24 +336,24 @@ def _group(results: list[Result]) -> Group:
 def with_settings_told(groups: Sequence[Group], without: Iterable[str] = ()) -> list[Group]:
     """Fills in `setting`, from the fields in which networks of one name and data set differ.
 
-    The length of the training, and which data it saw, are told wherever networks of one data set
-    differ in it; the fields `without` are not told. Returns the groups in the order of showing.
+    A value that more than half of a data set's networks have is not told. The length of the
+    training, and which data it saw, are told wherever networks of one data set differ in it; the
+    fields `without` are not told. Returns the groups in the order of showing.
     """
-    keys: dict[str, set[str]] = {}
-    for dataset in {this.dataset for this in groups}:
+    told = []
+    for dataset in dict.fromkeys(this.dataset for this in groups):
         own = [this for this in groups if this.dataset == dataset]
-        lengths = naming.differing(this.settings for this in own if this.has_length)
-        keys[dataset] = set(lengths) & {*_LENGTH, DATA}
+        keys: set[str] = set()
         for model in {this.model for this in own}:
             twins = (this.settings for this in own if this.model == model)
-            keys[dataset].update(naming.differing(twins))
-        keys[dataset] -= set(without)
-    told = [
-        dataclasses.replace(
-            this, setting=naming.describe_settings(this.settings, sorted(keys[this.dataset]))
-        )
-        for this in groups
-    ]
+            keys.update(naming.differing(twins))
+        lengths = set(naming.differing(this.settings for this in own if this.has_length))
+        always = lengths & {*_LENGTH, DATA}
+        rare = naming.unusual((this.settings for this in own), keys - always - set(without))
+        for this, fields in zip(own, rare, strict=True):
+            fields = sorted({*fields, *always} - set(without))
+            setting = naming.describe_settings(this.settings, fields)
+            told.append(dataclasses.replace(this, setting=setting))
     return sorted(told, key=_order)
 
 

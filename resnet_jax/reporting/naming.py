@@ -77,6 +77,26 @@ def differing(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if len({as_text(config.get(key)) for config in configs}) > 1]
 
 
+def unusual(configs: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> list[list[str]]:
+    """Of each flat config those fields, of `keys`, whose value at most half of all have.
+
+    They tell the configs apart in a label, which shows no None: so where some have None, all
+    others' values count as unusual.
+
+    >>> unusual([{"lr": 0.1}, {"lr": 0.1}, {"lr": 0.3}], ["lr"])
+    [[], [], ['lr']]
+    """
+    configs, keys = list(configs), list(keys)
+    told: list[list[str]] = [[] for _ in configs]
+    for key in keys:
+        values = [as_text(config.get(key)) for config in configs]
+        some_default = as_text(None) in values
+        for fields, value in zip(told, values, strict=True):
+            if some_default or 2 * values.count(value) <= len(values):
+                fields.append(key)
+    return told
+
+
 def describe_settings(settings: Mapping[str, Any], keys: Iterable[str]) -> str:
     """Settings for a label, each by the last part of its name.
 

@@ -19,7 +19,7 @@ import pandas as pd
 
 from resnet_jax import runs
 from resnet_jax.errors import InputError
-from resnet_jax.reporting import naming, papers, plots, style, tables, verdicts
+from resnet_jax.reporting import naming, papers, plots, setting_plots, style, tables, verdicts
 from resnet_jax.reporting.findings import Findings, find
 from resnet_jax.reporting.load import (
     DATA,
@@ -213,7 +213,7 @@ def _section(place: Path, collection: Collection | None, root: Path) -> list[str
     shown = tables.results_tables(collection.groups)
     shown += tables.judged_tables(findings.selections, findings.arms)
     parts += [table.to_markdown() for table in shown]
-    parts += _picture(place, findings, root)
+    parts += _picture(place, collection.groups, findings, root)
     parts += ["How it was measured:", _provenance(collection.groups).to_markdown()]
     parts.append("\n".join(f"    {_wrapped(line)}" for line in _commands(collection)))
     for analysis in read_analyses(collection):
@@ -247,8 +247,9 @@ def _analysis(analysis: Analysis, root: Path) -> list[str]:
     return parts
 
 
-def _picture(place: Path, findings: Findings, root: Path) -> list[str]:
-    rows = plots.panel_rows(findings.groups)
+def _picture(place: Path, groups: Sequence[Group], findings: Findings, root: Path) -> list[str]:
+    settings = setting_plots.grid_rows(groups) + setting_plots.setting_rows(findings.groups)
+    rows = settings or plots.panel_rows(findings.groups)
     if not rows:
         return []
     with style.drawing_settings():

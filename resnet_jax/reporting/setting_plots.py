@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -170,16 +169,13 @@ def _row_names(groups: Sequence[Group]) -> list[str]:
     """Of each group its family and the fields in which it is unlike most."""
     varied = naming.differing(group.settings for group in groups)
     varied = [key for key in varied if key != "model.name"]
-    usual = {
-        key: Counter(naming.as_text(group.settings.get(key)) for group in groups).most_common(1)
-        for key in varied
-    }
-    names = []
-    for group in groups:
-        unlike = [k for k in varied if naming.as_text(group.settings.get(k)) != usual[k][0][0]]
-        words = naming.describe_settings(group.settings, unlike)
-        names.append(", ".join(filter(None, [group.family, words])))
-    return names
+    unlike = naming.unusual((group.settings for group in groups), varied)
+    words = (
+        naming.describe_settings(group.settings, fields)
+        for group, fields in zip(groups, unlike, strict=True)
+    )
+    families = (group.family for group in groups)
+    return [", ".join(filter(None, pair)) for pair in zip(families, words, strict=True)]
 
 
 def draw_settings(axes: Axes, groups: Sequence[Group], error: str) -> None:

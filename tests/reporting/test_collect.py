@@ -36,6 +36,16 @@ def test_label_names_the_settings_in_which_nets_of_one_name_differ(tmp_path: Pat
     ]
 
 
+def test_label_leaves_out_what_most_nets_have(tmp_path: Path, write_run):
+    for name, width in (("a", 16), ("b", 16), ("c", 32)):
+        write_run(tmp_path, f"resnet-{20 + 12 * (name == 'b')}", name=name, width=width)
+    labels = {group.results[0].name: group.label for group in collect([tmp_path]).groups}
+    assert labels == {"a": "resnet-20", "b": "resnet-32", "c": "resnet-20, width=32"}
+    write_run(tmp_path, "resnet-20", name="d")  # Of the network's name: no width is told.
+    labels = {group.results[0].name: group.label for group in collect([tmp_path]).groups}
+    assert (labels["a"], labels["d"]) == ("resnet-20, width=16", "resnet-20")
+
+
 def test_where_a_run_ran_does_not_make_it_another_experiment(tmp_path: Path, write_run):
     for seed in range(2):
         path = write_run(tmp_path, "resnet-20", seed) / "config.json"
