@@ -3,12 +3,13 @@
     python -m benchmarks.failure_drill --faults=100 --seed=0
 
 Trains a narrow ResNet-8 on digits in `--processes` processes of `--devices` CPU devices each, with
-a checkpoint every four steps, and again and again kills or terminates processes, fills the disk,
-makes it read-only, damages the newest checkpoint or makes a parameter NaN (benchmarks.faults). Each
-time it starts the same command again, and asks: did the processes end as they promise, did the run
-go on, and are its figures those of the undisturbed run? When a run is finished before its faults
-are, its last parameters, batch statistics and momentum are compared bit for bit, and another run
-begins. The table it prints at the end has a line for each kind of fault:
+a checkpoint every four steps, and again and again strikes them with one of fourteen faults: kills
+or stops processes, takes their disk or memory, sets their clock back, damages the newest checkpoint
+or lets its reading fail once, makes a parameter NaN (benchmarks.faults). Each time it starts the
+same command again, and asks: did the processes end as they promise, did the run go on, and are its
+figures those of the undisturbed run? When a run is finished before its faults are, its last
+parameters, batch statistics and momentum are compared bit for bit, and another run begins. The
+table it prints at the end has a line for each kind of fault:
 
     injected    how often it struck
     recovered   how often the run then went on, from a whole checkpoint
@@ -18,8 +19,9 @@ begins. The table it prints at the end has a line for each kind of fault:
 
 The exit code is 0 if everything was recovered, as promised and nothing was wrong.
 
-As root it mounts a small tmpfs to fill up. The workdir is left for inspection if something was
-wrong, and removed otherwise, unless it was given.
+As root it mounts a small tmpfs to fill up. Two kinds need Debian's packages faketime and strace:
+what is left out without them is named at the end. The workdir is left for inspection if something
+was wrong, and removed otherwise, unless it was given.
 """
 
 import collections
@@ -40,7 +42,7 @@ from benchmarks import faults
 from benchmarks.trainers import Trainers, differences, final_state
 from resnet_jax.runs import checkpoint_steps
 
-_FAULTS = flags.DEFINE_integer("faults", 100, "how many in all; each kind comes once at least", 10)
+_FAULTS = flags.DEFINE_integer("faults", 100, "how many in all; each kind comes once at least", 14)
 _SEED = flags.DEFINE_integer("seed", 0, "of the schedule")
 _WORKDIR = flags.DEFINE_string("workdir", None, "a folder to work in; default a temporary one")
 _PROCESSES = flags.DEFINE_integer("processes", 2, "that train together", 1)
@@ -228,6 +230,8 @@ def main(argv: list[str]) -> int:
         f"Orbax {importlib.metadata.version('orbax-checkpoint')}; disk: {disk.means}"
     )
     print(f"{len(drill.failures)} failures of whole runs")
+    for kind, package in faults.left_out().items():
+        print(f"left out: {kind} (no {package} here)")
     if drill.flawless and not _WORKDIR.value:
         shutil.rmtree(folder)
     return 0 if drill.flawless else 1

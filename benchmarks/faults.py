@@ -25,6 +25,11 @@ GRACE = 5.0
 PATIENCE = 240.0
 """Seconds after which a start, or an end, counts as hanging."""
 
+PAUSE = 60.0
+"""Seconds for which a process stands still."""
+
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
 
 def kill_one(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
     trainers.signal(chance.randrange(trainers.count), signal.SIGKILL)
@@ -77,6 +82,74 @@ def not_a_number(trainers: Trainers, disk: "Disk", chance: random.Random) -> str
     return complaint
 
 
+def stand_still(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
+    """One process stops for a minute, as on a machine that swaps; then all must go on."""
+    which, rows = chance.randrange(trainers.count), len(trainers.printed_steps())
+    trainers.signal(which, signal.SIGSTOP)
+    time.sleep(PAUSE)
+    trainers.signal(which, signal.SIGCONT)
+    return _goes_on(trainers, rows)
+
+
+def set_clock_back(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
+    """The time of day jumps back by an hour while they train."""
+    trainers.kill()
+    clock = trainers.workdir.parent / "clock"
+    clock.write_text("+0")
+    trainers.start(
+        LD_PRELOAD=str(FAKETIME),
+        FAKETIME_TIMESTAMP_FILE=str(clock),
+        FAKETIME_NO_CACHE="1",
+        FAKETIME_DONT_FAKE_MONOTONIC="1",
+    )
+    trainers.wait_for(3, PATIENCE)
+    rows = len(trainers.printed_steps())
+    clock.write_text("-1h")
+    return _goes_on(trainers, rows)
+
+
+def fail_to_read(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
+    """A disk that fails when the newest checkpoint is first read.
+
+    The run may try again, or end with the one line of a disk that fails; it must not take the
+    checkpoint for a damaged one.
+    """
+    trainers.kill()
+    checkpoints = trainers.workdir / "checkpoints"
+    newest = checkpoints / str(checkpoint_steps(trainers.workdir)[-1])
+    files = [f"--trace-path={path}" for path in newest.rglob("*") if path.is_file()]
+    error, calls = chance.choice(("EIO", "ESTALE")), "openat,read,pread64"
+    times = chance.choice(("1", "1..3"))  # of each thread
+    inject = [f"--trace={calls}", f"--inject={calls}:error={error}:when={times}"]
+    # Detached, strace leaves the process a child of this one.
+    trainers.start(["strace", "-D", "-f", "-qqq", "--output=/dev/null", *inject, *files])
+    try:
+        trainers.wait_for(2, PATIENCE)
+        complaint = ""
+        if not trainers.running():
+            trainers.end(PATIENCE, GRACE)
+            complaint = "" if trainers.finished else _refusal(trainers)
+    finally:
+        trainers.kill()
+    aside = [path.name for path in checkpoints.glob(f"{newest.name}.damaged*")]
+    return f"taken for damaged: {aside}" if aside else complaint
+
+
+def run_out_of_memory(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
+    """No process gets more memory than it has; with a checkpoint every few steps one needs some.
+
+    Where a callback of the save cannot even raise for want of memory, the save waits for ever, and
+    they are killed after a minute, as a scheduler would that misses their output.
+    """
+    for pid in trainers.pids:
+        status = Path(f"/proc/{pid}/status").read_text()
+        size = 1024 * int(status.split("VmSize:")[1].split()[0])
+        resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+    with contextlib.suppress(TimeoutError):
+        trainers.end(PAUSE, GRACE)
+    return ""
+
+
 STOPS: dict[str, Callable[[Trainers, "Disk", random.Random], str]] = {
     "SIGKILL to one process": kill_one,
     "SIGKILL to all": kill_all,
@@ -84,6 +157,10 @@ STOPS: dict[str, Callable[[Trainers, "Disk", random.Random], str]] = {
     "disk full": fill_disk,
     "workdir read-only": read_only,
     "NaN in the parameters": not_a_number,
+    "process stands still": stand_still,
+    "clock set back": set_clock_back,
+    "checkpoint unreadable once": fail_to_read,
+    "memory used up": run_out_of_memory,
 }
 
 
@@ -111,14 +188,24 @@ WEIGHTS = {
     **{"disk full": 8, "workdir read-only": 8, "NaN in the parameters": 5},
     **{"checkpoint file truncated": 13, "checkpoint file deleted": 12},
     **{"checkpoint file zeroed": 9, "checkpoint bit flipped": 9},
+    **{"process stands still": 3, "clock set back": 5},
+    **{"checkpoint unreadable once": 8, "memory used up": 7},
 }
 """How often each kind comes, relative to the others."""
 
 
+def left_out() -> dict[str, str]:
+    """The kinds for which this machine lacks a tool, with the Debian package that has it."""
+    lacks = {"clock set back": "" if FAKETIME else "faketime"}
+    lacks["checkpoint unreadable once"] = "" if shutil.which("strace") else "strace"
+    return {kind: package for kind, package in lacks.items() if package}
+
+
 def deal(count: int, chance: random.Random) -> list[str]:
     """So many faults in random order: one of each kind, and others by their weights."""
-    more = chance.choices(list(WEIGHTS), WEIGHTS.values(), k=count - len(WEIGHTS))
-    deck = [*WEIGHTS, *more]
+    weights = {kind: weight for kind, weight in WEIGHTS.items() if kind not in left_out()}
+    more = chance.choices(list(weights), weights.values(), k=count - len(weights))
+    deck = [*weights, *more]
     chance.shuffle(deck)
     return deck
 
@@ -129,6 +216,16 @@ def damage(kind: str, checkpoint: Path, chance: random.Random) -> str:
     (file,) = chance.choices(files, [file.stat().st_size + 200 for file in files])
     DAMAGES[kind](file, chance)
     return str(file.relative_to(checkpoint))
+
+
+def _goes_on(trainers: Trainers, rows: int) -> str:
+    """Waits until they have printed more than so many rows, and kills them."""
+    trainers.wait_for(rows + 3, PATIENCE)
+    if trainers.running():
+        trainers.kill()
+        return ""
+    trainers.end(PATIENCE, PATIENCE)  # It may have come to its end.
+    return _expect(trainers, 0)
 
 
 def _expect(trainers: Trainers, code: int) -> str:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ class Trainers:
         self.codes: list[int | None] = []
         logs.mkdir(parents=True, exist_ok=True)
 
-    def start(self) -> None:
-        command = [sys.executable, "-m", "experiments.train"]
+    def start(self, wrapper: Sequence[str] = (), **environment: str) -> None:
+        """Starts all processes, each as an argument of the command `wrapper`."""
+        command = [*wrapper, sys.executable, "-m", "experiments.train"]
         command += [f"--config={CONFIG.format(steps=self._steps)}", f"--workdir={self.workdir}"]
         together = [f"--coordinator=localhost:{_free_port()}", f"--num_processes={self.count}"]
         self._processes = []
@@ -57,7 +58,7 @@ class Trainers:
                 process = subprocess.Popen(
                     command + flags,
                     cwd=REPOSITORY,
-                    env={**os.environ, "JAX_NUM_CPU_DEVICES": str(self._devices)},
+                    env={**os.environ, "JAX_NUM_CPU_DEVICES": str(self._devices), **environment},
                     stdout=log,
                     stderr=subprocess.STDOUT,
                 )
