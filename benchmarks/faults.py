@@ -138,15 +138,17 @@ def fail_to_read(trainers: Trainers, disk: "Disk", chance: random.Random) -> str
 def run_out_of_memory(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
     """No process gets more memory than it has; with a checkpoint every few steps one needs some.
 
-    Where a callback of the save cannot even raise for want of memory, the save waits for ever, and
-    they are killed after a minute, as a scheduler would that misses their output.
+    One must end by itself. A save can hang instead: a callback of TensorStore's that cannot even
+    raise for want of memory never answers it.
     """
     for pid in trainers.pids:
         status = Path(f"/proc/{pid}/status").read_text()
         size = 1024 * int(status.split("VmSize:")[1].split()[0])
         resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
-    with contextlib.suppress(TimeoutError):
+    try:
         trainers.end(PAUSE, GRACE)
+    except TimeoutError:
+        return "hangs without memory"
     return ""
 
 

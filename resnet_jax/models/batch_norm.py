@@ -37,7 +37,7 @@ class BatchNorm(nn.Module):
     8 GPUs" is `group_size=32` on any number of devices. The running statistics follow the mean
     over groups of the group means and of the unbiased group variances (Algorithm 2 there).
     Statistics are float32 also where activations are bfloat16. One pass over x gives both moments,
-    about the group's first pixel, so that a mean far from zero costs the variance no digits.
+    about the mean of the group's first image, so that a mean far from zero costs no digits.
 
     Attributes:
       group_size: examples a group; None for the whole batch.
@@ -77,11 +77,10 @@ def _moments(grouped: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance of each group, at least float32 [groups, channels].
 
     XLA fuses the two sums into one pass. E[d²] − E[d]² of the distances d to any value cancels
-    where the mean is far from that value. To a value of the group's own it is never farther than
-    √n deviations, n being the values a channel.
+    where the mean is far from that value, so they are to the mean of the group's first image.
     """
     wide = grouped.astype(jnp.promote_types(grouped.dtype, jnp.float32))
-    origin = jax.lax.stop_gradient(wide[:, 0, 0, 0])
+    origin = jax.lax.stop_gradient(wide[:, 0].mean((1, 2)))
     distance = wide - origin[:, None, None, None]
     mean = distance.mean((1, 2, 3))
     var = jnp.maximum((distance * distance).mean((1, 2, 3)) - mean * mean, 0.0)
