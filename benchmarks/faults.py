@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks.trainers import Trainers, poison
 from resnet_jax.errors import STOPPED, WRONG_INPUT
 from resnet_jax.runs import checkpoint_steps
+from resnet_jax.training.checkpoints import SAVE_SECONDS
 
 GRACE = 5.0
 """Seconds that a scheduler leaves the other processes when one of them has ended."""
@@ -138,15 +139,15 @@ def fail_to_read(trainers: Trainers, disk: "Disk", chance: random.Random) -> str
 def run_out_of_memory(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
     """No process gets more memory than it has; with a checkpoint every few steps one needs some.
 
-    One must end by itself. A save can hang instead: a callback of TensorStore's that cannot even
-    raise for want of memory never answers it.
+    One must end by itself, if only when the time for a save is over: a callback of TensorStore's
+    that cannot even raise for want of memory never answers it.
     """
     for pid in trainers.pids:
         status = Path(f"/proc/{pid}/status").read_text()
         size = 1024 * int(status.split("VmSize:")[1].split()[0])
         resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
     try:
-        trainers.end(PAUSE, GRACE)
+        trainers.end(SAVE_SECONDS + PAUSE, GRACE)
     except TimeoutError:
         return "hangs without memory"
     return ""

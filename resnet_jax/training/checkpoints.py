@@ -10,8 +10,10 @@ import inspect
 import itertools
 import json
 import logging as python_logging
+import math
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Mapping
@@ -24,7 +26,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax.traverse_util import flatten_dict
 
-from resnet_jax.errors import InputError, os_error_number
+from resnet_jax.errors import WRONG_INPUT, InputError, os_error_number
 from resnet_jax.runtime import multihost
 from resnet_jax.training.state import TrainState
 
@@ -32,6 +34,9 @@ FORMAT = 1
 
 RETRY_SECONDS = (1, 5, 10)
 """Waits before what could not be read is read again: a file server may be back by then."""
+
+SAVE_SECONDS = 600
+"""A save that takes longer hangs, as when a thread of TensorStore lacks the memory to say so."""
 
 # Of a file that is not there or of another kind: damage. Any other failure to read says nothing
 # about what the file holds.
@@ -68,6 +73,7 @@ class Checkpoints:
     ):
         self._directory = Path(directory).absolute()
         self._read_only = read_only or not multihost.is_first()
+        self._limit = _Limit(f"{self._directory}: a save has not ended in {SAVE_SECONDS} s")
         if self._directory.exists() and not self._directory.is_dir():
             raise InputError(f"{self._directory}: not a folder; checkpoints go there")
         if not self._read_only:
@@ -106,12 +112,13 @@ class Checkpoints:
         if multihost.is_first() and step not in self.steps:
             # A copy: the next step takes the state's memory while this is being written.
             own = jax.tree.map(lambda leaf: np.array(leaf.addressable_data(0)), state)
-            self._manager.save(
-                step,
-                args=ocp.args.StandardSave(own),
-                custom_metadata={"format": FORMAT, "digest": _digest(own)},
-                force=True,
-            )
+            with self._limit:  # The save before has to end first.
+                self._manager.save(
+                    step,
+                    args=ocp.args.StandardSave(own),
+                    custom_metadata={"format": FORMAT, "digest": _digest(own)},
+                    force=True,
+                )
 
     def restore(self, template: Any = None, step: int | None = None) -> Any:
         """The state saved at `step`, or the last one that is whole.
@@ -128,7 +135,7 @@ class Checkpoints:
           InputError: there is no such checkpoint, it is one of another model or of a newer
             format, or none is whole; nothing is renamed then.
         """
-        self._manager.wait_until_finished()  # What is being saved is no damage.
+        self._finish_save()  # What is being saved is no damage.
         if not self.steps:
             raise InputError(f"{self._directory}: no checkpoint in this folder")
         if step is not None and step not in self.steps:
@@ -204,15 +211,52 @@ class Checkpoints:
     def close(self) -> None:
         """Waits until what was saved is on disk."""
         try:
-            self._manager.wait_until_finished()
+            self._finish_save()
         finally:  # A save that failed is raised here; its threads must end all the same.
-            self._manager.close()
+            with self._limit:
+                self._manager.close()
+            self._limit.close()
+
+    def _finish_save(self) -> None:
+        with self._limit:
+            self._manager.wait_until_finished()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+class _Limit:
+    """Ends the process if a `with` block of this takes longer than `SAVE_SECONDS`.
+
+    No exception would do: Python waits for all threads when it exits. The thread that watches is
+    there from the start, because without memory none can be started.
+    """
+
+    def __init__(self, message: str):
+        self._line = f"error: {message}; rerun the command to resume\n".encode()
+        self._deadline = math.inf
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __enter__(self) -> None:
+        self._deadline = time.monotonic() + SAVE_SECONDS
+
+    def __exit__(self, *_: Any) -> None:
+        self._deadline = math.inf
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(1):
+            if time.monotonic() > self._deadline:
+                try:
+                    os.write(2, self._line)
+                finally:
+                    os._exit(WRONG_INPUT)
 
 
 def _digest(state: Any) -> str:

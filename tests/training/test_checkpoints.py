@@ -1,13 +1,16 @@
 """A state comes back from disk bit for bit, or the reason why not is one line."""
 
 import functools
+import subprocess
+import sys
+import textwrap
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resnet_jax.errors import InputError
+from resnet_jax.errors import WRONG_INPUT, InputError
 from resnet_jax.models import zoo
 from resnet_jax.training import schedules, state, step
 from resnet_jax.training.checkpoints import Checkpoints
@@ -48,6 +51,21 @@ def test_step_that_is_saved_already_is_not_saved_again(tmp_path):
         checkpoints.save(make(at=1))
         checkpoints.save(make(at=1))
         assert checkpoints.steps == [1]
+
+
+def test_save_that_never_ends_ends_the_process_with_one_line(tmp_path):
+    code = f"""
+        import threading
+        from resnet_jax.training import checkpoints as c
+        c.SAVE_SECONDS = 2
+        with c.Checkpoints({str(tmp_path)!r}) as hanging:
+            hanging._manager.wait_until_finished = threading.Event().wait
+        """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
+    )
+    expected = f"error: {tmp_path}: a save has not ended in 2 s; rerun the command to resume\n"
+    assert (ended.returncode, ended.stderr) == (WRONG_INPUT, expected)
 
 
 def test_unfinished_write_is_not_taken_for_a_checkpoint(tmp_path):
