@@ -18,7 +18,7 @@ from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
 from resnet_jax.runs import Recipe, find_runs, load_recipe
-from resnet_jax.runs.recipe import RUNTIME_FIELDS, Dataset
+from resnet_jax.runs.recipe import RUNTIME_FIELDS
 from resnet_jax.runtime import parallel
 from resnet_jax.training import inference, trainer
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
@@ -173,11 +173,8 @@ class Network:
 
     def _source(self, split: str) -> datasets.Examples | Records:
         """The split's examples, or, of a streamed run, its records."""
-        name = getattr(self.recipe.dataset, split)
-        if self._is_streamed:
-            dataset = self.recipe.dataset
-            return datasets.open_records(dataset.name, name, dataset.data_dir)
-        return _load(self.recipe.dataset, name)
+        dataset = self.recipe.dataset
+        return _source(dataset, getattr(dataset, split), self._is_streamed)
 
     @property
     def _normalization(self) -> device_dataset.Normalization:
@@ -341,23 +338,10 @@ def _centres(records: Records, recipe: Recipe, count: int) -> tuple[np.ndarray, 
     return batches[0]
 
 
-@functools.lru_cache(maxsize=4)
-def _load(dataset: Dataset, split: str) -> datasets.Examples:
-    return datasets.load(
-        dataset.name,
-        split,
-        data_dir=dataset.data_dir,
-        image_size=dataset.image_size,
-        upright=dataset.exif_orientation,
-    )
+_source = functools.lru_cache(maxsize=4)(trainer.source)
 
 
 @functools.lru_cache(maxsize=4)
 def _statistics(recipe: Recipe) -> device_dataset.Normalization:
-    """Of the training split; of a streamed one's centre crops."""
-    dataset = recipe.dataset
-    if recipe.streaming is None:
-        images = _load(dataset, dataset.train).images
-        return device_dataset.normalization(images, dataset.mean, dataset.std)
-    records = datasets.open_records(dataset.name, dataset.train, dataset.data_dir)
-    return streaming.normalization(records, trainer.crop_config(recipe), dataset.mean, dataset.std)
+    streamed = recipe.streaming is not None
+    return trainer.normalization(recipe, _source(recipe.dataset, recipe.dataset.train, streamed))

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from resnet_jax import runs
-from resnet_jax.data import datasets, device_dataset, image_folder, image_ops, streaming
+from resnet_jax.data import datasets, device_dataset, image_folder, image_ops
 from resnet_jax.data.image_ops import TEST_CROPS, EncodedImage, cut, resize
 from resnet_jax.data.splits import SPLITS
 from resnet_jax.errors import InputError, check_choice
@@ -182,18 +182,9 @@ def _normalization(recipe: Recipe, shape: tuple[int, int, int]) -> device_datase
         nothing = np.zeros((1, *shape), np.uint8)
         return device_dataset.normalization(nothing, dataset.mean, dataset.std)
     _check_has_data(recipe)
-    if recipe.streaming:
-        training = datasets.open_records(dataset.name, dataset.train, dataset.data_dir)
-        crops = trainer.crop_config(recipe)
-        return streaming.normalization(training, crops, dataset.mean, dataset.std)
-    images = datasets.load(
-        dataset.name,
-        dataset.train,
-        data_dir=dataset.data_dir,
-        image_size=dataset.image_size,
-        upright=dataset.exif_orientation,
-    ).images
-    return device_dataset.normalization(images, dataset.mean, dataset.std)
+    return trainer.normalization(
+        recipe, trainer.source(dataset, dataset.train, bool(recipe.streaming))
+    )
 
 
 @dataclasses.dataclass(frozen=True)

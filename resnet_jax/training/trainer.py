@@ -23,6 +23,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.models import counting, scan_layers
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runs import Recipe, Row
+from resnet_jax.runs.recipe import Dataset
 from resnet_jax.runtime import multihost, parallel
 from resnet_jax.training import evaluation, schedules, state, step
 from resnet_jax.training.checkpoints import Checkpoints, check_shapes, load_weights
@@ -520,40 +521,62 @@ def load_splits(
       statistics: of the training images as the run first saw them; None computes them.
       only: which of "train", "validation" and "test"; "train" among them without `statistics`.
     """
-    dataset = recipe.dataset
-    named = {name: getattr(dataset, name) for name in SPLITS if name in only}
-    named = {name: split for name, split in named.items() if split}
-    if recipe.streaming:
-        return _open_streams(recipe, mesh, named, statistics)
-    examples = {
-        name: datasets.load(
-            dataset.name,
-            split,
-            data_dir=dataset.data_dir,
-            image_size=dataset.image_size,
+    dataset, section = recipe.dataset, recipe.streaming
+    named = {name: split for name in SPLITS if name in only and (split := getattr(dataset, name))}
+    sources = {name: source(dataset, split, bool(section)) for name, split in named.items()}
+    seen = _glance if section else _bytes
+    multihost.same_everywhere("dataset", lambda: b"".join(map(seen, sources.values())))
+    statistics = statistics or normalization(recipe, sources["train"])
+    class_names, place = next(iter(sources.values())).class_names, parallel.replicated(mesh)
+    if not section:
+        splits = {
+            name: parallel.device_put_global(
+                device_dataset.DeviceDataset(
+                    part.images, part.labels, statistics, dataset.crop_padding, dataset.flip
+                ),
+                place,
+            )
+            for name, part in sources.items()
+        }
+        return splits, class_names
+    receiver = streaming.Receiver(statistics, section.pca_lighting_std)
+    receiver = parallel.device_put_global(receiver, place)
+    splits = {
+        name: streaming.Stream(
+            part,
+            receiver,
+            augmentation=section.augmentation,
+            crops=crop_config(recipe),
+            rows=parallel.local_indices(mesh, recipe.batch_size),
+            num_workers=section.num_workers,
             upright=dataset.exif_orientation,
         )
-        for name, split in named.items()
+        for name, part in sources.items()
     }
-    multihost.same_everywhere("dataset", lambda: _bytes(examples))
-    if statistics is None:
-        images = examples["train"].images
-        statistics = device_dataset.normalization(images, dataset.mean, dataset.std)
-    place = parallel.replicated(mesh)
-    splits = {
-        name: parallel.device_put_global(
-            device_dataset.DeviceDataset(
-                part.images, part.labels, statistics, dataset.crop_padding, dataset.flip
-            ),
-            place,
-        )
-        for name, part in examples.items()
-    }
-    return splits, next(iter(examples.values())).class_names
+    return splits, class_names
 
 
-def _bytes(splits: dict[str, datasets.Examples]) -> bytes:
-    return b"".join(part.images.tobytes() + part.labels.tobytes() for part in splits.values())
+def source(dataset: Dataset, split: str, streamed: bool) -> datasets.Examples | Records:
+    """A split's examples, or, of a data set that is streamed, its records."""
+    if streamed:
+        return datasets.open_records(dataset.name, split, dataset.data_dir)
+    return datasets.load(
+        dataset.name,
+        split,
+        data_dir=dataset.data_dir,
+        image_size=dataset.image_size,
+        upright=dataset.exif_orientation,
+    )
+
+
+def normalization(
+    recipe: Recipe, training: datasets.Examples | Records
+) -> device_dataset.Normalization:
+    """Statistics of the training split; of a streamed one, of its centre crops."""
+    how = recipe.dataset.mean, recipe.dataset.std
+    if recipe.streaming:
+        return streaming.normalization(training, crop_config(recipe), *how)
+    return device_dataset.normalization(training.images, *how)
 
 
 def crop_config(recipe: Recipe) -> CropConfig:
@@ -567,37 +590,8 @@ def crop_config(recipe: Recipe) -> CropConfig:
     )
 
 
-def _open_streams(
-    recipe: Recipe,
-    mesh: jax.sharding.Mesh,
-    named: dict[str, str],
-    statistics: device_dataset.Normalization | None,
-) -> tuple[dict[str, streaming.Stream], tuple[str, ...]]:
-    """The recipe's splits as streams, normalised as the training split is, and its classes."""
-    dataset, section = recipe.dataset, recipe.streaming
-    opened = {
-        name: datasets.open_records(dataset.name, split, dataset.data_dir)
-        for name, split in named.items()
-    }
-    multihost.same_everywhere("dataset", lambda: b"".join(map(_glance, opened.values())))
-    squares = crop_config(recipe)
-    if statistics is None:
-        statistics = streaming.normalization(opened["train"], squares, dataset.mean, dataset.std)
-    receiver = streaming.Receiver(statistics, section.pca_lighting_std)
-    receiver = parallel.device_put_global(receiver, parallel.replicated(mesh))
-    splits = {
-        name: streaming.Stream(
-            part,
-            receiver,
-            augmentation=section.augmentation,
-            crops=squares,
-            rows=parallel.local_indices(mesh, recipe.batch_size),
-            num_workers=section.num_workers,
-            upright=dataset.exif_orientation,
-        )
-        for name, part in opened.items()
-    }
-    return splits, next(iter(opened.values())).class_names
+def _bytes(part: datasets.Examples) -> bytes:
+    return part.images.tobytes() + part.labels.tobytes()
 
 
 def _glance(part: Records) -> bytes:
