@@ -7,6 +7,7 @@ step needs to know nothing but the step.
 """
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import os
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
-from typing import Any, NamedTuple
+from typing import Any
 
 import grain
 import jax
@@ -39,78 +40,58 @@ Batch = tuple[np.ndarray, np.ndarray]
 """Images, uint8 [batch, size, size, 3], and labels, int32 [batch]."""
 
 
-class BatchIndices(NamedTuple):
-    """Which records a batch sees.
-
-    Attributes:
-      indices: int32 [batch], of records.
-      positions: int64 [batch], in the stream, or None if nothing is to be random.
-    """
-
-    indices: np.ndarray
-    positions: np.ndarray | None
-
-
+@dataclasses.dataclass(frozen=True)
 class Batches:
     """`batches[step]` decodes and crops a step's images; worker processes have copies.
 
-    Args:
+    Attributes:
       records: of a split.
-      order: says which records a step sees.
-      augmentation: a key of `image_ops.AUGMENTATIONS`.
+      order: which records a step sees, int [batch].
       crops: how they are cropped.
-      seed: of the crops.
       rows: which of a batch this process needs, int [own]; no others are read.
       length: how many steps there are.
+      augmentation: a key of `image_ops.AUGMENTATIONS`.
+      seed: of the crops; None if nothing is to be random.
       upright: whether the EXIF orientation is applied.
     """
 
-    def __init__(
-        self,
-        records: Records,
-        order: Callable[[int], BatchIndices],
-        *,
-        augmentation: str,
-        crops: CropConfig,
-        seed: int,
-        rows: np.ndarray,
-        length: int,
-        upright: bool = False,
-    ):
-        self._records, self._order, self._rows = records, order, rows
-        self._augmentation, self._crops, self._seed = augmentation, crops, seed
-        self._length, self._upright = length, upright
+    records: Records
+    order: Callable[[int], np.ndarray]
+    crops: CropConfig
+    rows: np.ndarray
+    length: int = 1
+    augmentation: str = "centre"
+    seed: int | None = None
+    upright: bool = False
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def __getitem__(self, step: int) -> Batch:
         """This process's rows alone: images, uint8 [own, size, size, 3], and labels, int32 [own].
 
         Raises `InputError`, naming the record, for an image that cannot be decoded.
         """
-        order, size = self._order(step), self._crops.size
-        images = np.empty((len(self._rows), size, size, 3), np.uint8)
-        labels = np.empty(len(self._rows), np.int32)
-        for i, row in enumerate(self._rows):
-            position = None if order.positions is None else int(order.positions[row])
-            images[i], labels[i] = self.example(int(order.indices[row]), position)
+        order, size = self.order(step), self.crops.size
+        images = np.empty((len(self.rows), size, size, 3), np.uint8)
+        labels = np.empty(len(self.rows), np.int32)
+        for i, row in enumerate(self.rows):
+            place = step * len(order) + int(row)  # in the stream
+            images[i], labels[i] = self.example(int(order[row]), place)
         return images, labels
 
-    def example(self, index: int, position: int | None) -> tuple[np.ndarray, int]:
-        """The crop of record number `index` at that position of the stream, and its label."""
-        record = self._records[index]
-        side = image_ops.min_side(self._augmentation, self._crops)
+    def example(self, index: int, place: int) -> tuple[np.ndarray, int]:
+        """The crop of record number `index` at that place of the stream, and its label."""
+        record = self.records[index]
+        side = image_ops.min_side(self.augmentation, self.crops)
         try:
-            image = record.decode(min_side=side, upright=self._upright)
+            image = record.decode(min_side=side, upright=self.upright)
         except InputError as error:
             raise InputError(f"dataset: {error}") from error
-        crop = image_ops.AUGMENTATIONS[self._augmentation](
-            *image.shape[:2],
-            self._crops,
-            None if position is None else image_ops.crop_uniforms(self._seed, position),
-        )
-        return image_ops.render(image, crop, self._crops.size), record.label
+        draws = None if self.seed is None else image_ops.crop_uniforms(self.seed, place)
+        cut = image_ops.AUGMENTATIONS[self.augmentation]
+        crop = cut(*image.shape[:2], self.crops, draws)
+        return image_ops.render(image, crop, self.crops.size), record.label
 
 
 @struct.dataclass
@@ -198,8 +179,11 @@ class Stream:
         """
         if self._next != (seed, start):
             self.close()
-            order = functools.partial(_training_order, seed, batch_size, len(self))
-            self._iterator = self._read(order, self._augmentation, seed, start, _FOREVER)
+            order = functools.partial(
+                device_dataset.batch_indices, seed, batch_size=batch_size, num_examples=len(self)
+            )
+            how = {"augmentation": self._augmentation, "seed": seed}
+            self._iterator = self._read(order, start, _FOREVER, **how)
         batches = [next(self._iterator) for _ in range(start, end)]
         self._next = (seed, end)
         jax.block_until_ready(after)
@@ -207,11 +191,9 @@ class Stream:
 
     def evaluation_inputs(self, batch_size: int) -> Iterator[tuple[Batch, np.ndarray]]:
         """All records once, seen in their centre: batches as `inputs`, and masks, bool [batch]."""
-        order = functools.partial(_evaluation_order, batch_size, len(self))
-        steps = -(-len(self) // batch_size)
-        masks = device_dataset.evaluation_batches(len(self), batch_size)
-        with contextlib.closing(self._read(order, "centre", 0, 0, steps)) as batches:
-            for batch, (_, mask) in zip(batches, masks, strict=True):
+        orders, masks = zip(*device_dataset.evaluation_batches(len(self), batch_size), strict=True)
+        with contextlib.closing(self._read(orders.__getitem__, 0, len(orders))) as batches:
+            for batch, mask in zip(batches, masks, strict=True):
                 yield tuple(part[0] for part in self._in_rows([batch], batch_size)), mask
 
     def _in_rows(self, batches: Sequence[Batch], batch_size: int) -> Batch:
@@ -233,18 +215,9 @@ class Stream:
             self._iterator.close()
         self._next = self._iterator = None
 
-    def _read(
-        self, order: Callable, augmentation: str, seed: int, start: int, stop: int
-    ) -> Iterator[Batch]:
+    def _read(self, order: Callable, start: int, stop: int, **how: Any) -> Iterator[Batch]:
         batches = Batches(
-            self._records,
-            order,
-            augmentation=augmentation,
-            crops=self._crops,
-            seed=seed,
-            rows=self._rows,
-            length=stop,
-            upright=self._upright,
+            self._records, order, self._crops, self._rows, stop, upright=self._upright, **how
         )
         in_worker = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         num_workers = min(self._num_workers, stop - start)
@@ -263,17 +236,6 @@ class Stream:
             iterator.close()
             del iterator
             gc.collect()  # It refers to itself, and to its last batches in shared memory.
-
-
-def _training_order(seed: int, batch_size: int, num_records: int, step: int) -> BatchIndices:
-    positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    indices = device_dataset.batch_indices(seed, step, batch_size, num_records)
-    return BatchIndices(indices, positions)
-
-
-def _evaluation_order(batch_size: int, num_records: int, step: int) -> BatchIndices:
-    indices = np.arange(step * batch_size, (step + 1) * batch_size)
-    return BatchIndices(np.where(indices < num_records, indices, 0), None)
 
 
 @contextlib.contextmanager
@@ -317,13 +279,5 @@ def normalization(
     check_choice("mean", mean, device_dataset.COLOR_MEANS)
     count = _FOR_STATISTICS if "channel" in (mean, std) else 1
     chosen = np.unique(np.linspace(0, len(records) - 1, count).astype(int))
-    sample = Batches(
-        records,
-        lambda _: BatchIndices(chosen, None),
-        augmentation="centre",
-        crops=crops,
-        seed=0,
-        rows=np.arange(len(chosen)),
-        length=1,
-    )
+    sample = Batches(records, lambda _: chosen, crops, np.arange(len(chosen)))
     return device_dataset.normalization(sample[0][0], mean, std)

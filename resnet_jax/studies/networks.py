@@ -324,18 +324,9 @@ def _anew(variables: Variables) -> Variables:
 
 def _centres(records: Records, recipe: Recipe, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The centre crops of the first records, uint8, and their labels."""
-    first = np.arange(count)
-    batches = streaming.Batches(
-        records,
-        lambda _: streaming.BatchIndices(first, None),
-        augmentation="centre",
-        crops=trainer.crop_config(recipe),
-        seed=0,
-        rows=first,
-        length=1,
-        upright=recipe.dataset.exif_orientation,
-    )
-    return batches[0]
+    first, crops = np.arange(count), trainer.crop_config(recipe)
+    upright = recipe.dataset.exif_orientation
+    return streaming.Batches(records, lambda _: first, crops, first, upright=upright)[0]
 
 
 _source = functools.lru_cache(maxsize=4)(trainer.source)

@@ -129,16 +129,8 @@ def test_batch_of_one_of_many_hosts_holds_its_own_rows_alone(data_dir: str):
             read.append(index)
             return opened[index]
 
-    order = streaming.BatchIndices(np.arange(20), np.arange(20))
-    part = streaming.Batches(
-        Counted(),
-        lambda step: order,
-        augmentation="scale",
-        crops=CROPS,
-        seed=0,
-        rows=np.array([5, 6]),
-        length=1,
-    )
+    order, rows = np.arange(20), np.array([5, 6])
+    part = streaming.Batches(Counted(), lambda step: order, CROPS, rows, 1, "scale", 0)
     images, labels = part[0]
     assert images.shape == (2, 16, 16, 3)
     assert read == [5, 6]
@@ -150,17 +142,9 @@ def test_picture_is_cropped_anew_in_each_epoch_and_for_each_seed(data_dir: str):
     index = next(i for i in range(NUM) if opened[i].name == "07.png")
 
     def crop(seed: int, place: int) -> bytes:
-        order = streaming.BatchIndices(np.array([index]), np.array([place]))
-        one = streaming.Batches(
-            opened,
-            lambda step: order,
-            augmentation="scale",
-            crops=CROPS,
-            seed=seed,
-            rows=np.arange(1),
-            length=1,
-        )
-        return one[0][0].tobytes()
+        order, rows = np.array([index]), np.arange(1)
+        one = streaming.Batches(opened, lambda step: order, CROPS, rows, 5, "scale", seed)
+        return one[place][0].tobytes()
 
     drawn = {(seed, place): crop(seed, place) for seed in range(3) for place in range(5)}
     assert len(set(drawn.values())) > 10
