@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import shuffle
 
-from resnet_jax.data import image_folder, image_ops, small, tfds_sets
+from resnet_jax.data import image_folder, small, tfds_sets
 from resnet_jax.data.image_folder import Listing
 from resnet_jax.errors import InputError
 
@@ -75,7 +75,8 @@ def prepare(name: str, data_dir: str | None, source: str) -> tfds.core.DatasetIn
         print(f"left out: {image_folder.tell(left_out)}")
     _check_space(name, _data_dir(data_dir), sum(part["bytes"] for part in files.values()))
     for part in listings.values():
-        _check_images(part)
+        read = lambda index, paths=part.paths: image_folder.read_file(paths[index]).decode()
+        image_folder.for_each(read, len(part.paths))
     builder = _Tree(name, _data_dir(data_dir), classes, listings, {_SOURCE: made_from})
     small.write(builder, f"from {root}")
     return find(name, data_dir)
@@ -99,17 +100,6 @@ def _check_space(name: str, data_dir: Path, num_bytes: int) -> None:
         raise InputError(
             f"{name}: takes {wanted / 1e9:,.3f} GB, the disk of {data_dir} has {free / 1e9:,.3f} GB"
         )
-
-
-def _check_images(listing: Listing) -> None:
-    def check(index: int) -> None:
-        path = listing.paths[index]
-        try:
-            image_ops.decode(image_folder.read_file(path).encoded)
-        except image_ops.UnreadableImage as error:
-            raise InputError(f"{path}: unreadable image ({error})") from error
-
-    image_folder.for_each(check, len(listing.paths))
 
 
 def _data_dir(data_dir: str | None) -> epath.Path:

@@ -59,12 +59,12 @@ class EncodedImage(NamedTuple):
     def decode(
         self, channels: int = 3, *, min_side: int | None = None, upright: bool = False
     ) -> np.ndarray:
-        """Its pixels, uint8 [height, width, channels], grey if `channels` is 1; see `decode`.
+        """Its pixels, uint8 [height, width, channels]: 1 is grey, 4 has transparency; see `decode`.
 
         Raises `InputError`, naming the image, if it is broken.
         """
         try:
-            mode = "L" if channels == 1 else "RGB"
+            mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
             return decode(self.encoded, mode, min_side=min_side, upright=upright)
         except UnreadableImage as error:
             raise InputError(f"{self.name}: unreadable image ({error})") from error

@@ -76,30 +76,22 @@ class TfdsSet:
         records = _raw_records(self._builder, split)
         images = np.empty((stop - start, *self.image_shape), np.uint8)
         labels = np.empty(stop - start, np.int32)
-        mode = {1: "L", 3: "RGB", 4: "RGBA"}[self.image_shape[-1]]
         upright = self._varies and self._upright
         for first in range(start, stop, _READ_AT_ONCE):
             indices = range(first, min(first + _READ_AT_ONCE, stop))
             for i, record in zip(indices, _fetch(records, indices), strict=True):
-                _, image, labels[i - start] = self._parsed(i, record)
-                try:
-                    pixels = image_ops.decode(image, mode, upright=upright)
-                except image_ops.UnreadableImage as error:
-                    raise InputError(
-                        f"{self._name}: record {i}: unreadable image ({error})"
-                    ) from error
+                place = f"{self._name}: record {i}"
+                _, *found = _parsed(record, place, len(self.class_names))
+                stored = EncodedImage(*found, place)
+                pixels = stored.decode(self.image_shape[-1], upright=upright)
                 if self._varies:
                     pixels = image_ops.centre_square(pixels, self.image_shape[0])
                 if pixels.shape != self.image_shape:
                     raise InputError(
-                        f"{self._name}: record {i}: an image of {pixels.shape}, in a set of "
-                        f"{self.image_shape}"
+                        f"{place}: an image of {pixels.shape}, in a set of {self.image_shape}"
                     )
-                images[i - start] = pixels
+                images[i - start], labels[i - start] = pixels, stored.label
         return images, labels
-
-    def _parsed(self, index: int, record: bytes) -> tuple[Any, bytes, int]:
-        return _parsed(record, f"{self._name}: record {index}", len(self.class_names))
 
     def fingerprint(self, split: str) -> dict[str, Any]:
         """What tells a split of a prepared set from another: its examples and its files."""

@@ -181,7 +181,7 @@ def test_broken_picture_is_named_also_by_a_worker(tmp_path: Path, monkeypatch, w
         Image.new("RGB", (30, 30)).save(folder / f"{i}.jpg")
     broken = tmp_path / "tree" / "train" / "class0" / "2.jpg"
     broken.write_bytes(broken.read_bytes()[:-20])
-    monkeypatch.setattr(image_ops, "decode", lambda data: None)  # Else it were found already.
+    monkeypatch.setattr(image_ops, "decode", lambda *_, **__: None)  # Else it were found already.
     folder_to_tfds.prepare("broken", str(tmp_path), str(tmp_path / "tree"))
     monkeypatch.undo()
     opened = datasets.open_records("broken", "train", str(tmp_path))
