@@ -78,15 +78,7 @@ class ImageFolder:
     def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Images, uint8 [n, size, size, 3], and labels, int32 [n], of positions in a split."""
         paths, labels = self.files(split, start, stop)
-        size = self.image_shape[0]
-        images = np.empty((len(paths), size, size, 3), np.uint8)
-
-        def read_into(index: int) -> None:
-            pixels = read_file(paths[index]).decode(upright=self._upright)
-            images[index] = image_ops.centre_square(pixels, size)
-
-        for_each(read_into, len(paths))
-        return images, labels
+        return read_files(paths, self.image_shape, fit=True, upright=self._upright), labels
 
     def fingerprint(self, split: str) -> dict[str, Any]:
         """What tells a split from another: its images, their sizes, and how many a class has."""
@@ -252,15 +244,18 @@ def read_file(path: Path, label: int = 0) -> EncodedImage:
         raise InputError(f"{path}: {error.strerror}") from error
 
 
-def read_exact(paths: Sequence[Path], shape: tuple[int, int, int]) -> np.ndarray:
-    """Images that have the [height, width, channels] `shape` already: uint8 [N, *shape].
+def read_files(
+    paths: Sequence[Path], shape: tuple[int, int, int], *, fit: bool = False, upright: bool = False
+) -> np.ndarray:
+    """Images of a [height, width, channels] `shape`, or fitted to such squares: uint8 [N, *shape].
 
     Raises `InputError`, naming the files, for images that are broken or of another size.
     """
     images = np.empty((len(paths), *shape), np.uint8)
 
     def read_into(index: int) -> None:
-        pixels = read_file(paths[index]).decode(shape[-1])
+        pixels = read_file(paths[index]).decode(shape[-1], upright=upright)
+        pixels = image_ops.centre_square(pixels, shape[0]) if fit else pixels
         if pixels.shape != shape:
             found, wanted = (f"{side[1]}×{side[0]}" for side in (pixels.shape, shape))
             raise InputError(f"{paths[index]}: {found} pixels; wanted {wanted}")

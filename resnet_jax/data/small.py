@@ -259,7 +259,7 @@ class _ReadsWithoutTensorFlow:
                 f"{source / split}: {len(paths)} images, {self.name} has "
                 f"{self._num_examples[split]} in this split"
             )
-        images = image_folder.read_exact(paths, self.info.features["image"].shape)
+        images = image_folder.read_files(paths, self.info.features["image"].shape)
         kinds = {"label": labels.astype(np.int64)}
         if self.name == "cifar100":
             kinds["coarse_label"] = raw_readers.coarse_labels(labels)
