@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -61,16 +61,6 @@ class Examples:
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
-
-
-class EncodedImages(Protocol):
-    """A split's images as they are stored; `class_names` are the names of its labels."""
-
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> EncodedImage: ...
 
 
 class OneSize(InputError):
@@ -196,7 +186,7 @@ def open_records(name: str, split: str, data_dir: str | None = None) -> tfds_set
     return tfds_sets.TfdsSet(name, data_dir).records(split)
 
 
-def open_images(name: str, split: str, *, data_dir: str | None) -> EncodedImages:
+def open_images(name: str, split: str, *, data_dir: str | None) -> "tfds_sets.Records | Files":
     """Opens a split of an image folder, or of a TFDS set whose images vary in size.
 
     Args:
@@ -214,7 +204,7 @@ def open_images(name: str, split: str, *, data_dir: str | None) -> EncodedImages
     folder = image_folder.ImageFolder(data_dir)
     parts = [folder.files(*part) for part in splits.resolve(name, split, folder.splits)]
     paths = [path for files, _ in parts for path in files]
-    return _Files(paths, np.concatenate([labels for _, labels in parts]), folder.class_names)
+    return Files(paths, np.concatenate([labels for _, labels in parts]), folder.class_names)
 
 
 def describe(name: str, *, data_dir: str | None, image_size: int | None) -> DatasetInfo:
@@ -296,16 +286,6 @@ def read_ahead(function: Callable[[int], _Y], count: int) -> Iterator[_Y]:
             pool.shutdown(cancel_futures=True)
 
 
-class _Source(Protocol):
-    image_shape: tuple[int, int, int] | None  # None if images vary in size
-    splits: dict[str, Any]  # of tfds.core.SplitInfo
-    class_names: tuple[str, ...]
-
-    def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]: ...
-
-    def fingerprint(self, split: str) -> dict[str, Any]: ...
-
-
 def _prepare(name: str, data_dir: str | None) -> None:
     """Downloads and prepares a small set of TFDS, unless it is there."""
     if name in raw_readers.NUM_EXAMPLES and tfds_sets.find(name, data_dir) is None:
@@ -316,7 +296,7 @@ def _prepare(name: str, data_dir: str | None) -> None:
 
 def _open(
     name: str, data_dir: str | None, image_size: int | None, upright: bool = False
-) -> _Source:
+) -> "image_folder.ImageFolder | tfds_sets.TfdsSet | _Digits":
     if image_size is not None and image_size < 1:
         raise InputError(f"{name}: image_size={image_size}; wanted pixels, such as 32")
     if name == "image_folder":
@@ -354,8 +334,8 @@ def _check_memory(name: str, shape: tuple[int, int, int], count: int) -> None:
         )
 
 
-class _Files:
-    """Files of an image folder."""
+class Files:
+    """Files of an image folder, as `tfds_sets.Records`."""
 
     def __init__(self, paths: Sequence[Path], labels: np.ndarray, class_names: tuple[str, ...]):
         self.class_names = class_names

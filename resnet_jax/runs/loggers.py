@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -18,17 +18,7 @@ from tensorboardX.summary import scalar
 from resnet_jax.errors import InputError
 from resnet_jax.runs.folder import Row, read_run
 
-__all__ = ["Logger", "TensorBoard", "WeightsAndBiases", "open_loggers"]
-
-
-class Logger(Protocol):
-    """What takes a run's rows, one after the other."""
-
-    def write(self, row: Row) -> None:
-        """Takes one row."""
-
-    def close(self) -> None:
-        """Ends the record for now; the resumed run opens it again."""
+__all__ = ["TensorBoard", "WeightsAndBiases", "open_loggers"]
 
 
 class TensorBoard:
@@ -61,7 +51,7 @@ class TensorBoard:
             self._writer.write_event(event)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file; the resumed run begins another."""
         with contextlib.suppress(OSError):
             self._writer.close()
 
@@ -103,13 +93,15 @@ class WeightsAndBiases:
             self._record.log(dict(_metrics(row)), step=row["step"])
 
     def close(self) -> None:
-        """Hands over what has not been sent."""
+        """Hands over what has not been sent; the resumed run opens the record again."""
         with contextlib.suppress(*self._errors):
             self._record.finish()
 
 
 @contextlib.contextmanager
-def open_loggers(names: Iterable[str], workdir: Path, step: int) -> Iterator[list[Logger]]:
+def open_loggers(
+    names: Iterable[str], workdir: Path, step: int
+) -> Iterator[list[TensorBoard | WeightsAndBiases]]:
     """The loggers of those names, closed in the end.
 
     Args:
@@ -117,7 +109,7 @@ def open_loggers(names: Iterable[str], workdir: Path, step: int) -> Iterator[lis
       workdir: the run's folder.
       step: from which the run continues.
     """
-    make: dict[str, Callable[[], Logger]] = {
+    make: dict[str, Callable[[], TensorBoard | WeightsAndBiases]] = {
         "tensorboard": lambda: TensorBoard(workdir, step),
         "wandb": lambda: WeightsAndBiases(workdir),
     }
