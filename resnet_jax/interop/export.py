@@ -19,7 +19,7 @@ from resnet_jax.training import inference
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
 from resnet_jax.training.run import check_dataset
 from resnet_jax.training.schedules import Schedule
-from resnet_jax.training.state import MetricAccumulator, TrainState
+from resnet_jax.training.state import TrainState, begin
 from resnet_jax.training.step import sgd
 
 __all__ = ["export", "fill"]
@@ -152,11 +152,4 @@ def _has_classes_of(weights: pytorch_names.Weights, recipe: Recipe) -> bool:
 def _state(weights: pytorch_names.Weights, recipe: Recipe) -> TrainState:
     """The weights as the state before a first step."""
     variables = jax.tree.map(jnp.asarray, weights.variables)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        opt_state=sgd(**dataclasses.asdict(recipe.optimizer)).init(variables["params"]),
-        schedule=Schedule.of(recipe).init(),
-        window=MetricAccumulator.empty(),
-    )
+    return begin(variables, sgd(**dataclasses.asdict(recipe.optimizer)), Schedule.of(recipe))

@@ -36,9 +36,8 @@ from resnet_jax.models.architecture import Architecture
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runs import Recipe
 from resnet_jax.runtime import cpu, parallel, setup
-from resnet_jax.training import schedules, step, trainer
+from resnet_jax.training import schedules, state, step, trainer
 from resnet_jax.training.run import train
-from resnet_jax.training.state import MetricAccumulator, TrainState
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "plain": {"shortcut": "none"},
@@ -280,15 +279,15 @@ def _reference(folder: Path) -> None:
     images, labels = (images[order] / 255 - 0.5) / 0.25, labels[order]
     for name, case in {case.reference: case for case in CASES}.items():
         model = case.model("float64")
-        params, batch_stats = _weights(model)
+        variables = _weights(model)
 
-        def loss(params, model=model, batch_stats=batch_stats):
-            variables = {"params": params, "batch_stats": batch_stats}
+        def loss(params, model=model, variables=variables):
+            variables = {**variables, "params": params}
             logits, _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
             return step.cross_entropy(logits, labels).mean()
 
         with cpu.as_jax_has_it():
-            wide = jax.tree.map(lambda leaf: leaf.astype(np.float64), params)
+            wide = jax.tree.map(lambda leaf: leaf.astype(np.float64), variables["params"])
             gradient = jax.jit(jax.grad(loss))(wide)
         _save(folder, name, gradient)
 
@@ -334,18 +333,10 @@ def _gradient_twice(case: Case) -> tuple[Any, Any]:
 
     def gradient():
         """Of the loss of one batch, in every parameter."""
-        params, batch_stats = _weights(model)
-        start = TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            batch_stats=batch_stats,
-            opt_state=optimizer.init(params),
-            schedule=schedule.init(),
-            window=MetricAccumulator.empty(),
-        )
+        start = state.begin(_weights(model), optimizer, schedule)
         start = parallel.device_put_global(start, parallel.replicated(mesh))
-        state = run_steps(start, data, 0, 1)
-        return jax.tree.map(np.asarray, state.opt_state[1].trace)
+        after = run_steps(start, data, 0, 1)
+        return jax.tree.map(np.asarray, after.opt_state[1].trace)
 
     return gradient(), gradient()
 
@@ -357,7 +348,7 @@ def _examples() -> tuple[np.ndarray, np.ndarray]:
     return images, random.integers(_CLASSES, size=_BATCH, dtype=np.int32)
 
 
-def _weights(model: ResNet) -> tuple[Any, Any]:
+def _weights(model: ResNet) -> dict[str, Any]:
     """Parameters and batch statistics, float32: drawn by NumPy, the same in every process."""
     images = jax.ShapeDtypeStruct((_GROUP, _SIZE, _SIZE, 3), jnp.float32)
     shapes = jax.eval_shape(lambda key: model.lazy_init(key, images), jax.random.key(0))
@@ -373,7 +364,7 @@ def _weights(model: ResNet) -> tuple[Any, Any]:
         return values.astype(np.float32)
 
     drawn = jax.tree_util.tree_map_with_path(draw, dict(shapes))
-    return drawn["params"], jax.tree.map(np.abs, drawn.get("batch_stats", {}))
+    return {**drawn, "batch_stats": jax.tree.map(np.abs, drawn.get("batch_stats", {}))}
 
 
 def _check_stream(work: _Work) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """Everything a run needs to resume: what a checkpoint holds."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -91,7 +92,13 @@ def create(
     """The state before the first step, for images of [height, width, channels]."""
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     # The same numbers as `init`, without computing the forward pass operation by operation.
-    variables = model.lazy_init(key, images, train=False)
+    return begin(model.lazy_init(key, images, train=False), optimizer, schedule)
+
+
+def begin(
+    variables: Mapping[str, Any], optimizer: optax.GradientTransformation, schedule: Schedule
+) -> TrainState:
+    """The state before the first step, with the weights of `variables`."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
