@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import tensorflow_datasets as tfds
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from resnet_jax import runs
-from resnet_jax.data import datasets, raw_readers
+from resnet_jax.data import datasets
 from resnet_jax.models import counting
 from resnet_jax.models.architecture import Architecture
 from resnet_jax.models.resnet import ResNet
@@ -106,16 +105,13 @@ def _count(architecture: Architecture, shape: tuple, num_classes: int) -> counti
 
 @functools.cache
 def data_shape(dataset: Dataset, streaming: bool) -> tuple[tuple[int, ...], int]:
-    """Image shape and number of classes, without downloading anything where TFDS knows them."""
-    name, size = dataset.name, dataset.image_size
-    if streaming and size:
-        opened = datasets.open_records(name, dataset.train, dataset.data_dir)
-        return (size, size, 3), len(opened.class_names)
-    if name in raw_readers.NUM_EXAMPLES:
-        features = tfds.builder(name).info.features
-        return features["image"].shape, features["label"].num_classes
-    examples = datasets.load(name, dataset.train, data_dir=dataset.data_dir, image_size=size)
-    return examples.images.shape[1:], len(examples.class_names)
+    """Image shape and number of classes, without downloading anything or reading an image."""
+    side = dataset.image_size
+    fitted = None if streaming else side
+    info = datasets.describe(dataset.name, data_dir=dataset.data_dir, image_size=fitted)
+    shape = (side, side, 3) if streaming and side else info.image_shape
+    assert shape is not None  # `check_dataset` refuses images of several sizes.
+    return shape, len(info.class_names)
 
 
 def measure(config: Recipe, multiply_adds: int) -> Reference:
