@@ -241,7 +241,7 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
-class MetricsLog:
+class MetricsLog(contextlib.AbstractContextManager):
     """Appends rows to `metrics.jsonl`.
 
     Opened at a step, it first drops the rows after that step: they belong to work that was done
@@ -265,14 +265,8 @@ class MetricsLog:
             self._file.flush()
             os.fsync(self._file.fileno())
 
-    def close(self) -> None:
-        self._file.close()
-
-    def __enter__(self) -> "MetricsLog":
-        return self
-
     def __exit__(self, *_: Any) -> None:
-        self.close()
+        self._file.close()
 
 
 def _read_json(path: Path, problems: list[str]) -> dict[str, Any] | None:
