@@ -36,7 +36,7 @@ from experiments import command
 from resnet_jax.errors import STOPPED
 from resnet_jax.reporting.archive import archive
 from resnet_jax.runs import find_runs, write_json
-from resnet_jax.runtime.signals import StopSignals
+from resnet_jax.runtime.multihost import StopSignals
 from resnet_jax.sweeps.local_pool import GRACE_SECONDS, Slot, start_logged
 
 _MINUTES = flags.DEFINE_float("minutes", 25, "of this start", lower_bound=0.1)

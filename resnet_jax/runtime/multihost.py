@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 
 import numpy as np
 
@@ -201,6 +202,32 @@ def ending_together() -> Iterator[None]:
             f"error: {failure}" if failure else traceback.format_exc(), file=sys.stderr, flush=True
         )
         os._exit(WRONG_INPUT if failure else 1)
+
+
+class StopSignals:
+    """While entered, notes SIGTERM and SIGINT; a second SIGINT interrupts at once."""
+
+    def __init__(self):
+        self._asked = False
+
+    def asked(self) -> bool:
+        """Whether the run should save and stop."""
+        return self._asked
+
+    def __enter__(self) -> "StopSignals":
+        self._before = {
+            number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._asked = True
 
 
 class StopTogether:

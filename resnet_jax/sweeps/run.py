@@ -11,7 +11,7 @@ from pathlib import Path
 from resnet_jax import errors
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.runs import lockfile
-from resnet_jax.runtime.signals import StopSignals
+from resnet_jax.runtime.multihost import StopSignals
 from resnet_jax.sweeps import local_pool, plan, slurm
 from resnet_jax.sweeps.grid import Overrides, Sweep
 from resnet_jax.sweeps.plan import PlannedRun

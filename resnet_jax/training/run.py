@@ -16,7 +16,6 @@ from resnet_jax.models.architecture import Architecture
 from resnet_jax.runs import Recipe, load_recipe, lockfile
 from resnet_jax.runs.recipe import differences
 from resnet_jax.runtime import multihost
-from resnet_jax.runtime.signals import StopSignals
 
 if TYPE_CHECKING:
     from resnet_jax.training.trainer import Experiment
@@ -34,7 +33,7 @@ def train(recipe: Recipe, workdir: Path) -> int:
     Raises:
       InputError: the data, the devices or the folder do not suit the recipe.
     """
-    with StopSignals() if multihost.size() == 1 else multihost.StopTogether() as stop:
+    with multihost.StopSignals() if multihost.size() == 1 else multihost.StopTogether() as stop:
         if is_complete(recipe, workdir):
             return 0
         # Only now, because loading JAX and its libraries takes a second or two.
@@ -157,7 +156,7 @@ def _refuse_folder_of_runs(workdir: Path) -> None:
         )
 
 
-def _run(experiment: "Experiment", workdir: Path, stop: StopSignals) -> int:
+def _run(experiment: "Experiment", workdir: Path, stop: multihost.StopSignals) -> int:
     from resnet_jax.runs.loggers import open_loggers
     from resnet_jax.runs.progress import Display
     from resnet_jax.training.checkpoints import Checkpoints

@@ -12,7 +12,7 @@ from configs import cifar10, finetune
 from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.runs import Recipe, arguments
-from resnet_jax.runtime.signals import StopSignals
+from resnet_jax.runtime.multihost import StopSignals
 from resnet_jax.studies import networks
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
 from resnet_jax.training.run import train

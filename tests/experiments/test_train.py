@@ -19,7 +19,7 @@ from configs import digits
 from resnet_jax import runs
 from resnet_jax.errors import STOPPED, WRONG_INPUT, InputError
 from resnet_jax.runs import Recipe, arguments, load_recipe
-from resnet_jax.runtime.signals import StopSignals
+from resnet_jax.runtime.multihost import StopSignals
 from resnet_jax.training import trainer
 from resnet_jax.training.checkpoints import Checkpoints
 from resnet_jax.training.run import _few_examples, train

@@ -12,7 +12,7 @@ from resnet_jax import runs
 from resnet_jax.errors import STOPPED, InputError
 from resnet_jax.runs import Recipe
 from resnet_jax.runs.loggers import open_loggers
-from resnet_jax.runtime.signals import StopSignals
+from resnet_jax.runtime.multihost import StopSignals
 from resnet_jax.training.run import train
 
 
