@@ -74,20 +74,33 @@ def check(
     data_dir: str | None,
     image_size: int | None,
     padding: int = 0,
+    stream_batch: int | None = None,
 ) -> None:
     """Finds what is wrong with a choice of data before anything is read or downloaded.
 
     Args:
-      name, data_dir, image_size: see `load`.
+      name, data_dir, image_size: see `load`; of a stream, `image_size` is the side of its crops.
       splits_used: in TFDS's syntax.
       padding: pixels by which images are padded before they are cropped.
+      stream_batch: of a stream, images that are in memory at a time; None holds all.
 
     Raises:
-      InputError: for what `load` would refuse, except broken files; for images that do not fit into
-        this machine's memory; for a padding as large as the images.
+      InputError: for what `load` would refuse, except broken files, or, of a stream, for what
+        `open_records` would, except missing ones; for images that do not fit into this machine's
+        memory; for a padding as large as the images.
     """
-    source = _open(name, data_dir, image_size)
+    streamed = stream_batch is not None
+    if streamed and name in tfds_sets.NOT_TFDS:
+        raise InputError(
+            f"dataset.name={name!r}: is not streamed; `python -m experiments.prepare_data "
+            "--dataset=NAME --source=TREE` makes a set of a tree of images that is"
+        )
+    if streamed:
+        _check_memory(name, (image_size or 0, image_size or 0, 3), stream_batch)
+    source = _open(name, data_dir, None if streamed else image_size)
     parts = [part for spec in splits_used for part in splits.resolve(name, spec, source.splits)]
+    if streamed:
+        return
     if source.image_shape is None:
         raise InputError(
             f"{name}: image_size={image_size}; images vary in size: give dataset.image_size, the "
@@ -101,37 +114,6 @@ def check(
             f"dataset.crop_padding={padding}: images are {source.image_shape[1]}×"
             f"{source.image_shape[0]} pixels, and a crop would miss them; give less than {side}"
         )
-
-
-def check_streamable(
-    name: str,
-    splits_used: Iterable[str],
-    *,
-    data_dir: str | None,
-    image_size: int = 0,
-    batch_size: int = 0,
-) -> None:
-    """Finds what is wrong with data to be streamed before anything is read or downloaded.
-
-    Args:
-      name, data_dir: see `open_records`.
-      splits_used: in TFDS's syntax.
-      image_size: side in pixels of the crops.
-      batch_size: images that are in memory at a time.
-
-    Raises:
-      InputError: for what `open_records` would refuse, except missing files, and for batches that
-        do not fit into this machine's memory.
-    """
-    if name in tfds_sets.NOT_TFDS:
-        raise InputError(
-            f"dataset.name={name!r}: is not streamed; `python -m experiments.prepare_data "
-            "--dataset=NAME --source=TREE` makes a set of a tree of images that is"
-        )
-    _check_memory(name, (image_size, image_size, 3), batch_size)
-    source = tfds_sets.TfdsSet(name, data_dir)
-    for spec in splits_used:
-        splits.resolve(name, spec, source.splits)
 
 
 def load(
@@ -181,7 +163,7 @@ def open_records(name: str, split: str, data_dir: str | None = None) -> tfds_set
       InputError: there is no such set or split, a file of it is missing or broken, or it has other
         features.
     """
-    check_streamable(name, [split], data_dir=data_dir)
+    check(name, [split], data_dir=data_dir, image_size=None, stream_batch=0)
     _prepare(name, data_dir)
     return tfds_sets.TfdsSet(name, data_dir).records(split)
 

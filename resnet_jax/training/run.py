@@ -69,22 +69,14 @@ def check_dataset(recipe: Recipe) -> None:
     """Raises `InputError` for a data set, split or folder that cannot be loaded; reads no image."""
     dataset = recipe.dataset
     splits = [split for split in (dataset.train, dataset.validation, dataset.test) if split]
-    if recipe.streaming:
-        datasets.check_streamable(
-            dataset.name,
-            splits,
-            data_dir=dataset.data_dir,
-            image_size=dataset.image_size,
-            batch_size=recipe.batch_size,
-        )
-    else:
-        datasets.check(
-            dataset.name,
-            splits,
-            data_dir=dataset.data_dir,
-            image_size=dataset.image_size,
-            padding=dataset.crop_padding,
-        )
+    datasets.check(
+        dataset.name,
+        splits,
+        data_dir=dataset.data_dir,
+        image_size=dataset.image_size,
+        padding=dataset.crop_padding,
+        stream_batch=recipe.batch_size if recipe.streaming else None,
+    )
 
 
 def _check_loggers(recipe: Recipe) -> None:

@@ -112,10 +112,10 @@ def test_processes_share_a_batch_and_fill_only_their_rows(data_dir: str):
 
 
 def test_batches_larger_than_memory_are_refused(data_dir: str):
-    asked = {"data_dir": data_dir, "batch_size": 256}
-    datasets.check_streamable("colours", ["train"], **asked, image_size=224)
+    asked = {"data_dir": data_dir, "stream_batch": 256}
+    datasets.check("colours", ["train"], **asked, image_size=224)
     with pytest.raises(InputError, match="256 images of 100000×100000 take 7,680 GB"):
-        datasets.check_streamable("colours", ["train"], **asked, image_size=100_000)
+        datasets.check("colours", ["train"], **asked, image_size=100_000)
 
 
 def test_batch_of_one_of_many_hosts_holds_its_own_rows_alone(data_dir: str):
