@@ -12,7 +12,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,17 @@ LEGACY_DEFAULTS: dict[str, Any] = {
 """What stood for a field in runs that are older than it. A new field gets its line here."""
 
 
-def _field(meaning: str) -> Any:
-    return dataclasses.field(metadata={"meaning": meaning})
+_Range = tuple[str, Callable[[Any], bool]]
+_FROM_1: _Range = ("must be at least 1", lambda value: value >= 1)
+_FROM_0: _Range = ("must not be negative", lambda value: value >= 0)
+_ABOVE_0: _Range = ("must be above 0", lambda value: value > 0)
+_BELOW_1: _Range = ("must be in [0, 1)", lambda value: 0 <= value < 1)
+_SEED: _Range = (f"must be at most {MAX_SEED}", lambda value: value <= MAX_SEED)
+
+
+def _field(meaning: str, *ranges: _Range, choices: Sequence[str] | None = None) -> Any:
+    """A field: what it means, and what it must be unless it is None."""
+    return dataclasses.field(metadata={"meaning": meaning, "ranges": ranges, "choices": choices})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +90,7 @@ class Model:
 
     name: str = _field("plain-N, resnet-N or preact-resnet-N")
     bn_group_size: int | None = _field("examples that share batch-norm statistics; none: the batch")
-    dtype: str = _field("of activations: float32 or bfloat16")
+    dtype: str = _field("of activations: float32 or bfloat16", choices=DTYPES)
     block: str | None = _field("basic, bottleneck or one_layer")
     shortcut: str | None = _field("what stands on the shortcut (v2 Table 1); none: a plain network")
     option: str | None = _field("A, B or C: shortcuts where the shape changes (v1 §3.3)")
@@ -107,13 +116,13 @@ class Dataset:
 
     name: str = _field("digits, image_folder, or a set of TFDS")
     data_dir: str | None = _field("the image folder, or the folder of TFDS's data sets")
-    image_size: int | None = _field("side in pixels, where images vary in size")
+    image_size: int | None = _field("side in pixels, where images vary in size", _FROM_1)
     train: str = _field("training split, in TFDS's syntax: train[:45000]")
     validation: str | None = _field("split that the schedule may watch")
     test: str | None = _field("test split; it chooses nothing")
     mean: str = _field("subtracted: pixel, channel, none or imagenet")
-    std: str = _field("divided by: channel, none or imagenet")
-    crop_padding: int = _field("pixels added to each side before a random crop")
+    std: str = _field("divided by: channel, none or imagenet", choices=STDS)
+    crop_padding: int = _field("pixels added to each side before a random crop", _FROM_0)
     flip: bool = _field("whether training images are mirrored at random")
     exif_orientation: bool = _field("whether images are turned as EXIF says")
 
@@ -122,12 +131,16 @@ class Dataset:
 class Optimizer:
     """SGD with momentum (v1 §3.4)."""
 
-    momentum: float = _field("in [0, 1)")
+    momentum: float = _field("in [0, 1)", _BELOW_1)
     nesterov: bool = _field("Nesterov's momentum")
-    weight_decay: float = _field("L2 weight decay")
-    weight_decay_mask: str = _field("what decays: kernels or all")
-    max_grad_norm: float | None = _field("longer gradients are cut to it; none: no clipping")
-    layer_decay: float = _field("a layer's learning rate, over that of the layer above it")
+    weight_decay: float = _field("L2 weight decay", _FROM_0)
+    weight_decay_mask: str = _field("what decays: kernels or all", choices=WEIGHT_DECAY_MASKS)
+    max_grad_norm: float | None = _field(
+        "longer gradients are cut to it; none: no clipping", _ABOVE_0
+    )
+    layer_decay: float = _field(
+        "a layer's learning rate, over that of the layer above it", _ABOVE_0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,11 +162,13 @@ class Schedule:
 class Streaming:
     """How images are read that do not fit the devices' memory."""
 
-    augmentation: str = _field("scale (v1 §3.4), random_resized_crop (Inception's) or centre")
+    augmentation: str = _field(
+        "scale (v1 §3.4), random_resized_crop (Inception's) or centre", choices=AUGMENTATIONS
+    )
     scales: tuple[int, ...] = _field("lowest and highest shorter side of augmentation=scale")
     shorter_side: int = _field("of test images, in pixels")
-    pca_lighting_std: float = _field("standard deviation of AlexNet's colour noise")
-    num_workers: int | None = _field("processes that decode; none: one a core")
+    pca_lighting_std: float = _field("standard deviation of AlexNet's colour noise", _FROM_0)
+    num_workers: int | None = _field("processes that decode; none: one a core", _FROM_0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,24 +189,28 @@ class Recipe:
     optimizer: Optimizer
     schedule: Schedule
     streaming: Streaming | None
-    seed: int = _field("of the initial weights, the order of examples and all that is random")
-    batch_size: int = _field("examples a step")
-    num_steps: int = _field("length of the run")
-    grad_accum_steps: int = _field("parts in which a batch is computed, one after another")
-    label_smoothing: float = _field("in [0, 1)")
-    log_every: int = _field("steps between rows of training metrics")
-    evaluate_every: int = _field("steps between evaluations")
-    checkpoint_every: int = _field("steps between checkpoints")
-    max_to_keep: int = _field("checkpoints that are kept")
+    seed: int = _field(
+        "of the initial weights, the order of examples and all that is random", _FROM_0, _SEED
+    )
+    batch_size: int = _field("examples a step", _FROM_1)
+    num_steps: int = _field("length of the run", _FROM_1)
+    grad_accum_steps: int = _field("parts in which a batch is computed, one after another", _FROM_1)
+    label_smoothing: float = _field("in [0, 1)", _BELOW_1)
+    log_every: int = _field("steps between rows of training metrics", _FROM_1)
+    evaluate_every: int = _field("steps between evaluations", _FROM_1)
+    checkpoint_every: int = _field("steps between checkpoints", _FROM_1)
+    max_to_keep: int = _field("checkpoints that are kept", _FROM_1)
     loggers: str = _field("copies of metrics.jsonl: tensorboard, wandb, tensorboard,wandb or none")
     init_from: str | None = _field("run whose weights, but the classifier's, are the first")
     freeze: str | None = _field("parts that are not trained: stem+stage1+batch_norm")
     converted_from: str | None = _field("file of weights, of a run of experiments.convert")
-    num_devices: int | None = _field("none: as many as can share a batch")
-    steps_per_dispatch: int | None = _field("steps per call; none: many on accelerators")
-    parallel: str = _field("jit or pmap")
+    num_devices: int | None = _field("none: as many as can share a batch", _FROM_1)
+    steps_per_dispatch: int | None = _field("steps per call; none: many on accelerators", _FROM_1)
+    parallel: str = _field("jit or pmap", choices=ENGINES)
     deterministic: bool = _field("on GPUs: bitwise identical at every start, but slower")
-    remat: str = _field("none, activations or blocks: computed twice, to save memory")
+    remat: str = _field(
+        "none, activations or blocks: computed twice, to save memory", choices=REMATS
+    )
     scan_blocks: bool = _field("blocks that are alike in one loop: compiled once, but slower")
     onednn: bool = _field("on CPUs: faster, but compiled anew at every start")
     architecture: Architecture = dataclasses.field(init=False, repr=False, compare=False)
@@ -314,17 +333,22 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 def describe_fields(part: Any, prefix: str = "") -> list[tuple[str, str, Any, str]]:
     """Path, type, value and meaning of every field of a recipe."""
-    found = []
+    text = lambda hint: hint.__name__ if isinstance(hint, type) else str(hint)
+    return [
+        (path, text(hint), value, field.metadata["meaning"])
+        for path, field, hint, value in _leaves(part, prefix)
+    ]
+
+
+def _leaves(part: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field, Any, Any]]:
+    """Path, field, type and value of what is no section."""
     hints = typing.get_type_hints(type(part))
     for field in dataclasses.fields(part):
         path, value = f"{prefix}{field.name}", getattr(part, field.name)
         if dataclasses.is_dataclass(value) and field.init:
-            found += describe_fields(value, f"{path}.")
+            yield from _leaves(value, f"{path}.")
         elif "meaning" in field.metadata:
-            hint = hints[field.name]
-            text = hint.__name__ if isinstance(hint, type) else str(hint)
-            found.append((path, text, value, field.metadata["meaning"]))
-    return found
+            yield path, field, hints[field.name], value
 
 
 @contextlib.contextmanager
@@ -431,57 +455,14 @@ def _typed(path: str, hint: Any, value: Any) -> Any:
 # --- what can be wrong with it
 
 
-_CHOICES = {
-    "model.dtype": DTYPES,
-    "parallel": ENGINES,
-    "remat": REMATS,
-    "optimizer.weight_decay_mask": WEIGHT_DECAY_MASKS,
-    "dataset.std": STDS,
-    "streaming.augmentation": AUGMENTATIONS,
-}
-_RANGES: dict[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
-    "must be at least 1": (
-        lambda value: value >= 1,
-        (
-            *("batch_size", "num_steps", "grad_accum_steps", "num_devices", "steps_per_dispatch"),
-            *("log_every", "evaluate_every", "checkpoint_every", "max_to_keep"),
-            "dataset.image_size",
-        ),
-    ),
-    "must not be negative": (
-        lambda value: value >= 0,
-        (
-            *("seed", "dataset.crop_padding", "optimizer.weight_decay"),
-            *("streaming.num_workers", "streaming.pca_lighting_std"),
-        ),
-    ),
-    f"must be at most {MAX_SEED}": (lambda value: value <= MAX_SEED, ("seed",)),
-    "must be in [0, 1)": (
-        lambda value: 0 <= value < 1,
-        ("optimizer.momentum", "label_smoothing"),
-    ),
-    "must be above 0": (
-        lambda value: value > 0,
-        ("optimizer.max_grad_norm", "optimizer.layer_decay"),
-    ),
-}
-"""What values must be, but for those that are none."""
-
-
 def _check(recipe: Recipe) -> None:
-    def value_of(path: str) -> Any:
-        return functools.reduce(
-            lambda part, key: part and getattr(part, key), path.split("."), recipe
-        )
-
-    for message, (allowed, paths) in _RANGES.items():
-        for path in paths:
-            if (value := value_of(path)) is not None and not allowed(value):
+    for path, field, _, value in _leaves(recipe):
+        for message, allowed in field.metadata["ranges"]:
+            if value is not None and not allowed(value):
                 raise InputError(f"{path}={value!r}: {message}")
-    means = COLOR_MEANS if recipe.streaming else MEANS
-    for path, choices in {**_CHOICES, "dataset.mean": means}.items():
-        if (value := value_of(path)) is not None:
-            check_choice(path, value, choices)
+        if field.metadata["choices"] is not None:
+            check_choice(path, value, field.metadata["choices"])
+    check_choice("dataset.mean", recipe.dataset.mean, COLOR_MEANS if recipe.streaming else MEANS)
     for name in recipe.logger_names:
         check_choice("loggers", name, LOGGERS)
     parse_freeze(recipe.freeze, recipe.architecture)
