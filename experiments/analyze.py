@@ -87,7 +87,7 @@ def _load_recipe(text: str) -> Recipe:
 
 def _set_up(recipes: list[Recipe]) -> None:
     """Sets JAX up; for a study that trains, as the recipes have it."""
-    if not study.find(_STUDY.value).trains:
+    if not hasattr(study.find(_STUDY.value), "TRAINS"):
         return setup.prepare()
     recipes = [*recipes, *(load_recipe(Path(workdir)) for workdir in _WORKDIR.value)]
     setup.prepare(

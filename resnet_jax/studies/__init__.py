@@ -1,22 +1,6 @@
 """What is asked of a network: one study a file.
 
 Each module has functions of a linen module, its variables and plain arrays, for notebooks, and at
-its end a `Study`: `measure` (networks to a table), `plot` (its figure) and `summarize` (its
-sentences). `study.run` takes one from its name to its folder.
+its end `measure` (networks to a table), `plot` (its figure) and `summarize` (its sentences).
+`study.run` takes one from its name to its folder.
 """
-
-__all__ = [
-    "gradients",
-    "hooks",
-    "identity_construction",
-    "iterations",
-    "jacobian",
-    "landscape",
-    "lesions",
-    "networks",
-    "responses",
-    "shattering",
-    "shortcuts",
-    "study",
-    "tables",
-]

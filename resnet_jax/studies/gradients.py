@@ -15,7 +15,7 @@ from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import block_output, grad_norm_probe, training_loss
 from resnet_jax.studies.networks import Network, Variables, expand, train_on
-from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, listed, number
 
 VARIANTS = tuple(
@@ -265,6 +265,3 @@ def verdict(one: pd.DataFrame) -> str:
     if first <= VANISHED * last:
         return "vanished"
     return "exploded" if first >= EXPLODED * last else "healthy"
-
-
-STUDIES["gradients"] = Study(measure, plot, summarize)

@@ -18,7 +18,7 @@ from resnet_jax.runs import read_run
 from resnet_jax.studies import tables
 from resnet_jax.studies.gradients import signals
 from resnet_jax.studies.networks import Network
-from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, percent, style
 
 MEAN_FIELD = math.sqrt(math.pi / (math.pi - 1))
@@ -123,6 +123,3 @@ def _at_one_dose(found: pd.DataFrame) -> list[str]:
         f"end between {percent(group.loc[best, 'train_error'])} ({best}) and "
         f"{percent(group.loc[worst, 'train_error'])} ({worst})."
     ]
-
-
-STUDIES["growth"] = Study(measure, plot, summarize)

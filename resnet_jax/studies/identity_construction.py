@@ -24,9 +24,11 @@ from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import batches, block_output
 from resnet_jax.studies.networks import Network, Variables, train_on
-from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, number, percent, style
 from resnet_jax.training.step import cross_entropy
+
+TRAINS = True
 
 SAME = 1e-4
 """Of the logits' size: a difference that rounding in so many layers explains."""
@@ -344,6 +346,3 @@ def _bars(axes: Axes, own: pd.DataFrame) -> None:
     axes.barh(labels, values, color=style.LIGHT["series-4"], height=0.5)
     axes.set_xlabel("error, %")
     axes.invert_yaxis()
-
-
-STUDIES["identity_construction"] = Study(measure, plot, summarize, trains=True)

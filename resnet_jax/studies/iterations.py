@@ -11,9 +11,11 @@ from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.studies import tables
 from resnet_jax.studies.networks import Network, label, settings
-from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, percent, style
 from resnet_jax.training.run import train
+
+TRAINS = True
 
 CURED = 0.01
 """A training error within one point of the shallower network's."""
@@ -161,6 +163,3 @@ def _curves(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel("training error, %")
     tables.finish(axes, [0, *training["at_step"]], ends)
-
-
-STUDIES["iterations"] = Study(measure, plot, summarize, trains=True)

@@ -17,7 +17,7 @@ from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import block_output, double_precision
 from resnet_jax.studies.networks import Network, expand
-from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, number, percent
 
 Track = Callable[[Iterable], Iterable]
@@ -254,6 +254,3 @@ def _depths(axes: Axes, table: pd.DataFrame) -> None:
         middle = own.groupby("layer", sort=False)["rms"].median()
         axes.plot(middle.index, middle, color=tables.looks(drawn)[name].colour, linewidth=0.8,
                   linestyle=":")  # fmt: skip
-
-
-STUDIES["jacobian"] = Study(measure, plot, summarize)

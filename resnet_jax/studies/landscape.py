@@ -19,7 +19,7 @@ from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import mean_over
 from resnet_jax.studies.networks import Network
-from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, number, percent, style
 
 Track = Callable[[Iterable], Iterable]
@@ -334,6 +334,3 @@ def _trajectories(axes: Axes, ways: pd.DataFrame, table: pd.DataFrame) -> None:
     axes.plot(0, 0, "+", color=style.LIGHT["ink"], markersize=8)
     axes.set_xlabel("first principal direction, relative")
     axes.set_ylabel("second, relative")
-
-
-STUDIES["landscape"] = Study(measure, plot, summarize)

@@ -22,7 +22,7 @@ from resnet_jax.models.resnet import ResNet, pad_shortcut
 from resnet_jax.studies import hooks, tables
 from resnet_jax.studies.hooks import batches, double_precision, mean_over
 from resnet_jax.studies.networks import Network
-from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, number, percent
 
 Track = Callable[[Iterable], Iterable]
@@ -418,6 +418,3 @@ def _paths(axes: Axes, table: pd.DataFrame, y: str, words: str) -> None:
     tables.draw_lines(
         axes, table, "length", y, xlabel="blocks on the path", ylabel=words, scale=100
     )
-
-
-STUDIES["lesions"] = Study(measure, plot, summarize)

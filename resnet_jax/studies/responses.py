@@ -17,7 +17,7 @@ from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import batches
 from resnet_jax.studies.networks import Network
-from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, listed
 
 
@@ -179,6 +179,3 @@ def _sorted(table: pd.DataFrame) -> pd.DataFrame:
         own = own.sort_values("std", ascending=False, kind="stable")
         parts.append(own.assign(layer=range(1, len(own) + 1)))
     return pd.concat(parts)
-
-
-STUDIES["responses"] = Study(measure, plot, summarize)

@@ -26,8 +26,10 @@ from resnet_jax.studies.hooks import training_loss
 from resnet_jax.studies.identity_construction import AS_WELL, deeper, insert_identity_blocks
 from resnet_jax.studies.landscape import direction
 from resnet_jax.studies.networks import Network, Variables, train_on
-from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, listed, number, percent, style
+
+TRAINS = True
 
 _TOLERANCE = 0.01  # of the eigenvalue
 _BASIS = 10  # vectors that Lanczos's method keeps: the default, 20, takes more products
@@ -246,6 +248,3 @@ def _by_rate(own: pd.DataFrame, as_built: pd.DataFrame) -> list[str]:
             f"{tables.geometric_mean(part['eigenvalue']).text(number)})"
         )
     return found
-
-
-STUDIES["sharpness"] = Study(measure, plot, summarize, trains=True)

@@ -16,7 +16,7 @@ from scipy import stats
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.networks import Network
-from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, listed, style
 
 _KINDS = (("nearby", "Nearby images"), ("unrelated", "Different images"))
@@ -209,6 +209,3 @@ def _draw(axes: Axes, table: pd.DataFrame, kind: str) -> None:
         axes, table, "depth", kind, xlabel="layers", ylabel="correlation of gradients", marker="."
     )
     axes.axhline(0, color=style.LIGHT["muted"], linewidth=0.6)
-
-
-STUDIES["shattering"] = Study(measure, plot, summarize)

@@ -26,7 +26,7 @@ from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import hooks, tables
 from resnet_jax.studies.hooks import grad_norm_probe
 from resnet_jax.studies.networks import Network, expand
-from resnet_jax.studies.study import STUDIES, Study, Tracker
+from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, number
 
 V2_TABLE_1 = (
@@ -218,6 +218,3 @@ def _draw(axes: Axes, table: pd.DataFrame) -> None:
     ):
         middle = own.groupby("passed", sort=False)["predicted"].median()
         axes.plot(middle.index, middle, color=look[name].colour, linewidth=0.9, linestyle=":")
-
-
-STUDIES["shortcuts"] = Study(measure, plot, summarize)

@@ -1,7 +1,6 @@
 """A study, and the way of one from its name to its folder."""
 
 import contextlib
-import dataclasses
 import importlib
 import inspect
 import os
@@ -12,10 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
-import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -23,50 +22,36 @@ import resnet_jax.studies
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.runs import Recipe, arguments
 from resnet_jax.studies import networks, tables
-from resnet_jax.studies.tables import Panel
 
 Track = Callable[[Iterable[Any]], Iterable[Any]]
 
 _SECONDS_BETWEEN_LINES = 20
 
 
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """One question, from networks to a figure and sentences.
-
-    Attributes:
-      measure: `measure(networks, tracker, **options)` gives a table whose rows have the columns of
-        `Network.about` and what was measured. Its keyword-only parameters are the study's options.
-      plot: the figure's panels, row by row, of that table alone.
-      summarize: what was found, in sentences, of that table alone.
-      trains: whether it trains networks, which then are computed as their recipes say.
-    """
-
-    measure: Callable[..., pd.DataFrame]
-    plot: Callable[[pd.DataFrame], list[list[Panel]]]
-    summarize: Callable[[pd.DataFrame], list[str]]
-    trains: bool = False
-
-
-STUDIES: dict[str, Study] = {}
-"""By name; each module of this package that is a study adds its own."""
-
-
 def names() -> list[str]:
-    """Of all studies: each module of this package is imported, and those that are one add it."""
-    for module in pkgutil.iter_modules(resnet_jax.studies.__path__):
-        importlib.import_module(f"{resnet_jax.studies.__name__}.{module.name}")
-    return sorted(STUDIES)
+    """Of all studies: the modules of this package that have a `measure`."""
+    found = (module.name for module in pkgutil.iter_modules(resnet_jax.studies.__path__))
+    return sorted(name for name in found if hasattr(_module(name), "measure"))
 
 
-def find(name: str) -> Study:
-    """A study by its name.
+def find(name: str) -> ModuleType:
+    """A study by its name: the module that takes one question from networks to sentences.
+
+    Its `measure(networks, tracker, **options)` gives a table whose rows have the columns of
+    `Network.about` and what was measured; the keyword-only parameters are the study's options. Of
+    that table alone `plot` gives the figure's panels, row by row, and `summarize` what was found,
+    in sentences. It has `TRAINS` if it trains networks, which then are computed as their recipes
+    say.
 
     Raises:
       InputError: there is none of that name.
     """
     check_choice("study", name, names())
-    return STUDIES[name]
+    return _module(name)
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{resnet_jax.studies.__name__}.{name}")
 
 
 def run(
@@ -82,7 +67,7 @@ def run(
     """Measures, and writes the study's folder.
 
     Args:
-      name: a key of `STUDIES`.
+      name: of the study.
       workdirs: folders of trained runs.
       recipes: of untrained networks.
       output: the folder that gets analysis/NAME; None for the run's, or the runs' common parent.
@@ -103,7 +88,8 @@ def run(
     asked = networks.collect(workdirs, recipes, data_dir, untrained)
     # Products of 32 bits on accelerators too: else what is measured there may be rounding.
     highest = jax.default_matmul_precision("highest")
-    with Tracker(folder) as tracker, contextlib.nullcontext() if study.trains else highest:
+    precision = contextlib.nullcontext() if hasattr(study, "TRAINS") else highest
+    with Tracker(folder) as tracker, precision:
         table = study.measure(asked, tracker, **options)
     written = folder / "analysis" / name
     panels, sentences = study.plot(table), study.summarize(table)

@@ -26,7 +26,6 @@ def example(tmp_path, monkeypatch) -> str:
     places = [*resnet_jax.studies.__path__, str(tmp_path)]
     monkeypatch.setattr(resnet_jax.studies, "__path__", places)
     yield code
-    study.STUDIES.pop("weights", None)
     sys.modules.pop("resnet_jax.studies.weights", None)
 
 
