@@ -167,20 +167,22 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
         "trained": table[(table["step"] == last) & (table["step"] > 0)],
     }
     return [
-        [_panel(f"{title}, {moment}", own, column, words) for column, title, words in _COLUMNS]
+        [
+            tables.line_panel(
+                f"{title}, {moment}",
+                f"{title}, {moment} against the layer",
+                own,
+                "layer",
+                column,
+                xlabel="layer",
+                ylabel=words,
+                log=True,
+            )
+            for column, title, words in _COLUMNS
+        ]
         for moment, own in moments.items()
         if len(own)
     ]
-
-
-def _panel(title: str, table: pd.DataFrame, column: str, words: str) -> Panel:
-    return Panel(
-        title,
-        f"{title} against the layer: {tables.names(table)}",
-        lambda axes: tables.draw_lines(
-            axes, table, "layer", column, xlabel="layer", ylabel=words, log=True
-        ),
-    )
 
 
 def summarize(table: pd.DataFrame) -> list[str]:

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from scipy.sparse.linalg import LinearOperator, svds
 
 from resnet_jax.models.resnet import ResNet
@@ -188,16 +187,16 @@ def measure(
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:
     """The size of a random direction and of the largest against depth; the last spectrum."""
-    names, first = tables.names(table), table[table["place"] == 1]
+    first = table[table["place"] == 1]
     deepest = pd.concat(map(_deepest, (own for _, own in by(table, "network"))))
     spectrum = deepest[deepest["value"] > _resolution(deepest)]
+    how = {"ylabel": "singular value", "log": True}
     return [
         [
-            Panel("Against depth", f"Largest (solid) and mean singular value: {names}",
-                  lambda axes: _depths(axes, first)),
-            Panel("After the last block", f"All singular values found, in falling order: {names}",
-                  lambda axes: tables.draw_lines(axes, spectrum, "place", "value", xlabel="place",
-                                                 ylabel="singular value", log=True)),
+            tables.line_panel("Against depth", "Largest (solid) and mean singular value", first,
+                              "layer", "value", xlabel="layer", beside="rms", **how),
+            tables.line_panel("After the last block", "All singular values found, in falling order",
+                              spectrum, "place", "value", xlabel="place", **how),
         ]
     ]  # fmt: skip
 
@@ -243,14 +242,3 @@ def _resolution(table: pd.DataFrame) -> pd.Series:
 
 def _deepest(own: pd.DataFrame) -> pd.DataFrame:
     return own[own["layer"] == own["layer"].max()]
-
-
-def _depths(axes: Axes, table: pd.DataFrame) -> None:
-    drawn = table[(table["value"] > 0) & (table["rms"] > 0)]
-    tables.draw_lines(
-        axes, drawn, "layer", "value", xlabel="layer", ylabel="singular value", log=True
-    )
-    for name, own in by(drawn, "network"):
-        middle = own.groupby("layer", sort=False)["rms"].median()
-        axes.plot(middle.index, middle, color=tables.looks(drawn)[name].colour, linewidth=0.8,
-                  linestyle=":")  # fmt: skip

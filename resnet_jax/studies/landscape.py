@@ -186,7 +186,7 @@ def measure(
 def plot(table: pd.DataFrame) -> list[list[Panel]]:
     """A contour of each network's first seed beside the next, then slices and trajectories."""
     surfaces, ways = (table[table["kind"] == kind] for kind in ("surface", "trajectory"))
-    levels, names = _levels(surfaces), tables.names(surfaces)
+    levels = _levels(surfaces)
     found = [
         Panel(f"{name}", f"Contours of the loss around the weights of {name}",
               lambda axes, own=own: _contour(axes, own[own["seed"] == own["seed"].iloc[0]], levels))
@@ -194,9 +194,8 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
     ]  # fmt: skip
     middle = surfaces[surfaces["y"] == 0]
     found.append(
-        Panel("Slice along the first direction", f"Loss along one direction: {names}",
-              lambda axes: tables.draw_lines(axes, middle, "x", "loss", xlabel="distance",
-                                             ylabel="loss", log=True))
+        tables.line_panel("Slice along the first direction", "Loss along one direction", middle,
+                          "x", "loss", xlabel="distance", ylabel="loss", log=True)
     )  # fmt: skip
     if len(ways):
         found.append(

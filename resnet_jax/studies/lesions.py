@@ -312,11 +312,12 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
             strips[0].append(Panel(title, f"Error against {words}: {names}", draw))
     paths = table[table["kind"] == "path"]
     if len(paths):
+        how = {"xlabel": "blocks on the path", "scale": 100, "level": 0}
         strips.append(
-            [Panel("Gradient of all paths of a length", f"Signed share of the gradient: {names}",
-                   lambda axes: _paths(axes, paths, "share", "share of the gradient, %")),
-             Panel("Norm of that part", f"Norm relative to the whole gradient: {names}",
-                   lambda axes: _paths(axes, paths, "norm", "norm, % of the whole's"))]
+            [tables.line_panel("Gradient of all paths of a length", "Signed share of the gradient",
+                               paths, "length", "share", ylabel="share of the gradient, %", **how),
+             tables.line_panel("Norm of that part", "Norm relative to the whole gradient", paths,
+                               "length", "norm", ylabel="norm, % of the whole's", **how)]
         )  # fmt: skip
     return strips
 
@@ -388,15 +389,14 @@ def _effective(name: str, paths: pd.DataFrame) -> str:
 
 
 def _each(axes: Axes, table: pd.DataFrame) -> None:
-    tables.draw_lines(
-        axes, table[table["kind"] == "delete_each"], "block", "error", xlabel="deleted block",
-        ylabel="error, %", scale=100, marker=".",
-    )  # fmt: skip
     look = tables.looks(table)
     for name, own in by(table[table["kind"] == "intact"], "network"):
         level = 100 * own["error"].mean()
         axes.axhline(level, color=look[name].colour, linewidth=0.7, alpha=0.6)
-    axes.set_ylim(0, 100)
+    tables.draw_lines(
+        axes, table[table["kind"] == "delete_each"], "block", "error", xlabel="deleted block",
+        ylabel="error, %", scale=100, marker=".", limits=(0, 100),
+    )  # fmt: skip
 
 
 def _random(axes: Axes, table: pd.DataFrame, words: str) -> None:
@@ -411,10 +411,3 @@ def _random(axes: Axes, table: pd.DataFrame, words: str) -> None:
     axes.set_xlabel(words)
     axes.set_ylabel("error, %")
     tables.finish(axes, table["count"], ends)
-
-
-def _paths(axes: Axes, table: pd.DataFrame, y: str, words: str) -> None:
-    axes.axhline(0, color=tables.style.LIGHT["muted"], linewidth=0.6)
-    tables.draw_lines(
-        axes, table, "length", y, xlabel="blocks on the path", ylabel=words, scale=100
-    )

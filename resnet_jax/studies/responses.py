@@ -1,6 +1,5 @@
 """How strongly each layer responds (v1 §4.2, Figure 7)."""
 
-import functools
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -111,14 +110,13 @@ def measure(
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:
     """In the order of the layers, and sorted, as v1 Figure 7 has them."""
-    names = tables.names(table)
-    draw = functools.partial(tables.draw_lines, x="layer", y="std", ylabel="std of the response")
+    how = {"x": "layer", "y": "std", "ylabel": "std of the response"}
     return [
         [
-            Panel("By layer", f"Standard deviation of each layer's response: {names}",
-                  lambda axes: draw(axes, table, xlabel="3×3 layer")),
-            Panel("By size", f"The same deviations in falling order: {names}",
-                  lambda axes: draw(axes, _sorted(table), xlabel="3×3 layers, sorted")),
+            tables.line_panel("By layer", "Standard deviation of each layer's response", table,
+                              xlabel="3×3 layer", **how),
+            tables.line_panel("By size", "The same deviations in falling order", _sorted(table),
+                              xlabel="3×3 layers, sorted", **how),
         ]
     ]  # fmt: skip
 

@@ -174,10 +174,9 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
     ]  # fmt: skip
     if len(noise):
         panels.append(
-            Panel("Trained on from around it", f"Training error of {names} by noise",
-                  lambda axes: tables.draw_lines(
-                      axes, noise, "noise", "error", scale=100, marker="o",
-                      xlabel="distance, in filters' norms", ylabel="training error, %"))
+            tables.line_panel("Trained on from around it", "Training error by noise", noise,
+                              "noise", "error", scale=100, marker="o",
+                              xlabel="distance, in filters' norms", ylabel="training error, %")
         )  # fmt: skip
     return [panels]
 
@@ -193,11 +192,6 @@ def _against_rate(
     axes: Axes, rate: pd.DataFrame, column: str, words: str, built: pd.DataFrame
 ) -> None:
     is_error = column == "error"
-    rate = rate.sort_values("rate", kind="stable")
-    tables.draw_lines(
-        axes, rate, "rate", column, xlabel="learning rate", ylabel=words, marker="o",
-        log=not is_error, scale=100 if is_error else 1,
-    )  # fmt: skip
     axes.set_xscale("log")
     muted = {"color": style.LIGHT["muted"], "linewidth": 0.9, "linestyle": ":"}
     if is_error:  # Where the constructed network's own eigenvalue is at the threshold.
@@ -206,6 +200,10 @@ def _against_rate(
     else:
         limits = rate.drop_duplicates("rate")
         axes.plot(limits["rate"], limits["limit"], **muted)
+    tables.draw_lines(
+        axes, rate, "rate", column, xlabel="learning rate", ylabel=words, marker="o",
+        log=not is_error, scale=100 if is_error else 1,
+    )  # fmt: skip
 
 
 def summarize(table: pd.DataFrame) -> list[str]:

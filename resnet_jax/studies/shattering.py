@@ -10,14 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from scipy import stats
 
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.networks import Network
 from resnet_jax.studies.study import Tracker
-from resnet_jax.studies.tables import Panel, by, listed, style
+from resnet_jax.studies.tables import Panel, by, listed
 
 _KINDS = (("nearby", "Nearby images"), ("unrelated", "Different images"))
 
@@ -127,10 +126,10 @@ def measure(
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:
     """Correlations against depth: of nearby and of different images."""
-    names = tables.names(table)
     return [
-        [Panel(title, f"Correlation of gradients against depth: {names}",
-               lambda axes, kind=kind: _draw(axes, table, kind)) for kind, title in _KINDS]
+        [tables.line_panel(title, "Correlation of gradients against depth", table, "depth", kind,
+                           xlabel="layers", ylabel="correlation of gradients", marker=".", level=0)
+         for kind, title in _KINDS]
     ]  # fmt: skip
 
 
@@ -202,10 +201,3 @@ def _slope(x: np.ndarray, moments: pd.DataFrame) -> tables.Interval:
     errors = weights * moments["error"] / moments["mean"]
     margin = stats.t.ppf(0.975, moments["count"].min() - 1) * float(np.sqrt((errors**2).sum()))
     return tables.Interval(slope, slope - margin, slope + margin)
-
-
-def _draw(axes: Axes, table: pd.DataFrame, kind: str) -> None:
-    tables.draw_lines(
-        axes, table, "depth", kind, xlabel="layers", ylabel="correlation of gradients", marker="."
-    )
-    axes.axhline(0, color=style.LIGHT["muted"], linewidth=0.6)

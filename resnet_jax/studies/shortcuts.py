@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from resnet_jax.errors import InputError
 from resnet_jax.models.architecture import ORDERS
@@ -178,9 +177,12 @@ def measure(
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:
     """The product of the factors, measured and, dotted, predicted."""
-    names = tables.names(table)
-    alternative = f"Product of shortcut factors against blocks passed: {names}"
-    return [[Panel("Product of shortcut factors", alternative, lambda axes: _draw(axes, table))]]
+    return [
+        [tables.line_panel(
+            "Product of shortcut factors", "Product of shortcut factors against blocks passed",
+            table, "passed", "measured", xlabel="shortcuts passed, from the last block back",
+            ylabel="gradient norm, relative", log=True, beside="predicted")]
+    ]  # fmt: skip
 
 
 def summarize(table: pd.DataFrame) -> list[str]:
@@ -205,16 +207,3 @@ def _sentence(name: str, own: pd.DataFrame) -> str:
         f"{name} ({tables.num_seeds(own)}): past {last['passed'].iloc[0]} shortcuts{without} a "
         f"gradient's norm is ×{shown} (predicted ×{number(predicted.mean)}): {meaning}."
     )
-
-
-def _draw(axes: Axes, table: pd.DataFrame) -> None:
-    tables.draw_lines(
-        axes, table, "passed", "measured", xlabel="shortcuts passed, from the last block back",
-        ylabel="gradient norm, relative", log=True,
-    )  # fmt: skip
-    look = tables.looks(table)
-    for name, own in by(
-        table[(table["predicted"] > 0) & (table["predicted"] < math.inf)], "network"
-    ):
-        middle = own.groupby("passed", sort=False)["predicted"].median()
-        axes.plot(middle.index, middle, color=look[name].colour, linewidth=0.9, linestyle=":")

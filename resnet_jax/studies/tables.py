@@ -4,6 +4,7 @@ A row has the columns "network", "family", "depth", "seed" and "step", and what 
 of one network that differ in nothing but the seed share its name.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -168,32 +169,50 @@ def draw_lines(
     log: bool = False,
     scale: float = 1.0,
     marker: str | None = None,
+    beside: str = "",
+    level: float | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> None:
     """One line a network, named at its end: the median over seeds, and each of several faint.
 
-    Where `log`, values that are not positive are left out.
+    The medians of the column `beside` are dotted, and a muted line is at the height `level`;
+    `limits` are the vertical axis's. Where `log`, values that are not positive are left out.
     """
     if log:
         use_log_scale(axes)
-        table = table[(table[y] > 0) & np.isfinite(table[y])]
-    if table.empty:
-        axes.text(0.5, 0.5, "zero everywhere", ha="center", transform=axes.transAxes)
+    if limits:
+        axes.set_ylim(limits)
+    if level is not None:
+        axes.axhline(level, color=style.LIGHT["muted"], linewidth=0.6)
+    shown = lambda y: table[(table[y] > 0) & np.isfinite(table[y])] if log else table
+    if shown(y).empty:
+        text = "zero everywhere" if log else "nothing to draw"
+        axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes)
         return
     look, ends = looks(table), []
-    for network, own in by(table, "network"):
+    for network, own in by(shown(y), "network"):
         colour = look[network].colour
         seeds = [part for _, part in by(own, "seed")]
         for part in seeds if len(seeds) > 1 else ():
             axes.plot(part[x], scale * part[y], color=colour, linewidth=0.5, alpha=0.35)
-        middle = scale * own.groupby(x, sort=False)[y].median()
+        middle = scale * own.groupby(x)[y].median()
         axes.plot(
             middle.index, middle, color=colour, linestyle=dashes(table, network), linewidth=1.6,
             marker=marker, markersize=4,
         )  # fmt: skip
         ends.append((middle.index[-1], middle.iloc[-1], look[network].label, colour))
+    for network, own in by(shown(beside), "network") if beside else ():
+        middle = scale * own.groupby(x)[beside].median()
+        axes.plot(middle.index, middle, ":", color=look[network].colour, linewidth=0.9)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    finish(axes, table[x], ends)
+    finish(axes, shown(y)[x], ends)
+
+
+def line_panel(title: str, words: str, table: pd.DataFrame, x: str, y: str, **how: Any) -> Panel:
+    """A panel of `draw_lines`; its alternative text is `words` and the networks' names."""
+    draw = functools.partial(draw_lines, table=table, x=x, y=y, **how)
+    return Panel(title, f"{words}: {names(table)}", draw)
 
 
 def finish(axes: Axes, xs: Iterable[float], ends: Sequence[LineEnd]) -> None:
