@@ -40,7 +40,7 @@ def panels(costs: pd.DataFrame) -> list[list[Panel]]:
     """One panel a cost."""
     return [
         [
-            Panel(title, f"{title} against depth", functools.partial(draw, costs=costs, name=name))
+            Panel(title, functools.partial(draw, costs=costs, name=name))
             for name, title in _COLUMNS.items()
         ]
     ]

@@ -94,7 +94,7 @@ def _panel(
     title: str, what: str, groups: list[Group], draw: Callable[..., None], **more: Any
 ) -> Panel:
     names = ", ".join(group.label for group in groups)
-    return Panel(title, f"{what}: {names}", functools.partial(draw, groups=groups, **more))
+    return Panel(title, functools.partial(draw, groups=groups, **more), f"{what}: {names}")
 
 
 # Over steps: training thin and dashed, test bold.

@@ -90,7 +90,7 @@ def grid_rows(groups: Sequence[Group]) -> list[list[Panel]]:
 def _panel(plane: Plane, error: str, words: str) -> Panel:
     what = f"Final {words} by depth and {_name(plane.field)}: {plane.title}"
     title = f"{plane.title}: {words}, %"
-    return Panel(title, what, partial(draw_grid, plane=plane, error=error))
+    return Panel(title, partial(draw_grid, plane=plane, error=error), what)
 
 
 def _name(field: str) -> str:
@@ -160,7 +160,7 @@ def setting_rows(groups: Sequence[Group]) -> list[list[Panel]]:
             row = []
             for error, words in FIELDS.items():
                 draw = partial(draw_settings, groups=own, error=error)
-                row.append(Panel(f"{dataset}: {words}", f"Final {words} by setting: {names}", draw))
+                row.append(Panel(f"{dataset}: {words}", draw, f"Final {words} by setting: {names}"))
             rows.append(row)
     return rows
 

@@ -83,11 +83,11 @@ _SETTINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One set of axes and what a reader who cannot see it is told."""
+    """One set of axes and what a page tells a reader who cannot see it."""
 
     title: str
-    alternative: str
     draw: Callable[[Axes], None]
+    alternative: str = ""
 
 
 def shade(index: int, count: int) -> int:

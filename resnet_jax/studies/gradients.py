@@ -169,14 +169,7 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
     return [
         [
             tables.line_panel(
-                f"{title}, {moment}",
-                f"{title}, {moment} against the layer",
-                own,
-                "layer",
-                column,
-                xlabel="layer",
-                ylabel=words,
-                log=True,
+                f"{title}, {moment}", own, "layer", column, xlabel="layer", ylabel=words, log=True
             )
             for column, title, words in _COLUMNS
         ]

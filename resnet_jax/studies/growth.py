@@ -56,8 +56,7 @@ def measure(
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:
     """Final training error against growth, a point a network and a dot a run."""
-    alternative = f"Final training error against the first update's growth: {tables.names(table)}"
-    return [[Panel("Dose and response", alternative, lambda axes: _draw(axes, table))]]
+    return [[Panel("Dose and response", lambda axes: _draw(axes, table))]]
 
 
 def _draw(axes: Axes, table: pd.DataFrame) -> None:

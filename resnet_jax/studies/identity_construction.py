@@ -238,15 +238,9 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
     found = []
     for name, own in by(table, "network"):
         if (own["kind"] == "training").any():
-            found.append(
-                Panel(f"{name} from two starts", f"Training error of {name} against steps",
-                      lambda axes, own=own: _curves(axes, own))
-            )  # fmt: skip
+            found.append(Panel(f"{name} from two starts", partial(_curves, own=own)))
         else:
-            found.append(
-                Panel(name, f"Error of {name} as built, and of the network it is built from",
-                      lambda axes, own=own: _bars(axes, own))
-            )  # fmt: skip
+            found.append(Panel(name, partial(_bars, own=own)))
     return [found[start : start + 2] for start in range(0, len(found), 2)]
 
 

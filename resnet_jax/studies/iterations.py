@@ -75,8 +75,7 @@ def _run_folder(network: Network, folder: Path, times: int) -> Path:
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:
     """Training error against steps, every length of every network."""
-    alternative = f"Training error against steps, by length: {tables.names(table)}"
-    return [[Panel("Training error", alternative, lambda axes: _curves(axes, table))]]
+    return [[Panel("Training error", lambda axes: _curves(axes, table))]]
 
 
 def summarize(table: pd.DataFrame) -> list[str]:

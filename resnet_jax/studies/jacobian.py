@@ -193,10 +193,10 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
     how = {"ylabel": "singular value", "log": True}
     return [
         [
-            tables.line_panel("Against depth", "Largest (solid) and mean singular value", first,
-                              "layer", "value", xlabel="layer", beside="rms", **how),
-            tables.line_panel("After the last block", "All singular values found, in falling order",
-                              spectrum, "place", "value", xlabel="place", **how),
+            tables.line_panel("Against depth", first, "layer", "value", xlabel="layer",
+                              beside="rms", **how),
+            tables.line_panel("After the last block", spectrum, "place", "value", xlabel="place",
+                              **how),
         ]
     ]  # fmt: skip
 

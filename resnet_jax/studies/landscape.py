@@ -188,20 +188,17 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
     surfaces, ways = (table[table["kind"] == kind] for kind in ("surface", "trajectory"))
     levels = _levels(surfaces)
     found = [
-        Panel(f"{name}", f"Contours of the loss around the weights of {name}",
+        Panel(name,
               lambda axes, own=own: _contour(axes, own[own["seed"] == own["seed"].iloc[0]], levels))
         for name, own in by(surfaces, "network")
     ]  # fmt: skip
     middle = surfaces[surfaces["y"] == 0]
     found.append(
-        tables.line_panel("Slice along the first direction", "Loss along one direction", middle,
-                          "x", "loss", xlabel="distance", ylabel="loss", log=True)
+        tables.line_panel("Slice along the first direction", middle, "x", "loss",
+                          xlabel="distance", ylabel="loss", log=True)
     )  # fmt: skip
     if len(ways):
-        found.append(
-            Panel("Way of training", f"Checkpoints in their own plane: {tables.names(ways)}",
-                  lambda axes: _trajectories(axes, ways, table))
-        )  # fmt: skip
+        found.append(Panel("Way of training", lambda axes: _trajectories(axes, ways, table)))
     return [found[start : start + 2] for start in range(0, len(found), 2)]
 
 

@@ -299,9 +299,7 @@ def measure(
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:
     """One block deleted; several deleted and swapped; and, of residual networks, the paths."""
-    names = tables.names(table)
-    strips = [[Panel("One block deleted", f"Error without each block: {names}",
-                     lambda axes: _each(axes, table))]]  # fmt: skip
+    strips = [[Panel("One block deleted", lambda axes: _each(axes, table))]]
     for kind, title, words in (
         ("delete", "Several blocks deleted", "blocks deleted"),
         ("swap", "Blocks swapped", "pairs swapped"),
@@ -309,15 +307,15 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
         own = table[table["kind"] == kind]
         if len(own):
             draw = functools.partial(_random, table=own, words=words)
-            strips[0].append(Panel(title, f"Error against {words}: {names}", draw))
+            strips[0].append(Panel(title, draw))
     paths = table[table["kind"] == "path"]
     if len(paths):
         how = {"xlabel": "blocks on the path", "scale": 100, "level": 0}
         strips.append(
-            [tables.line_panel("Gradient of all paths of a length", "Signed share of the gradient",
-                               paths, "length", "share", ylabel="share of the gradient, %", **how),
-             tables.line_panel("Norm of that part", "Norm relative to the whole gradient", paths,
-                               "length", "norm", ylabel="norm, % of the whole's", **how)]
+            [tables.line_panel("Gradient of all paths of a length", paths, "length", "share",
+                               ylabel="share of the gradient, %", **how),
+             tables.line_panel("Norm of that part", paths, "length", "norm",
+                               ylabel="norm, % of the whole's", **how)]
         )  # fmt: skip
     return strips
 

@@ -113,10 +113,8 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
     how = {"x": "layer", "y": "std", "ylabel": "std of the response"}
     return [
         [
-            tables.line_panel("By layer", "Standard deviation of each layer's response", table,
-                              xlabel="3×3 layer", **how),
-            tables.line_panel("By size", "The same deviations in falling order", _sorted(table),
-                              xlabel="3×3 layers, sorted", **how),
+            tables.line_panel("By layer", table, xlabel="3×3 layer", **how),
+            tables.line_panel("By size", _sorted(table), xlabel="3×3 layers, sorted", **how),
         ]
     ]  # fmt: skip
 

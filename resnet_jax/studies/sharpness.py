@@ -163,20 +163,18 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
     built = table[table["kind"] == "constructed"]
     rate, noise = (table[table["kind"] == kind] for kind in ("rate", "noise"))
     if built.empty:
-        return [[Panel("Sharpness", f"Largest eigenvalue of {tables.names(table)}",
-                       lambda axes: _bars(axes, table))]]  # fmt: skip
-    names = tables.names(built)
+        return [[Panel("Sharpness", lambda axes: _bars(axes, table))]]
     panels = [
-        Panel("Trained on from the constructed network", f"Training error of {names} by rate",
+        Panel("Trained on from the constructed network",
               lambda axes: _against_rate(axes, rate, "error", "training error, %", built)),
-        Panel("Sharpness where training ends", f"Largest eigenvalue of {names} by learning rate",
+        Panel("Sharpness where training ends",
               lambda axes: _against_rate(axes, rate, "eigenvalue", "largest eigenvalue", built)),
     ]  # fmt: skip
     if len(noise):
         panels.append(
-            tables.line_panel("Trained on from around it", "Training error by noise", noise,
-                              "noise", "error", scale=100, marker="o",
-                              xlabel="distance, in filters' norms", ylabel="training error, %")
+            tables.line_panel("Trained on from around it", noise, "noise", "error", scale=100,
+                              marker="o", xlabel="distance, in filters' norms",
+                              ylabel="training error, %")
         )  # fmt: skip
     return [panels]
 

@@ -127,8 +127,8 @@ def measure(
 def plot(table: pd.DataFrame) -> list[list[Panel]]:
     """Correlations against depth: of nearby and of different images."""
     return [
-        [tables.line_panel(title, "Correlation of gradients against depth", table, "depth", kind,
-                           xlabel="layers", ylabel="correlation of gradients", marker=".", level=0)
+        [tables.line_panel(title, table, "depth", kind, xlabel="layers",
+                           ylabel="correlation of gradients", marker=".", level=0)
          for kind, title in _KINDS]
     ]  # fmt: skip
 

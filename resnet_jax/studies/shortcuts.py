@@ -179,9 +179,9 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
     """The product of the factors, measured and, dotted, predicted."""
     return [
         [tables.line_panel(
-            "Product of shortcut factors", "Product of shortcut factors against blocks passed",
-            table, "passed", "measured", xlabel="shortcuts passed, from the last block back",
-            ylabel="gradient norm, relative", log=True, beside="predicted")]
+            "Product of shortcut factors", table, "passed", "measured", beside="predicted",
+            xlabel="shortcuts passed, from the last block back", ylabel="gradient norm, relative",
+            log=True)]
     ]  # fmt: skip
 
 

@@ -209,10 +209,9 @@ def draw_lines(
     finish(axes, shown(y)[x], ends)
 
 
-def line_panel(title: str, words: str, table: pd.DataFrame, x: str, y: str, **how: Any) -> Panel:
-    """A panel of `draw_lines`; its alternative text is `words` and the networks' names."""
-    draw = functools.partial(draw_lines, table=table, x=x, y=y, **how)
-    return Panel(title, f"{words}: {names(table)}", draw)
+def line_panel(title: str, table: pd.DataFrame, x: str, y: str, **how: Any) -> Panel:
+    """A panel of `draw_lines`."""
+    return Panel(title, functools.partial(draw_lines, table=table, x=x, y=y, **how))
 
 
 def finish(axes: Axes, xs: Iterable[float], ends: Sequence[LineEnd]) -> None:
@@ -220,11 +219,6 @@ def finish(axes: Axes, xs: Iterable[float], ends: Sequence[LineEnd]) -> None:
     low, high = min(xs), max(xs)
     axes.set_xlim(low, high if high > low else low + 1)
     label_line_ends(axes, ends)
-
-
-def names(table: pd.DataFrame) -> str:
-    """The networks' names, for a figure's alternative text."""
-    return ", ".join(table["network"].unique())
 
 
 def percent(fraction: float) -> str:

@@ -397,7 +397,7 @@ def test_long_names_keep_what_tells_them_apart():
 
 def test_data_have_every_column_that_a_row_has(tmp_path):
     table = pd.DataFrame([{"network": "a", "x": 1}, {"network": "b, c", "y": 0.123456789}])
-    tables.write(tmp_path, table, [[tables.Panel("", "", lambda axes: None)]], ["So."], ["Thus."])
+    tables.write(tmp_path, table, [[tables.Panel("", lambda axes: None)]], ["So."], ["Thus."])
     with (tmp_path / "data.csv").open() as file:
         assert list(csv.DictReader(file)) == [
             {"network": "a", "x": "1", "y": ""},
