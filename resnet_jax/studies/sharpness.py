@@ -191,6 +191,9 @@ def _against_rate(
 ) -> None:
     is_error = column == "error"
     axes.set_xscale("log")
+    rates = sorted(rate["rate"].unique())
+    axes.set_xticks(rates, map(number, rates))
+    axes.set_xticks([], minor=True)
     muted = {"color": style.LIGHT["muted"], "linewidth": 0.9, "linestyle": ":"}
     if is_error:  # Where the constructed network's own eigenvalue is at the threshold.
         for _, own in by(built, "network"):
