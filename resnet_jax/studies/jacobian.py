@@ -2,7 +2,7 @@
 Pennington et al. 2017, Xiao et al. 2018).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,10 +16,8 @@ from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import block_output, double_precision
 from resnet_jax.studies.networks import Network, expand
-from resnet_jax.studies.study import Tracker
+from resnet_jax.studies.study import Track, Tracker
 from resnet_jax.studies.tables import Panel, by, number, percent
-
-Track = Callable[[Iterable], Iterable]
 
 EXACT_UP_TO = 1024  # input numbers
 ISOMETRY = 2.0  # times: within this of each other, singular values count as equal

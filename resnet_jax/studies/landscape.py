@@ -3,7 +3,7 @@ Nets").
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,10 +19,8 @@ from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import mean_over
 from resnet_jax.studies.networks import Network
-from resnet_jax.studies.study import Tracker
+from resnet_jax.studies.study import Track, Tracker
 from resnet_jax.studies.tables import Panel, by, number, percent, style
-
-Track = Callable[[Iterable], Iterable]
 
 FITTED = 0.1
 """Training error at the weights: above it there is no minimum whose valley could be compared."""

@@ -6,7 +6,7 @@ Veit et al. 2016, "Residual Networks Behave Like Ensembles of Relatively Shallow
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,10 +22,8 @@ from resnet_jax.models.resnet import ResNet, pad_shortcut
 from resnet_jax.studies import hooks, tables
 from resnet_jax.studies.hooks import batches, double_precision, mean_over
 from resnet_jax.studies.networks import Network
-from resnet_jax.studies.study import Tracker
+from resnet_jax.studies.study import Track, Tracker
 from resnet_jax.studies.tables import Panel, by, number, percent
-
-Track = Callable[[Iterable], Iterable]
 
 LEFT_OUT = 0.05
 """Of the gradient's norm: paths up to a length stand for all of it if the others sum to less."""

@@ -141,7 +141,7 @@ def _about(options: dict[str, Any], argv: Sequence[str]) -> list[str]:
     return [f"Measured with {values}.", f"`{line}` ({machine})"]
 
 
-class Tracker:
+class Tracker(Progress):
     """Tells how far a study is: a live bar on a terminal, a line now and then elsewhere.
 
     Attributes:
@@ -150,14 +150,13 @@ class Tracker:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._live = sys.stdout.isatty()
-        self._progress = Progress(
+        super().__init__(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=Console(),
-            disable=not self._live,
+            disable=not sys.stdout.isatty(),
         )
 
     def __call__(self, title: str) -> Track:
@@ -165,19 +164,10 @@ class Tracker:
         return lambda items: self._loop(title, list(items))
 
     def _loop(self, title: str, items: list[Any]) -> Iterator[Any]:
-        task = self._progress.add_task(title, total=len(items))
         told = time.monotonic()
-        for number, item in enumerate(items, start=1):
+        for number, item in enumerate(self.track(items, description=title), start=1):
             yield item
-            self._progress.advance(task)
-            if not self._live and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+            if self.disable and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
                 told = time.monotonic()
                 line = f"{title}: {number} of {len(items)}"
-                self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    def __enter__(self) -> "Tracker":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._progress.stop()
+                self.console.print(line, highlight=False, markup=False, soft_wrap=True)
