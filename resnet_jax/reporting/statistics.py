@@ -29,10 +29,6 @@ class Sample:
     median: float
     freedom: float
 
-    def with_spread(self, std: float, freedom: float) -> "Sample":
-        """The same sample with a standard deviation that was measured elsewhere."""
-        return dataclasses.replace(self, std=std, freedom=freedom)
-
 
 @dataclasses.dataclass(frozen=True)
 class Difference:

@@ -260,7 +260,8 @@ def _sample(group: Group, field: str, table: pd.DataFrame) -> tuple[Sample, str 
     spread = find_spread(table, group, field) if sample.count == 1 else None
     if spread is None:
         return sample, None
-    return sample.with_spread(spread.std, spread.freedom), spread.source
+    source = f"{spread['model']}, {spread['seeds']} seeds"
+    return dataclasses.replace(sample, std=spread[field], freedom=spread["seeds"] - 1), source
 
 
 def _weighted(
@@ -377,15 +378,6 @@ SAME = {
 """Columns of that table in which runs must agree, and the config's fields."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """A standard deviation over seeds, in percentage points, and whose it is."""
-
-    std: float
-    freedom: int
-    source: str
-
-
 def packaged_spreads() -> pd.DataFrame:
     """The table that comes with the package; errors are standard deviations in points."""
     return pd.read_csv(SPREADS, dtype={"settings": str})
@@ -405,8 +397,8 @@ def other_settings(group: Group) -> str:
     return hashlib.sha256(repr(rest).encode()).hexdigest()[:8]
 
 
-def find_spread(table: pd.DataFrame, group: Group, field: str) -> Spread | None:
-    """The spread of runs like the group's: same data set, length and learning rate.
+def find_spread(table: pd.DataFrame, group: Group, field: str) -> pd.Series | None:
+    """The table's row of runs like the group's: same data set, length and learning rate.
 
     The network's own where it was measured, else the largest of its family; of runs with the same
     settings otherwise, where there are any.
@@ -420,5 +412,4 @@ def find_spread(table: pd.DataFrame, group: Group, field: str) -> Spread | None:
     own = same[same["model"] == group.model]
     if same.empty:
         return None
-    row = (same if own.empty else own).sort_values(field).iloc[-1]
-    return Spread(float(row[field]), int(row["seeds"]) - 1, f"{row['model']}, {row['seeds']} seeds")
+    return (same if own.empty else own).sort_values(field).iloc[-1]
