@@ -139,9 +139,9 @@ def _contrast_lead(contrast: Contrast) -> str:
 def describe_trend(trend: Trend) -> str:
     """Slopes of both families, and the interval of their difference."""
     parts = []
-    for name, (ours, theirs, more) in zip(FIELDS.values(), (trend.train, trend.test), strict=True):
+    for (more, name), (ours, theirs) in zip(_named(trend), trend.slopes, strict=True):
         parts.append(
-            f"{name} by {signed(ours.value)} points in {trend.family} and {signed(theirs.value)} "
+            f"{name} by {signed(ours)} points in {trend.family} and {signed(theirs)} "
             f"in {trend.twin} networks (difference {signed(more.value)}, {_interval(more, 2)})"
         )
     seeds = f"{trend.seeds} seed{'s' * (trend.seeds != 1)}"
@@ -229,7 +229,7 @@ def describe_power(judged: Contrast | Comparison) -> str:
     )
 
 
-def _named(judged: Contrast | Comparison) -> list[tuple[Difference, str]]:
+def _named(judged: Contrast | Comparison | Trend) -> list[tuple[Difference, str]]:
     return list(zip((judged.train, judged.test), FIELDS.values(), strict=True))
 
 
@@ -285,10 +285,7 @@ def _best(groups: Sequence[Group]) -> str:
 
 
 def _adjustment(arms: Sequence[Arm]) -> list[str]:
-    parts = [part for arm in arms for part in (*arm.contrasts, *arm.comparisons)]
-    differences = [d for part in parts for d in (part.train, part.test)]
-    differences += [d for arm in arms for t in arm.trends for d in (t.train[2], t.test[2])]
-    number = sum(difference.has_interval for difference in differences)
+    number = sum(difference.has_interval for arm in arms for difference in arm.differences)
     if number < 2:
         return []
     return [f"Intervals are adjusted for the {number} statements made here (Holm)."]

@@ -3,8 +3,9 @@
 import dataclasses
 import enum
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 
@@ -165,16 +166,17 @@ def _guarded(judged: Comparison | Contrast, flattered: float) -> tuple[Effect, E
 class Trend:
     """Slopes of error against depth over all depths that two families share.
 
-    In percentage points for each 10 layers, seed by seed: of the `family`, of its `twin`, and the
-    first less the second, for training and for test error.
+    In percentage points for each 10 layers, seed by seed, for training and for test error: `slopes`
+    are the means of the `family` and of its `twin`, `train` and `test` the first less the second.
     """
 
     family: str
     twin: str
     depths: tuple[int, ...]
     seeds: int
-    train: tuple[Difference, Difference, Difference]
-    test: tuple[Difference, Difference, Difference]
+    slopes: tuple[tuple[float, float], tuple[float, float]]
+    train: Difference
+    test: Difference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +189,12 @@ class Arm:
     comparisons: list[Comparison]
     contrasts: list[Contrast]
     trends: list[Trend]
+
+    @property
+    def differences(self) -> list[Difference]:
+        """Those of which something is said; of a trend, the difference of the slopes."""
+        parts = (*self.contrasts, *self.trends, *self.comparisons)
+        return [difference for part in parts for difference in (part.train, part.test)]
 
 
 def judge_all(groups: Sequence[Group], table: pd.DataFrame) -> list[Arm]:
@@ -202,30 +210,15 @@ def judge_all(groups: Sequence[Group], table: pd.DataFrame) -> list[Arm]:
     for group in groups:
         by_arm.setdefault((group.dataset, group.setting), []).append(group)
     arms = [_arm(*key, members, table) for key, members in by_arm.items()]
-    judged = [d for arm in arms for part in _parts(arm) for d in _differences(part)]
+    judged = [difference for arm in arms for difference in arm.differences]
     adjusted = dict(zip(map(id, judged), statistics.holm(judged), strict=True))
     return [_adjust(arm, lambda difference: adjusted[id(difference)]) for arm in arms]
 
 
-def _parts(arm: Arm) -> Iterable[Comparison | Contrast | Trend]:
-    return [*arm.contrasts, *arm.trends, *arm.comparisons]
-
-
-def _differences(part: Comparison | Contrast | Trend) -> list[Difference]:
-    """Those of which something is said; of a trend, the difference of the slopes."""
-    if isinstance(part, Trend):
-        return [part.train[2], part.test[2]]
-    return [part.train, part.test]
-
-
 def _adjust(arm: Arm, adjusted: Callable[[Difference], Difference]) -> Arm:
-    def adjust(part):
-        if isinstance(part, Trend):
-            train, test = ((*own[:2], adjusted(own[2])) for own in (part.train, part.test))
-        else:
-            train, test = adjusted(part.train), adjusted(part.test)
-        return dataclasses.replace(part, train=train, test=test)
-
+    adjust = lambda part: dataclasses.replace(
+        part, train=adjusted(part.train), test=adjusted(part.test)
+    )
     return dataclasses.replace(
         arm,
         comparisons=list(map(adjust, arm.comparisons)),
@@ -316,7 +309,7 @@ def _trend(groups: Sequence[Group], family: str, twin: str) -> Trend | None:
     depths = sorted(set(lines[0]) & set(lines[1]))
     if len(depths) < 3:
         return None
-    found = []
+    slopes, found = [], []
     for field in FIELDS:
         errors = [[line[depth].by_seed(field) for depth in depths] for line in lines]
         seeds = sorted(set.intersection(*(set(own) for line in errors for own in line)))
@@ -327,8 +320,9 @@ def _trend(groups: Sequence[Group], family: str, twin: str) -> Trend | None:
             for line in errors
         )
         more = [a - b for a, b in zip(ours, theirs, strict=True)]
-        found.append(tuple(map(statistics.paired, (ours, theirs, more))))
-    return Trend(family, twin, tuple(depths), len(seeds), *found)
+        slopes.append((fmean(ours), fmean(theirs)))
+        found.append(statistics.paired(more))
+    return Trend(family, twin, tuple(depths), len(seeds), tuple(slopes), *found)
 
 
 def compare_families(groups: Sequence[Group], table: pd.DataFrame) -> list[Comparison]:

@@ -278,7 +278,7 @@ def test_trend_over_depth_is_judged_seed_by_seed(write_networks):
         networks[f"resnet-{depth}"] = near(5.0, 7.0)
     findings = found(write_networks(networks))
     (trend,) = findings.arms[0].trends
-    assert [d.value for d in trend.train] == pytest.approx([1.0, 0.0, 1.0])
+    assert [*trend.slopes[0], trend.train.value] == pytest.approx([1.0, 0.0, 1.0])
     assert findings.details[0].startswith(
         "Trend over 4 depths, for each 10 layers more: training error by +1.00 points in plain and "
         "0.00 in residual networks (difference +1.00, 95% interval +1.00 to +1.00); "
