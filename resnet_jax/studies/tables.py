@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from scipy import stats
 
-from resnet_jax.reporting import style
+from resnet_jax.reporting import statistics, style
 from resnet_jax.reporting.plots import Look
 from resnet_jax.reporting.style import (
     LONGEST,
@@ -80,12 +79,11 @@ def by(table: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]
 
 def mean(values: Iterable[float]) -> Interval:
     """The mean over seeds, with its interval."""
-    values = np.asarray(list(values), np.float64)
-    middle, count = values.mean(), len(values)
-    if count < 2:
-        return Interval(middle, np.nan, np.nan)
-    margin = stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count)
-    return Interval(middle, middle - margin, middle + margin)
+    return _interval(statistics.paired(list(values)))
+
+
+def _interval(found: statistics.Difference) -> Interval:
+    return Interval(*np.array([found.value, found.low, found.high], np.float64))
 
 
 def geometric_mean(values: Iterable[float]) -> Interval:
@@ -102,11 +100,7 @@ def difference(values: Sequence[float], baseline: Sequence[float]) -> Interval |
     """
     if min(len(values), len(baseline)) < ENOUGH:
         return None
-    found = stats.ttest_ind(values, baseline, equal_var=False).confidence_interval()
-    middle = float(np.mean(values) - np.mean(baseline))
-    if np.isnan(found.low):  # Neither varies.
-        return Interval(middle, middle, middle)
-    return Interval(middle, found.low, found.high)
+    return _interval(statistics.welch(values, baseline))
 
 
 def ratio(values: Sequence[float], baseline: Sequence[float]) -> Interval | None:
