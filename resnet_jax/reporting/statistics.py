@@ -1,5 +1,6 @@
 """Means, spreads, intervals and power over seeds."""
 
+import bisect
 import dataclasses
 import functools
 import math
@@ -100,15 +101,7 @@ class Difference:
             error = math.sqrt(variance / seeds)
             return _power(effect / error, (seeds - 1) * share) >= power
 
-        low, high = 1, 2
-        while not finds(high):
-            low, high = high, 2 * high
-            if low >= MOST_SEEDS:
-                return MOST_SEEDS
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if finds(middle) else (middle, high)
-        return min(high, MOST_SEEDS)
+        return 2 + bisect.bisect_left(range(2, MOST_SEEDS), True, key=finds)
 
 
 def _power(noncentrality: float, freedom: float) -> float:
@@ -186,11 +179,6 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
             rejecting = differences[index].p_value < alpha
         adjusted[index] = dataclasses.replace(differences[index], confidence=1 - alpha)
     return adjusted
-
-
-def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """Of the least-squares line of `y` over `x`."""
-    return float(stats.linregress(x, y).slope)
 
 
 def pooled(samples: Sequence[Sequence[float]]) -> tuple[float, int]:

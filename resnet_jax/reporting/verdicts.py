@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pandas as pd
+from scipy.stats import linregress
 
 from resnet_jax.reporting import naming, statistics
 from resnet_jax.reporting.load import FINISHED, Group
@@ -316,7 +317,7 @@ def _trend(groups: Sequence[Group], family: str, twin: str) -> Trend | None:
         if not seeds:
             return None
         ours, theirs = (
-            [10 * statistics.slope(depths, [100 * own[s] for own in line]) for s in seeds]
+            [1000 * linregress(depths, [own[s] for own in line]).slope for s in seeds]
             for line in errors
         )
         more = [a - b for a, b in zip(ours, theirs, strict=True)]

@@ -11,7 +11,6 @@ from resnet_jax.reporting.statistics import (
     more_often,
     paired,
     pooled,
-    slope,
     summarize,
     welch,
 )
@@ -90,8 +89,7 @@ def test_intervals_exclude_zero_exactly_where_holms_test_rejects():
     assert not adjusted[3].has_interval
 
 
-def test_slope_and_pooled_deviation_of_worked_examples():
-    assert slope([8, 20, 56], [1.8, 3.0, 6.6]) == pytest.approx(0.1)
+def test_pooled_deviation_of_a_worked_example():
     std, freedom = pooled([[1.0, 3.0], [5.0], [2.0, 2.0, 5.0]])
     assert (std, freedom) == (pytest.approx(math.sqrt((2 + 6) / 3)), 3)
 
