@@ -65,7 +65,7 @@ def _report(workdirs: list[Path]) -> None:
         )
     output = Path(_OUTPUT.value) if _OUTPUT.value else workdirs[0] / "report"
     report = write_report(workdirs, output)
-    for path in report.paths:
+    for path in report.files.values():
         print(path)
     for problem in report.problems:
         print(f"damaged: {problem}")

@@ -64,26 +64,18 @@ _ROLE_OF = {light: role for role, light in style.LIGHT.items()}
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a report found, in plain sentences, and its files.
+    """What a report found, in plain sentences, and its files, by name, the page first.
 
-    `problems` are damaged files of the runs; the figures are None where there is nothing to draw.
+    `problems` are damaged files of the runs; a figure is not there if there is nothing to draw.
     """
 
-    index: Path
-    figure_png: Path | None
-    figure_svg: Path | None
-    depths_png: Path | None
-    settings_png: Path | None
-    results_csv: Path
-    results_markdown: Path
+    files: dict[str, Path]
     finding: str
     problems: list[str]
 
     @property
-    def paths(self) -> list[Path]:
-        """The files that were written."""
-        values = (getattr(self, field.name) for field in dataclasses.fields(self))
-        return [value for value in values if isinstance(value, Path)]
+    def index(self) -> Path:
+        return self.files["index.html"]
 
 
 def write_report(workdirs: Sequence[Path], output: Path) -> Report:
@@ -101,35 +93,24 @@ def write_report(workdirs: Sequence[Path], output: Path) -> Report:
     settings = setting_plots.grid_rows(collection.groups)
     settings += setting_plots.setting_rows(findings.groups)
     depths, rows = plots.depth_rows(findings.groups), settings + plots.panel_rows(findings.groups)
-    output = Path(output)
-    report = Report(
-        index=output / "index.html",
-        figure_png=output / "figure.png" if rows else None,
-        figure_svg=output / "figure.svg" if rows else None,
-        depths_png=output / "depths.png" if depths else None,
-        settings_png=output / "settings.png" if settings else None,
-        results_csv=output / "results.csv",
-        results_markdown=output / "results.md",
-        finding=findings.text,
-        problems=collection.problems,
-    )
-    output.mkdir(parents=True, exist_ok=True)
-    with style.drawing_settings():
-        if report.figure_svg and report.figure_png:
-            figure = style.draw_all(rows)
-            write_text(report.figure_svg, style.to_svg(figure))
-            report.figure_png.write_bytes(style.to_png(figure))
-        for path, panels in ((report.depths_png, depths), (report.settings_png, settings)):
-            if path:
-                path.write_bytes(style.to_png(style.draw_all(panels)))
     results = tables.results_tables(collection.groups)
     judged = tables.judged_tables(findings.selections, findings.arms)
-    write_text(report.results_csv, tables.to_csv(collection))
-    write_text(report.results_markdown, _markdown(collection, findings, [*results, *judged]))
-    write_text(
-        report.index, render(collection, findings, results, judged, rows, SETTINGS * bool(settings))
-    )
-    return report
+    page = render(collection, findings, results, judged, rows, SETTINGS * bool(settings))
+    files: dict[str, str | bytes] = {"index.html": page}
+    with style.drawing_settings():
+        if rows:
+            figure = style.draw_all(rows)
+            svg = style.to_svg(figure)
+            files |= {"figure.png": style.to_png(figure), "figure.svg": svg}
+        for name, panels in (("depths.png", depths), ("settings.png", settings)):
+            if panels:
+                files[name] = style.to_png(style.draw_all(panels))
+    files["results.csv"] = tables.to_csv(collection)
+    files["results.md"] = _markdown(collection, findings, [*results, *judged])
+    paths = {name: Path(output, name) for name in files}
+    for name, content in reversed(files.items()):  # The page last.
+        write_text(paths[name], content)
+    return Report(paths, findings.text, collection.problems)
 
 
 def _title(collection: Collection) -> str:

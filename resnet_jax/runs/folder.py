@@ -215,13 +215,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file in one instant, whatever interrupts."""
+def write_text(path: Path, text: str | bytes) -> None:
+    """Replaces a file, a figure's bytes too, in one instant, whatever interrupts."""
+    content = text.encode() if isinstance(text, str) else text
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with _named(path), os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with _named(path), os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

@@ -21,7 +21,7 @@ def test_report_of_archived_runs_has_the_same_numbers(tmp_path: Path, write_run)
         write_report([kept], tmp_path / "after"),
     )
     assert after.finding == before.finding
-    assert after.results_csv.read_text() == before.results_csv.read_text()
+    assert after.files["results.csv"].read_text() == before.files["results.csv"].read_text()
 
 
 def test_archived_run_is_a_few_kilobytes_and_keeps_the_ends_of_its_curves(

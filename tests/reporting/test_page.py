@@ -37,31 +37,31 @@ class Addresses(HTMLParser):
 def test_three_depths_have_a_picture_of_error_against_depth(tmp_path: Path, write_run):
     for depth in (20, 32):
         write_run(tmp_path, f"plain-{depth}", 0, 0.1)
-    assert write_report([tmp_path], tmp_path / "two").depths_png is None
+    assert "depths.png" not in write_report([tmp_path], tmp_path / "two").files
     write_run(tmp_path, "plain-56", 0, 0.3)
-    picture = write_report([tmp_path], tmp_path / "three").depths_png
+    picture = write_report([tmp_path], tmp_path / "three").files["depths.png"]
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_report_is_page_figure_and_tables(degradation: Path):
     report = write_report([degradation], degradation / "report")
-    assert [path.name for path in report.paths] == [
+    assert [path.name for path in report.files.values()] == [
         "index.html",
         "figure.png",
         "figure.svg",
         "results.csv",
         "results.md",
     ]
-    assert all(path.stat().st_size > 100 for path in report.paths)
+    assert all(path.stat().st_size > 100 for path in report.files.values())
     assert report.finding.startswith("Plain networks degrade, and more than residual ones: ")
-    markdown = report.results_markdown.read_text()
+    markdown = report.files["results.md"].read_text()
     assert all(line in markdown for line in report.finding.splitlines())
 
 
 def test_report_is_the_same_bytes_when_written_again(degradation: Path, tmp_path: Path):
     first = write_report([degradation], tmp_path / "first")
     second = write_report([degradation], tmp_path / "second")
-    for one, two in zip(first.paths, second.paths, strict=True):
+    for one, two in zip(first.files.values(), second.files.values(), strict=True):
         assert one.read_bytes() == two.read_bytes()
 
 
@@ -136,7 +136,7 @@ def test_sweep_of_which_nothing_has_started_has_a_page(tmp_path: Path, write_swe
     write_sweep(tmp_path, {"plain-20-seed0": {"model.name": "plain-20", "seed": 0}})
     report = write_report([tmp_path], tmp_path / "report")
     assert "1 of 1 runs did not enter (1 not started)" in report.finding
-    assert report.figure_png is None
+    assert "figure.png" not in report.files
     assert "missing" in report.index.read_text()
 
 

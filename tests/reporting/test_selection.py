@@ -57,7 +57,7 @@ def test_best_training_error_over_shared_seeds_is_compared(rates: Path):
 
 
 def test_settings_that_lost_stand_in_a_table(rates: Path):
-    page = write_report([rates], rates / "report").results_markdown.read_text()
+    page = write_report([rates], rates / "report").files["results.md"].read_text()
     table = page[page.index("## Each network at its best") :].split("##")[1]
     rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("| plain")]
     assert [[cell.strip() for cell in row] for row in rows] == [
