@@ -13,15 +13,14 @@ import numpy as np
 from resnet_jax.data import datasets, device_dataset, streaming
 from resnet_jax.data.tfds_sets import Records
 from resnet_jax.errors import InputError, check_choice
-from resnet_jax.models import zoo
 from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
-from resnet_jax.runs import Recipe, find_runs, load_recipe
+from resnet_jax.runs import Recipe, checkpoint_steps, find_runs, load_recipe
 from resnet_jax.runs.recipe import RUNTIME_FIELDS
 from resnet_jax.runtime import parallel
 from resnet_jax.training import inference, trainer
-from resnet_jax.training.checkpoints import Checkpoints, load_weights
+from resnet_jax.training.checkpoints import load_weights
 from resnet_jax.training.run import check_dataset
 from resnet_jax.training.state import MetricAccumulator
 
@@ -47,13 +46,9 @@ class Network:
     @functools.cached_property
     def model(self) -> ResNet:
         """Batch norm in training uses the statistics of the whole batch that it is given."""
-        model = zoo.create(
-            self.recipe.model.name,
-            num_classes=len(self._source("train").class_names),
-            dtype=self.recipe.model.dtype,
-            **self.recipe.model_overrides,
-        )
-        return model.clone(architecture=dataclasses.replace(model.architecture, bn_group_size=None))
+        net = dataclasses.replace(self.recipe.architecture, bn_group_size=None)
+        num_classes = len(self._source("train").class_names)
+        return ResNet(net, jnp.dtype(self.recipe.model.dtype), num_classes=num_classes)
 
     @property
     def is_plain(self) -> bool:
@@ -77,10 +72,7 @@ class Network:
         """
         if self.path is None:
             return []
-        steps = []
-        if (self.path / "checkpoints").is_dir():
-            with Checkpoints(self.path / "checkpoints", read_only=True) as checkpoints:
-                steps = checkpoints.steps
+        steps = checkpoint_steps(self.path)
         if not steps:
             raise InputError(
                 f"workdir={str(self.path)!r}: no checkpoint of this run is there, so its trained "
