@@ -45,11 +45,6 @@ def branch_output(change: Change) -> contextlib.AbstractContextManager[None]:
     return changed(ResidualBlock, "residual_branch", change)
 
 
-def shortcut_output(change: Change) -> contextlib.AbstractContextManager[None]:
-    """Changes what a block's shortcut returns, in the shape of the branch's output."""
-    return changed(ResidualBlock, "project_shortcut", change)
-
-
 def gate_output(change: Change) -> contextlib.AbstractContextManager[None]:
     """Changes what a gated shortcut's gate returns."""
     return changed(ResidualBlock, "gate", change)
@@ -105,11 +100,6 @@ def _probe_backward(_, gradient):
 
 
 grad_norm_probe.defvjp(lambda x, probe: (x, None), _probe_backward)
-
-
-def scale_gradient(x: jax.Array, factor: jax.Array) -> jax.Array:
-    """Returns `x`; its gradient is multiplied by `factor`."""
-    return jax.lax.stop_gradient(x) + factor * (x - jax.lax.stop_gradient(x))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from nets import IMAGES, LABELS, make, shaken
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 from resnet_jax.models.batch_norm import with_statistics_of
+from resnet_jax.models.resnet import ResidualBlock
 from resnet_jax.studies import hooks, lesions
 
 
@@ -77,6 +78,11 @@ def test_swapping_needs_two_blocks_of_one_shape():
         lesions.swap(model, variables, 1, np.random.default_rng(0))
 
 
+def scaled(x, factor):
+    """Returns `x`; its gradient is multiplied by `factor`."""
+    return jax.lax.stop_gradient(x) + factor * (x - jax.lax.stop_gradient(x))
+
+
 def gradient_at_the_first_block(model, variables, images, labels, through=None):
     """Each example's; with `through`, of the path through those blocks' branches alone."""
     share = lambda block: through[model.block_names.index(block.name)]
@@ -87,10 +93,10 @@ def gradient_at_the_first_block(model, variables, images, labels, through=None):
             probed = lambda block, x: x + probe if block.name == model.block_names[0] else x
             stack.enter_context(hooks.block_input(probed))
             if through is not None:
-                along = lambda block, _, y: hooks.scale_gradient(y, share(block))
-                around = lambda block, _, y: hooks.scale_gradient(y, 1.0 - share(block))
+                along = lambda block, _, y: scaled(y, share(block))
+                around = lambda block, _, y: scaled(y, 1.0 - share(block))
                 stack.enter_context(hooks.branch_output(along))
-                stack.enter_context(hooks.shortcut_output(around))
+                stack.enter_context(hooks.changed(ResidualBlock, "project_shortcut", around))
             logits = model.apply(variables, images, train=False)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
 
