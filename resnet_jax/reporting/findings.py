@@ -1,12 +1,13 @@
 """What was found, in plain sentences that are computed from the runs."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Sequence
 
 import pandas as pd
 
-from resnet_jax.reporting.load import Collection, Group
+from resnet_jax.reporting.load import FINISHED, Collection, Group
 from resnet_jax.reporting.selection import Selection, select_best
 from resnet_jax.reporting.statistics import CONFIDENCE, POWER, Difference, pooled
 from resnet_jax.reporting.tables import signed
@@ -312,18 +313,13 @@ def _rounding(groups: Sequence[Group]) -> list[str]:
 
 
 def _caveats(collection: Collection) -> list[str]:
-    waiting = [r for group in collection.groups for r in group.unfinished]
+    waiting = [r for g in collection.groups for r in g.results if r.status not in FINISHED]
     if not waiting:
         return []
-    kinds = {
-        "partial": "unfinished",
-        "missing": "not started",
-        "failed": "failed with a bug",
-    }
-    counts: dict[str, int] = {}
-    for result in waiting:
-        kind = kinds.get(result.status, f"in the unknown state {result.status!r}")
-        counts[kind] = counts.get(kind, 0) + 1
+    kinds = {"partial": "unfinished", "missing": "not started", "failed": "failed with a bug"}
+    counts = collections.Counter(
+        kinds.get(r.status, f"in the unknown state {r.status!r}") for r in waiting
+    )
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     total = len(collection.results)
     return [f"{len(waiting)} of {total} runs did not enter ({listed}): this may change."]

@@ -68,10 +68,6 @@ class Result:
         return str(self.run.status)
 
     @property
-    def summary_is_there(self) -> bool:
-        return self.run.summary is not None
-
-    @property
     def seed_key(self) -> str:
         """Tells seeds apart; a run whose seed is unknown stands for one of its own."""
         return f"run {self.name}" if self.seed is None else naming.as_text(self.seed)
@@ -171,10 +167,6 @@ class Group:
         """Of the seeds that have finished, in [0, 1]; 0 if there are none."""
         finished = self.count_seeds(*FINISHED)
         return self.count_seeds("diverged") / finished if finished else 0.0
-
-    @property
-    def unfinished(self) -> list[Result]:
-        return [result for result in self.results if result.status not in FINISHED]
 
     def replicates(self, field: str) -> dict[Any, list[float]]:
         """A final figure of the completed runs that have it, by seed.
@@ -436,7 +428,8 @@ def _without_copies(results: Sequence[Result]) -> tuple[list[Result], list[str]]
             kept.append(result)
         else:
             old = kept[index]
-            further = (result.summary_is_there, result.steps) > (old.summary_is_there, old.steps)
+            came = lambda this: (this.run.summary is not None, this.steps)
+            further = came(result) > came(old)
             kept[index], copy = (result, old) if further else (old, result)
             copies.append(f"{copy.name} of {kept[index].name}")
         place |= dict.fromkeys(keys, index)
