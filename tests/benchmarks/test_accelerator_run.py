@@ -65,7 +65,7 @@ def test_every_slice_has_a_folder_and_a_command_of_its_own(sizes):
         each.arguments.format(**sizes, output="o", work="w", minutes=1, data="")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_dry_run_is_interrupted_and_resumed(tmp_path):
     command = [sys.executable, "-m", "benchmarks.accelerator_run", "--tiny", "--minutes=30"]
     command += [f"--output={tmp_path / 'out'}", f"--workdir={tmp_path / 'work'}"]

@@ -51,6 +51,7 @@ def program(baseline, net):
     return [sys.executable, "-m", module, f"--net={net}", "--batch_size=8", "--image_size=8"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["plain-8", "resnet-18"])
 @pytest.mark.parametrize("baseline", ["ours", "linen_loop", "pytorch"])
 def test_baseline_trains_when_it_is_told_to(baseline, net):
@@ -119,6 +120,7 @@ def contests(folder: Path) -> dict:
     return json.loads((folder / "speed.json").read_text())["contests"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [DIES, DIES_IN_ITS_TURN])
 def test_baseline_that_dies_is_told_and_the_others_continue(end, tmp_path):
     done = compare(tmp_path, "linen_loop*net=plain-8", end)
@@ -131,6 +133,7 @@ def test_baseline_that_dies_is_told_and_the_others_continue(end, tmp_path):
     assert [len(one["images_per_second"]) for one in contests(tmp_path)["resnet-8"]] == [2, 2]
 
 
+@pytest.mark.slow
 def test_baseline_is_measured_without_a_ratio_where_ours_dies(tmp_path):
     done = compare(tmp_path, "baselines.ours*net=resnet-8", DIES)
     assert done.returncode == 1, done.stderr
@@ -140,6 +143,7 @@ def test_baseline_is_measured_without_a_ratio_where_ours_dies(tmp_path):
     assert "ours_over_it" not in baseline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [DIES, DIES_IN_ITS_TURN])
 def test_comparison_without_ours_is_one_line(end, tmp_path):
     done = compare(tmp_path, "baselines.ours*net=plain-8", end)
@@ -149,6 +153,7 @@ def test_comparison_without_ours_is_one_line(end, tmp_path):
     assert line.endswith(f"): {FAILURE}")
 
 
+@pytest.mark.slow
 def test_networks_that_are_finished_are_kept_when_the_comparison_is_killed(tmp_path):
     done = compare(tmp_path, "linen_loop*net=resnet-8", "kill -KILL $PPID")
     assert done.returncode == -9

@@ -20,7 +20,7 @@ def test_deck_has_every_kind_of_fault_and_is_the_same_for_the_same_seed():
     assert deck != faults.deal(30, random.Random(2))
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_run_of_two_processes_survives_one_fault_of_each_kind(tmp_path):
     command = [sys.executable, "-m", "benchmarks.failure_drill", "--faults=14", "--num_steps=60"]
     done = subprocess.run(

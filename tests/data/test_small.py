@@ -263,7 +263,7 @@ def test_real_cifar10_pixels_survive(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert as_set(test.images, test.labels) == as_set(images, rows[:, 0])
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_whole_cifar10_is_prepared_and_loads(tmp_path: Path):
     unpack_cifar10("--bin", str(tmp_path))
     small.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path))

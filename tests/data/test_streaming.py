@@ -95,6 +95,7 @@ def test_stream_that_begins_in_mid_epoch_goes_on_with_the_same_bits(data_dir: st
     assert same(batches(jumping, [7, 8, 2, 3]), [whole[i] for i in (7, 8, 2, 3)])
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_bits(data_dir: str):
     parallel = stream(data_dir, workers=2)
     try:
@@ -173,6 +174,7 @@ def test_evaluation_in_the_middle_of_training_leaves_its_order_alone(data_dir: s
     assert same(first + batches(interrupted, range(3, 6)), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_picture_is_named_also_by_a_worker(tmp_path: Path, monkeypatch, workers: int):
     for i in range(4):

@@ -49,6 +49,7 @@ def test_files_and_packages_that_pages_name_exist(page):
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.slow
 def test_loop_of_ones_own_sees_the_batches_of_the_command(tmp_path, monkeypatch, capsys):
     text = (ROOT / "docs/get_started.md").read_text(encoding="utf-8")
     [code] = [

@@ -55,10 +55,11 @@ def sweep(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * hasattr(study.find(name), "TRAINS"))
+        pytest.param(name, marks=[pytest.mark.weekly] * hasattr(study.find(name), "TRAINS"))
         for name in study.names()
     ],
 )
@@ -79,6 +80,7 @@ def test_study_of_a_run_leaves_data_figure_and_finding(sweep, name):
     assert name.replace("_", " ").capitalize() in report.index.read_text()
 
 
+@pytest.mark.slow
 def test_notebook_lines_of_the_documentation_run(sweep, tmp_path, monkeypatch):
     text = (Path(__file__).parents[2] / "docs/degradation.md").read_text(encoding="utf-8")
     [lines] = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
@@ -90,7 +92,7 @@ def test_notebook_lines_of_the_documentation_run(sweep, tmp_path, monkeypatch):
     assert names["errors"].shape == (len(names["model"].block_names),)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_scratch_is_trained_as_long_as_the_shallow_net_and_the_built_one_together(sweep, tmp_path):
     run, settings = ASKED["identity_construction"]
     study.run("identity_construction", [str(sweep / run)], output=str(tmp_path), settings=settings)
@@ -103,6 +105,7 @@ def test_scratch_is_trained_as_long_as_the_shallow_net_and_the_built_one_togethe
     assert at == {"constructed": [9, 10], "scratch": list(range(1, 11))}
 
 
+@pytest.mark.slow
 def test_paths_have_every_length(sweep, tmp_path):
     study.run("lesions", [str(sweep / "resnet")], output=str(tmp_path),
               settings=[FEW, "repeats=1", "path_examples=2"])  # fmt: skip
@@ -194,7 +197,7 @@ def test_folder_that_is_no_run_is_one_line_before_a_training_study(tmp_path):
         study.run("iterations", [str(tmp_path)])
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_command_studies_untrained_nets(tmp_path):
     net = f"--config=configs/digits.py:{TINY.format('plain')}"
     command = [sys.executable, "-m", "experiments.analyze", "--study=responses", net]
@@ -233,7 +236,7 @@ def test_wrong_input_is_one_line(sweep, tmp_path, monkeypatch, arguments, messag
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_resumes(sweep):
     asked = ["--study=iterations", f"--workdir={sweep / 'plain'}", "--set=times=500"]
     command_line = [sys.executable, "-m", "experiments.analyze", *asked]

@@ -28,6 +28,7 @@ def found():
     return {"batch_size": 8, **measure(), "cached_compile_seconds": 0.1}
 
 
+@pytest.mark.slow
 def test_measurement_counts_what_it_says(found):
     assert found["depth"] == 8
     assert found["flops_per_image"] == 6 * found["multiply_adds"]
@@ -40,6 +41,7 @@ def test_measurement_counts_what_it_says(found):
     assert weights < found["program_bytes"] < found["process_peak_bytes"]
 
 
+@pytest.mark.slow
 def test_process_that_measures_uses_the_cores_that_a_run_does():
     recipe = Recipe.from_config(cifar10.get_config(CONFIG)).replace(
         num_devices=None, **{"model.bn_group_size": 4}
@@ -97,7 +99,7 @@ def test_costs_have_plain_numbers_on_their_axes(found):
     assert all(not text or float(text.replace(",", "")) for text in texts)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_command_leaves_numbers_figure_and_finding(tmp_path):
     arguments = ["--sweep=depth", "--models=resnet-8,resnet-14", "--batch_size=8", "--repeats=1"]
     arguments += ["--seconds=0.1", "--image_size=8", "--set=model.bn_group_size=8"]

@@ -58,6 +58,7 @@ def trained(tmp_path_factory) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_exported_run_scores_the_same_when_it_comes_back(trained, tmp_path):
     file = tmp_path / "net.safetensors"
     assert "at step 2," in export.export(trained, file, None)
@@ -70,6 +71,7 @@ def test_exported_run_scores_the_same_when_it_comes_back(trained, tmp_path):
     assert again["error"] == expected["error"]
 
 
+@pytest.mark.slow
 def test_both_commands_and_evaluate_work_on_the_command_line(run_command, tmp_path):
     source, workdir = write(tmp_path / "net.safetensors"), tmp_path / "run"
     done = run_command(
@@ -93,6 +95,7 @@ def test_both_commands_and_evaluate_work_on_the_command_line(run_command, tmp_pa
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_imagenet_net_goes_in_and_out_for_a_folder_of_pictures(tmp_path):
     for split in ("train", "test"):
         for name in ("cat", "dog", "eel"):
@@ -171,6 +174,7 @@ program = lambda images: session.run(None, {session.get_inputs()[0].name: images
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", LOADERS)
 def test_exported_program_gives_the_same_logits_without_this_library(suffix, trained, tmp_path):
     if suffix == ".onnx":
@@ -255,7 +259,7 @@ def test_tensor_that_does_not_fit_is_named_with_its_file(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.torch
 def test_published_resnet_20_makes_its_published_error_on_cifar10(run_command, tmp_path):
     pytest.importorskip("torch")

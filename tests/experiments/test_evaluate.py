@@ -95,6 +95,7 @@ def test_slice_of_nothing_is_one_line(run, split, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["centre", "10-crop", "multi-scale", "single-320"])
 def test_view_shows_every_picture_of_the_split_once(view, run, figures, run_command):
     done = run_command("evaluate", f"--workdir={run}", f"--test_crops={view}")
@@ -106,6 +107,7 @@ def test_view_shows_every_picture_of_the_split_once(view, run, figures, run_comm
     assert viewed["loss"] == pytest.approx(figures["loss"], rel=0.5)
 
 
+@pytest.mark.slow
 def test_views_do_not_depend_on_the_batch(run):
     whole = inference.evaluate(run, "test", view="multi-scale")
     net = inference.load(run)
@@ -119,6 +121,7 @@ def test_views_do_not_depend_on_the_batch(run):
     np.testing.assert_array_equal(whole.labels, [pictures[i].label for i in range(len(pictures))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", [None, "centre"])
 def test_recomputed_statistics_are_the_mean_over_whole_groups(view, run, monkeypatch):
     """21 training pictures are five groups of 4; the net then says something else."""

@@ -62,6 +62,7 @@ def is_classifier(path) -> bool:
     return path[1] == "classifier"
 
 
+@pytest.mark.slow
 def test_first_weights_are_the_other_runs_and_the_classifier_is_new(pretrained, pictures, tmp_path):
     config = tuned(pretrained, pictures, ",max_to_keep=9")
     assert config.model.width == 4
@@ -97,6 +98,7 @@ def test_first_weights_outlast_pruning_and_if_they_are_gone_are_refused_and_not_
         network.at(0)
 
 
+@pytest.mark.slow
 def test_stopped_run_ends_with_the_same_bits_even_if_the_other_is_gone(
     pretrained, pictures, tmp_path, monkeypatch
 ):

@@ -104,6 +104,7 @@ def test_broken_and_missing_files_get_a_line_each_and_the_others_are_done(
     assert second["classes"][0]["class"] == "green"
 
 
+@pytest.mark.slow
 def test_folder_stands_for_its_images_and_a_hyphen_for_standard_input(run, files, tmp_path):
     paint(tmp_path / "sub" / "d.PNG", "red")
     for name in ("._a.png", "notes.txt", "sub/.hidden.png"):
@@ -117,6 +118,7 @@ def test_folder_stands_for_its_images_and_a_hyphen_for_standard_input(run, files
         assert line.startswith(f"{file}: {colour} ")
 
 
+@pytest.mark.slow
 def test_network_loads_in_a_process_that_has_computed_already(run):
     code = (
         "import sys, jax; jax.numpy.ones(1).sum()\n"
@@ -176,6 +178,7 @@ def test_file_is_turned_as_viewers_turn_it_and_so_is_its_box(run, tmp_path):
     assert turned.box.bottom <= 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ["10-crop", "multi-scale"])
 def test_views_serve_files_too(view, run, files, run_command):
     done = run_command("predict", f"--workdir={run}", f"--test_crops={view}", *map(str, files))
@@ -203,6 +206,7 @@ def test_maps_show_where_the_class_is(run, run_command, tmp_path):
     assert Image.open(first["map"]).size[0] > 300
 
 
+@pytest.mark.slow
 def test_converted_imagenet_net_predicts_and_draws_finer_maps(run_command, files, tmp_path):
     """It has seen no data set here; its classes then have numbers."""
     model = zoo.create("resnet-18", 7)

@@ -34,6 +34,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "tfds"
 
 
+@pytest.mark.slow
 def test_prepared_set_is_reported_with_its_place_and_sizes(prepare_data, prepared: Path):
     done = prepare_data("--dataset=cifar10", f"--data_dir={prepared}")
     assert done.code == 0, done.stderr

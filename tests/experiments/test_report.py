@@ -88,6 +88,7 @@ def test_folder_without_runs_is_one_line_and_exit_code_2(report, tmp_path: Path)
     ]
 
 
+@pytest.mark.slow
 def test_results_page_is_what_the_kept_runs_say(report, tmp_path: Path):
     shutil.copytree(REPOSITORY / "results", tmp_path / "results")
     result = report(f"--results={tmp_path}/RESULTS.md")

@@ -64,6 +64,7 @@ def losses(workdir: Path) -> list[tuple]:
     return [(row["step"], row["split"], row["loss"], row["error"]) for row in rows]
 
 
+@pytest.mark.slow
 def test_stopped_stream_continues_in_mid_epoch_with_the_same_bits(
     run_command, data_dir: Path, tmp_path: Path
 ):
@@ -131,7 +132,7 @@ def test_mistake_is_one_line_and_leaves_no_folder(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_sigterm_in_mid_epoch_loses_no_bit(data_dir: Path, tmp_path: Path):
     def train(name: str) -> subprocess.Popen:
         fields = {"num_steps": 40, "checkpoint_every": 1000, "streaming__num_workers": 2}
@@ -163,7 +164,7 @@ def test_sigterm_in_mid_epoch_loses_no_bit(data_dir: Path, tmp_path: Path):
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_two_processes_train_on_the_same_pixels_as_one(data_dir: Path, tmp_path: Path):
     with socket.socket() as free:
         free.bind(("localhost", 0))

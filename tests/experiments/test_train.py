@@ -86,6 +86,7 @@ def test_run_leaves_the_files_of_the_contract(finished):
         assert run.summary[key] is not None, key
 
 
+@pytest.mark.slow
 def test_line_before_the_first_step_says_what_is_trained_on_what_and_where(tmp_path, capsys):
     train(tiny(num_devices=1), tmp_path)
     before, _ = capsys.readouterr().out.split("\nstep", 1)
@@ -95,6 +96,7 @@ def test_line_before_the_first_step_says_what_is_trained_on_what_and_where(tmp_p
     )
 
 
+@pytest.mark.slow
 def test_warm_up_that_has_not_ended_is_told_once(tmp_path, capsys):
     fields = {"schedule.warmup": "until_error", "schedule.warmup_error": 1e-6}
     train(tiny(**fields, evaluate_every=4), tmp_path)
@@ -142,6 +144,7 @@ def test_run_stopped_at_any_step_and_continued_equals_an_uninterrupted_one(
     assert_same_run(tmp_path, finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
@@ -157,7 +160,8 @@ def test_run_stopped_at_any_step_and_continued_equals_an_uninterrupted_one(
     ],
 )
 def test_cure_that_is_stopped_and_continued_equals_an_uninterrupted_one(fields, tmp_path):
-    config = tiny(**arguments.split(fields, "")[1], num_steps=6)
+    fast = {"num_steps": 6, "num_devices": 1, "dataset.test": ""}
+    config = tiny(**arguments.split(fields, "")[1], **fast)
     assert train(config, tmp_path / "whole") == 0
     with stopping_after(3):
         assert train(config, tmp_path / "stopped") == STOPPED
@@ -199,6 +203,7 @@ def long(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_disk_that_fills_up_is_one_line_and_the_same_run_resumes(long, tmp_path):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     pipes["env"] = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}  # A file like others.
@@ -228,12 +233,14 @@ def test_folder_of_another_config_is_refused_naming_the_fields(finished):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_run_continues_on_another_number_of_devices(finished, tmp_path):
     with stopping_after(5):
         train(tiny(num_devices=1), tmp_path)
     assert train(tiny(num_devices=2), tmp_path) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [1, 4, 8])
 def test_curve_does_not_depend_on_the_number_of_devices(num_devices, finished, tmp_path):
     assert runs.read_run(finished).info["devices"].startswith("2 x")
@@ -242,6 +249,7 @@ def test_curve_does_not_depend_on_the_number_of_devices(num_devices, finished, t
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_diverging_run_is_a_result(tmp_path):
     config = tiny(
         **{"schedule.learning_rate": 1e30, "model.norm": "none", "model.bn_group_size": None}
@@ -254,6 +262,7 @@ def test_diverging_run_is_a_result(tmp_path):
     assert train(config, tmp_path) == 0  # It is finished, not to be tried again.
 
 
+@pytest.mark.slow
 def test_bug_is_recorded_as_a_bug_and_not_as_a_result(tmp_path, monkeypatch):
     def broken(self):
         raise ZeroDivisionError("a bug")
@@ -268,6 +277,7 @@ def test_bug_is_recorded_as_a_bug_and_not_as_a_result(tmp_path, monkeypatch):
     assert runs.read_run(tmp_path).status == "completed"
 
 
+@pytest.mark.slow
 def test_run_that_keeps_the_test_set_for_later_is_complete_without_it(tmp_path):
     config = tiny(**{"dataset.validation": "train[200:240]", "dataset.test": ""})
     assert train(config, tmp_path) == 0
@@ -276,6 +286,7 @@ def test_run_that_keeps_the_test_set_for_later_is_complete_without_it(tmp_path):
     assert summary["validation_error"] is not None
 
 
+@pytest.mark.slow
 def test_plateau_watches_the_validation_split_and_lowers_the_rate(tmp_path):
     config = tiny(
         **{
@@ -296,6 +307,7 @@ def test_plateau_watches_the_validation_split_and_lowers_the_rate(tmp_path):
     assert rates[-1] < 0.2 * rates[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
@@ -311,6 +323,7 @@ def test_every_kind_of_training_runs_to_its_end(fields, tmp_path):
     assert runs.read_run(tmp_path).summary["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_accumulation_draws_the_same_curve(finished, tmp_path):
     train(tiny(grad_accum_steps=2), tmp_path)
     losses = [[row["loss"] for row in runs.read_run(path).rows] for path in (finished, tmp_path)]
@@ -337,6 +350,7 @@ def test_config_older_than_some_fields_is_read_as_far_as_its_first_mistake(run_c
     assert done.code == WRONG_INPUT
 
 
+@pytest.mark.slow
 def test_terminated_process_saves_exits_with_its_own_code_and_resumes(long, tmp_path):
     process = start(tmp_path / "a", **LONG, stdout=subprocess.PIPE, text=True)
     next(process.stdout)
@@ -348,6 +362,7 @@ def test_terminated_process_saves_exits_with_its_own_code_and_resumes(long, tmp_
     assert_same_run(tmp_path / "a", long)
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     first = start(tmp_path, num_steps=2000, stdout=subprocess.PIPE)
     next(iter(first.stdout))
@@ -357,7 +372,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     first.communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_run_killed_at_twenty_random_instants_ends_with_the_same_bits(tmp_path):
     moments = random.Random(0)
     kills = 0

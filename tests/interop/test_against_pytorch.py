@@ -165,6 +165,7 @@ def test_same_weights_give_the_same_logits_in_training_and_evaluation(family):
         np.testing.assert_allclose(value, expected[path], atol=1e-5, err_msg=str(path))
 
 
+@pytest.mark.slow
 @FAMILIES
 def test_ten_steps_of_sgd_are_the_same(family):
     # Rounding puts a value near zero on either side of a ReLU now and then, which parts the two a
@@ -279,6 +280,7 @@ def akamaster(units: int, projection: str = "") -> Callable[[], PublishedNet]:
     return lambda: PublishedNet([units] * 3, 16, "linear", projection=projection)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "name", "size"),
     [

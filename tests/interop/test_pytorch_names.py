@@ -122,7 +122,7 @@ def test_net_is_known_by_its_names_and_shapes(shapes, name, overrides):
     assert weights.num_classes == shapes[classifier][0]
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_resnet_1202_is_known():
     assert pytorch_names.from_torch(empty(akamaster(200))).name == "resnet-1202"
 

@@ -33,7 +33,7 @@ def torchvisions_own(depth: int):
 @pytest.mark.parametrize("make", [ours_in_pytorch, torchvisions_own])
 @pytest.mark.parametrize(
     "depth",
-    [18, pytest.param(50, marks=pytest.mark.slow), pytest.param(101, marks=pytest.mark.slow)],
+    [18, pytest.param(50, marks=pytest.mark.weekly), pytest.param(101, marks=pytest.mark.weekly)],
 )
 def test_random_weights_give_the_same_logits(make, depth):
     torch.manual_seed(0)

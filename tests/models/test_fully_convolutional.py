@@ -30,6 +30,7 @@ NETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "axes"), NETS)
 def test_mean_over_places_is_what_the_net_says_of_the_picture(name, axes):
     model, variables = net(name, **axes)
@@ -38,6 +39,7 @@ def test_mean_over_places_is_what_the_net_says_of_the_picture(name, axes):
     np.testing.assert_allclose(mean, model.apply(variables, images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "axes"), NETS)
 def test_what_fills_a_picture_up_changes_nothing(name, axes):
     model, variables = net(name, **axes)

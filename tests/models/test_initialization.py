@@ -31,6 +31,7 @@ def test_delta_orthogonal_kernel_is_an_isometry_at_its_centre(shape):
     assert np.count_nonzero(kernel) == np.count_nonzero(centre)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("activation", "gain"), [("relu", 2**0.5), ("tanh", 1.0)])
 def test_delta_orthogonal_net_has_such_kernels_everywhere(activation, gain):
     params = initial("plain-8", initialization="delta_orthogonal", activation=activation)
@@ -46,6 +47,7 @@ def test_scale_corrected_kernel_keeps_the_mean_square_of_a_channel(shape):
     assert (kernel**2).sum() / shape[-1] == pytest.approx(1.0)  # of inputs of mean square 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_network_that_looks_linear_is_so_at_the_start(norm):
     model = zoo.create(
@@ -59,6 +61,7 @@ def test_network_that_looks_linear_is_so_at_the_start(norm):
     np.testing.assert_allclose(together, 2 * forward(first) - 3 * forward(second), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("branch", "power"), [("basic", -1 / 2), ("bottleneck", -1 / 4)])
 def test_fixup_scales_branches_by_their_number_and_ends_them_with_zeros(branch, power):
     depth = {"basic": 26, "bottleneck": 38}[branch]

@@ -1,6 +1,6 @@
 """A whole net: what its stages put out, and where its first and last activations are."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ def test_cifar_stages_halve_the_map_and_double_the_channels(name):
     assert shapes(model) == (2, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "expansion"), [("resnet-18", 1), ("resnet-50", 4)])
 def test_imagenet_stages_have_strides_4_to_32(name, expansion):
     widths = [64, 128, 256, 512]
@@ -58,42 +59,57 @@ def test_pooling_and_its_gradient_are_those_of_linen(height, width):
     np.testing.assert_allclose(pull(gradient)[0], expected_pull(gradient)[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("remat", ["none", "activations", "blocks"])
+IN_LOOPS = {
+    "plain-20": {"norm": "none"},
+    "resnet-29": {"block": "bottleneck", "order": "full_preact"},
+    "resnet-20": {"option": "C"},
+    "plain-11": {"parameterization": "dirac", "block": "one_layer"},
+}
+
+
+def looped(name, **axes):
+    return zoo.create(name, width=8, bn_group_size=None, **IN_LOOPS[name], **axes)
+
+
+@partial(jax.jit, static_argnums=0)
+def learn(model, variables, images):
+    """Logits, and the loss, its gradient and new statistics of a step of training."""
+
+    def loss(params):
+        found = {**variables, "params": params}
+        logits, updates = model.apply(found, images, train=True, mutable=["batch_stats"])
+        return (logits**2).mean(), updates
+
+    logits = model.apply(variables, images)
+    return logits, jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+
+@cache
+def one_by_one(name):
+    model, images = looped(name), IMAGES[:, :8, :8]
+    variables = init(model, images)
+    return variables, learn(model, variables, images)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "axes"),
+    ("name", "remat"),
     [
-        ("plain-20", {"norm": "none"}),
-        ("resnet-29", {"block": "bottleneck", "order": "full_preact"}),
-        ("resnet-20", {"option": "C"}),
-        ("plain-11", {"parameterization": "dirac", "block": "one_layer"}),
+        *((name, "none") for name in IN_LOOPS),
+        *((name, "activations") for name in ("plain-20", "resnet-29")),
+        *((name, "blocks") for name in ("resnet-20", "resnet-29", "plain-11")),
     ],
 )
-def test_units_in_a_loop_compute_the_same(name, axes, remat):
-    one_by_one, looped = (
-        zoo.create(name, width=8, bn_group_size=None, remat=remat, scan_blocks=scan, **axes)
-        for scan in (False, True)
-    )
-    images = IMAGES[:, :8, :8]
-    variables = init(one_by_one, images)
-    jax.tree.map(np.testing.assert_array_equal, init(looped, images), variables)
-
-    @partial(jax.jit, static_argnums=0)
-    def learn(model, variables):
-        def loss(params):
-            found = {**variables, "params": params}
-            logits, updates = model.apply(found, images, train=True, mutable=["batch_stats"])
-            return (logits**2).mean(), updates
-
-        return jax.value_and_grad(loss, has_aux=True)(variables["params"])
-
-    expected, found = learn(one_by_one, variables), learn(looped, variables)
+def test_units_in_a_loop_compute_the_same(name, remat):
+    model, images = looped(name, remat=remat, scan_blocks=True), IMAGES[:, :8, :8]
+    variables, expected = one_by_one(name)
+    jax.tree.map(np.testing.assert_array_equal, init(model, images), variables)
+    found = learn(model, variables, images)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
+    logits, expected_logits = found[0], expected[0]
+    np.testing.assert_allclose(logits, expected_logits, rtol=1e-4, atol=1e-6)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4 * np.abs(other).max())
-    forward = jax.jit(lambda model, x: model.apply(variables, x), static_argnums=0)
-    np.testing.assert_allclose(
-        forward(looped, images), forward(one_by_one, images), rtol=1e-4, atol=1e-6
-    )
 
 
 def test_a_loops_program_does_not_grow_with_depth():
@@ -118,6 +134,7 @@ def test_units_that_drop_out_are_not_in_a_loop():
     np.testing.assert_array_equal(forward(looped), forward(one_by_one))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize("downsample_in", ["1x1", "3x3"])
 def test_dilated_net_computes_the_strided_nets_values_and_those_between(
@@ -137,6 +154,7 @@ def test_dilated_net_computes_the_strided_nets_values_and_those_between(
     np.testing.assert_allclose(fine[:, ::step, ::step], coarse, atol=1e-3 * coarse.max())
 
 
+@pytest.mark.slow
 def test_output_stride_8_works_for_basic_units():
     strided = zoo.create("resnet-18", width=4)
     dilated = zoo.create("resnet-18", width=4, output_stride=8)

@@ -70,7 +70,7 @@ def test_cures_have_the_parameters_that_they_add(name, axes, num_params):
     assert count(zoo.create(name, 10, **axes), (32, 32, 3)).num_params == num_params
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("name", VERY_DEEP)
 def test_very_deep_net_has_the_published_number_of_parameters(name):
     assert count(zoo.create(name, 10), (32, 32, 3)).num_params == VERY_DEEP[name]

@@ -55,29 +55,31 @@ def assert_same_curve(a, b):
     )
 
 
-slow = pytest.mark.slow
+weekly = pytest.mark.weekly
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "devices"),
     [
         ("jit", 8),
         ("pmap", 8),
-        pytest.param("jit", 2, marks=slow),
-        pytest.param("pmap", 1, marks=slow),
-        pytest.param("pmap", 2, marks=slow),
+        pytest.param("jit", 2, marks=weekly),
+        pytest.param("pmap", 1, marks=weekly),
+        pytest.param("pmap", 2, marks=weekly),
     ],
 )
 def test_every_engine_draws_the_curve_of_one_device(engine, devices):
     assert_same_curve(trained(engine, devices), trained())
 
 
-@pytest.mark.parametrize("engine", ["jit", pytest.param("pmap", marks=slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["jit", pytest.param("pmap", marks=weekly)])
 def test_accumulation_draws_the_same_curve_on_four_devices(engine):
     assert_same_curve(trained(engine, 4, grad_accum_steps=2), trained())
 
 
-@slow
+@weekly
 @pytest.mark.parametrize(
     ("group", "engine", "devices"),
     [(16, "jit", 8), (16, "pmap", 2), (8, "pmap", 4), (None, "jit", 4), (None, "pmap", 1)],
@@ -87,7 +89,7 @@ def test_statistics_groups_are_those_of_the_config(group, engine, devices):
     assert_same_curve(trained(engine, devices, **fields), trained(**fields))
 
 
-@slow
+@weekly
 @pytest.mark.parametrize(
     "fields", [{"model.shortcut": "dropout"}, {"model.norm": "none", "model.bn_group_size": None}]
 )
@@ -102,7 +104,7 @@ def test_step_sends_its_gradients_and_statistics_once_and_nothing_else(engine):
     assert run.sent == {"all-reduce": run.least}
 
 
-@pytest.mark.parametrize("engine", ["jit", pytest.param("pmap", marks=slow)])
+@pytest.mark.parametrize("engine", ["jit", pytest.param("pmap", marks=weekly)])
 def test_accumulation_moves_no_example_between_devices(engine):
     run = trained(engine, 4, grad_accum_steps=2)
     assert set(run.sent) == {"all-reduce"}
@@ -110,7 +112,7 @@ def test_accumulation_moves_no_example_between_devices(engine):
     assert run.sent["all-reduce"] <= run.least
 
 
-@slow
+@weekly
 @pytest.mark.parametrize(
     ("engine", "devices", "grad_accum_steps"), [("jit", 2, 1), ("pmap", 2, 1), ("jit", 2, 2)]
 )

@@ -28,7 +28,7 @@ TINY = (
     "model.width=4,model.bn_group_size=4,model.activation=tanh,dataset.train=train[:200],"
     "dataset.test=test[:50]"
 )
-slow = pytest.mark.slow
+weekly = pytest.mark.weekly
 COMMAND = [sys.executable, "-m", "experiments.train"]
 
 
@@ -111,9 +111,10 @@ def four_devices(tmp_path_factory):
     return trained_here(tmp_path_factory.mktemp("four") / "run", num_devices=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "devices"),
-    [("jit", "four"), *(pytest.param(engine, "one", marks=slow) for engine in ("jit", "pmap"))],
+    [("jit", "four"), *(pytest.param(engine, "one", marks=weekly) for engine in ("jit", "pmap"))],
 )
 def test_two_processes_train_as_one_does(engine, devices, request, tmp_path):
     alone = request.getfixturevalue(f"{devices}_devices")
@@ -126,12 +127,13 @@ def test_two_processes_train_as_one_does(engine, devices, request, tmp_path):
     assert_same_training(tmp_path, alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
         ("--config.seed=3", "config: process 1 has another one than process 0"),
-        pytest.param("--config.batch_size=0", "batch_size=0: must be at least 1", marks=slow),
-        pytest.param("--config.sede=3", "no config field 'sede'", marks=slow),
+        pytest.param("--config.batch_size=0", "batch_size=0: must be at least 1", marks=weekly),
+        pytest.param("--config.sede=3", "no config field 'sede'", marks=weekly),
     ],
 )
 def test_mistake_of_one_process_ends_both(wrong, line, tmp_path):
@@ -141,7 +143,7 @@ def test_mistake_of_one_process_ends_both(wrong, line, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@slow
+@weekly
 def test_folders_that_are_not_the_same_one_are_refused_by_both(tmp_path):
     ends = Processes([tmp_path / "a", tmp_path / "b"]).wait()
     assert [code for code, *_ in ends] == [WRONG_INPUT] * 2
@@ -150,7 +152,7 @@ def test_folders_that_are_not_the_same_one_are_refused_by_both(tmp_path):
     assert not (tmp_path / "a" / "config.json").exists()
 
 
-@slow
+@weekly
 @pytest.mark.parametrize(("asked", "number"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
 def test_one_stopped_process_stops_both_and_one_resumes_alone(asked, number, tmp_path):
     length = "--config.num_steps=200"
@@ -172,7 +174,7 @@ def test_one_stopped_process_stops_both_and_one_resumes_alone(asked, number, tmp
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
 
-@slow
+@weekly
 def test_process_that_is_killed_takes_the_other_with_it(tmp_path):
     # With two devices each, XLA:CPU waits for JAX's heartbeat (100 s), which aborts.
     both = Processes([tmp_path, tmp_path], "--config.num_steps=2000", devices=1)
@@ -229,7 +231,7 @@ def mpirun(log, *command):
             process.kill()
 
 
-@slow
+@weekly
 @pytest.mark.usefixtures("slurm")
 def test_two_tasks_of_srun_are_preempted_requeue_and_end_as_one_process(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
@@ -253,7 +255,7 @@ def test_two_tasks_of_srun_are_preempted_requeue_and_end_as_one_process(tmp_path
     assert_preempted_and_resumed(workdir, log)
 
 
-@slow
+@weekly
 @pytest.mark.skipif(not shutil.which("mpirun"), reason="no mpirun here")
 def test_two_ranks_of_mpirun_are_preempted_and_end_as_one_process(tmp_path, monkeypatch):
     workdir, log = tmp_path / "run", tmp_path / "log"
@@ -268,7 +270,7 @@ def test_two_ranks_of_mpirun_are_preempted_and_end_as_one_process(tmp_path, monk
     assert "\x1b" not in log.read_text()  # no bar, though each rank has a terminal
 
 
-@slow
+@weekly
 @pytest.mark.skipif(not shutil.which("mpirun"), reason="no mpirun here")
 def test_mpirun_that_is_stopped_itself_lets_its_ranks_save(tmp_path, monkeypatch):
     workdir, log = tmp_path / "run", tmp_path / "log"

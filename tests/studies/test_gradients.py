@@ -49,7 +49,7 @@ def test_deep_sigmoid_network_without_batch_norm_loses_its_gradient_geometricall
 
 
 @pytest.mark.parametrize(
-    "axes", [pytest.param({}, marks=pytest.mark.slow), {"norm": "none", "activation": "tanh"}]
+    "axes", [pytest.param({}, marks=pytest.mark.weekly), {"norm": "none", "activation": "tanh"}]
 )
 def test_residual_network_keeps_its_gradient(axes):
     model, variables = make("resnet-8", stage_sizes=(9,), **axes)

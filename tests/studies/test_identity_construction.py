@@ -14,14 +14,14 @@ from resnet_jax.studies import identity_construction
 SMALLEST = {"basic": 8, "bottleneck": 11, "one_layer": 5}
 AXES = [
     ("plain", {}),
-    pytest.param("plain", {"norm": "none", "block": "one_layer"}, marks=pytest.mark.slow),
+    pytest.param("plain", {"norm": "none", "block": "one_layer"}, marks=pytest.mark.weekly),
     ("resnet", {}),
-    pytest.param("resnet", {"norm": "none"}, marks=pytest.mark.slow),
+    pytest.param("resnet", {"norm": "none"}, marks=pytest.mark.weekly),
     ("resnet", {"block": "bottleneck"}),
-    pytest.param("resnet", {"block": "one_layer"}, marks=pytest.mark.slow),
-    pytest.param("resnet", {"order": "relu_before_add"}, marks=pytest.mark.slow),
+    pytest.param("resnet", {"block": "one_layer"}, marks=pytest.mark.weekly),
+    pytest.param("resnet", {"order": "relu_before_add"}, marks=pytest.mark.weekly),
     ("preact-resnet", {}),
-    pytest.param("preact-resnet", {"activation": "tanh"}, marks=pytest.mark.slow),
+    pytest.param("preact-resnet", {"activation": "tanh"}, marks=pytest.mark.weekly),
 ]
 
 
@@ -39,6 +39,7 @@ def build(family, **axes):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "axes"), AXES, ids=str)
 def test_constructed_network_has_the_shallow_ones_logits(family, axes):
     shallow, variables, deep, built = build(family, **axes)

@@ -32,7 +32,7 @@ def without_block(name, **axes):
 
 
 @pytest.mark.parametrize(
-    "name", ["plain-8", "resnet-8", pytest.param("preact-resnet-8", marks=pytest.mark.slow)]
+    "name", ["plain-8", "resnet-8", pytest.param("preact-resnet-8", marks=pytest.mark.weekly)]
 )
 def test_network_without_a_block_is_the_one_that_never_had_it(name):
     model, variables, short, cut = without_block(name)
@@ -117,6 +117,7 @@ def test_parts_of_all_lengths_sum_to_the_whole_gradient(in_float64):
     np.testing.assert_allclose(parts.sum(0), whole, rtol=0, atol=1e-12 * np.abs(whole).max())
 
 
+@pytest.mark.slow
 def test_part_of_a_length_is_the_sum_over_its_paths_one_by_one(in_float64):
     expected = np.zeros((4, *gradient_at_the_first_block(*in_float64).shape))
     for bits in np.ndindex(2, 2, 2):

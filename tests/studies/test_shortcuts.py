@@ -15,6 +15,7 @@ def factors(name="preact-resnet-8", **axes):
     return shortcuts.factors(model, variables, IMAGES, LABELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["preact-resnet-8", "resnet-8"])
 @pytest.mark.parametrize(
     ("axes", "factor"),
@@ -31,6 +32,7 @@ def test_scaling_multiplies_the_gradient_by_its_factor_in_every_block(name, axes
     np.testing.assert_array_equal(found.blocks, [1, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shortcut", ["exclusive_gating", "shortcut_only_gating"])
 def test_gates_pass_what_their_bias_leaves_open(shortcut):
     found = factors(shortcut=shortcut, gate_bias=-6.0)
@@ -38,14 +40,14 @@ def test_gates_pass_what_their_bias_leaves_open(shortcut):
     assert found.predicted[0] == pytest.approx(0.9975, abs=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_dropout_passes_the_root_mean_square_of_its_mask():
     found = factors(shortcut="dropout", dropout_rate=0.5)
     assert found.predicted[0] == pytest.approx(2**0.5)
     assert found.measured[0] == pytest.approx(2**0.5, rel=0.15)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_convolutions_on_shortcuts_are_no_identity():
     found = factors("resnet-8", option="C")
     assert (abs(found.measured - 1) > 0.01).all()

@@ -115,7 +115,7 @@ def test_slurm_trains_a_sweep_and_queues_no_run_twice(tmp_path: Path):
 
 
 @needs_slurm
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_preempted_slurm_job_saves_and_resumes(tmp_path: Path):
     assert sweep(tmp_path, "--executor=slurm", steps=3000).returncode == 0
     folder = tmp_path / "runs" / "plain-8-seed0"

@@ -113,6 +113,7 @@ def training_process(workdir: Path, name: str) -> int | None:
 linux = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 
 
+@pytest.mark.slow
 def test_sweep_trains_reports_and_has_nothing_left_to_do(sweep_file: Path, tmp_path: Path):
     workdir = tmp_path / "runs"
     code, output, errors = sweep(sweep_file, workdir, "--num_steps=4")
@@ -130,6 +131,7 @@ def test_sweep_trains_reports_and_has_nothing_left_to_do(sweep_file: Path, tmp_p
     assert [(workdir / name / "summary.json").stat().st_mtime_ns for name in NAMES] == before
 
 
+@pytest.mark.slow
 def test_failed_run_says_why_and_the_others_finish(sweep_file: Path, tmp_path: Path):
     workdir = tmp_path / "runs"
     (workdir / NAMES[0]).mkdir(parents=True)
@@ -151,7 +153,7 @@ def test_failed_run_says_why_and_the_others_finish(sweep_file: Path, tmp_path: P
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_killed_sweep_and_killed_worker_change_no_result(sweep_file: Path, tmp_path: Path):
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     code, _, errors = sweep(sweep_file, undisturbed)
@@ -171,6 +173,7 @@ def test_killed_sweep_and_killed_worker_change_no_result(sweep_file: Path, tmp_p
     assert results(disturbed) == results(undisturbed)
 
 
+@pytest.mark.slow
 @linux
 def test_ctrl_c_saves_the_runs_for_the_command_to_resume(sweep_file: Path, tmp_path: Path):
     workdir = tmp_path / "runs"
@@ -184,7 +187,7 @@ def test_ctrl_c_saves_the_runs_for_the_command_to_resume(sweep_file: Path, tmp_p
     assert max(saved) >= last_step(workdir, NAMES[0])
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_slices_of_a_sweep_in_copied_folders_end_with_the_same_bits(
     sweep_file: Path, tmp_path: Path
 ):
@@ -211,7 +214,7 @@ def test_slices_of_a_sweep_in_copied_folders_end_with_the_same_bits(
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_run_that_does_not_hear_the_end_is_killed_and_resumes(sweep_file: Path, tmp_path: Path):
     workdir = tmp_path / "runs"
     same = ("--filter=plain", "--override=num_steps=3000")
@@ -235,6 +238,7 @@ def test_run_that_does_not_hear_the_end_is_killed_and_resumes(sweep_file: Path, 
     assert [row["status"] for row in results(workdir)] == ["completed"]
 
 
+@pytest.mark.slow
 def test_second_sweep_on_a_folder_is_turned_away(sweep_file: Path, tmp_path: Path):
     from resnet_jax.runs import lockfile
 
@@ -264,6 +268,7 @@ def test_printed_lines_are_the_runs_that_are_left(sweep_file: Path, tmp_path: Pa
     assert last.endswith(f"python -m experiments.report --workdir={workdir}")
 
 
+@pytest.mark.slow
 def test_dry_run_tells_sizes_and_time_and_leaves_no_trace(sweep_file: Path, tmp_path: Path):
     workdir = tmp_path / "runs"
     code, output, errors = sweep(sweep_file, workdir, "--dry_run", "--seeds=2")
@@ -277,6 +282,7 @@ def test_dry_run_tells_sizes_and_time_and_leaves_no_trace(sweep_file: Path, tmp_
     assert not workdir.exists()
 
 
+@pytest.mark.slow
 def test_dry_run_tells_whole_names_on_a_narrow_terminal(sweep_file: Path, tmp_path: Path):
     terminal, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 20, 0, 0))

@@ -37,6 +37,7 @@ def found(monkeypatch):
     return find
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_float64_on_every_engine(found, tmp_path, capsys):
     rows = found(tmp_path)
     assert show(rows) == 0
@@ -94,7 +95,7 @@ def test_missing_device_is_one_line_and_not_a_deviation_of_each_part():
     assert line.startswith("error: JAX finds no device (JAX_PLATFORMS=cuda)")
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_command_finds_nothing_here(tmp_path):
     command = [sys.executable, "-m", "experiments.check", "--timeout=900", f"--output={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True)

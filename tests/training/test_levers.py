@@ -45,6 +45,7 @@ def losses(remat: str = "none", scan_blocks: bool = False) -> list[float]:
     return scope["losses"]
 
 
+@pytest.mark.slow
 def test_weight_gradient_in_parts(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     parts, plain = [], cpu._num_parts
@@ -57,11 +58,13 @@ def test_weight_gradient_in_parts(monkeypatch):
     assert max(parts) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["activations", "blocks"])
 def test_remat(remat):
     np.testing.assert_allclose(losses(remat), losses(), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_units_in_a_loop():
     np.testing.assert_allclose(losses(scan_blocks=True), losses(), rtol=1e-4)
 
@@ -82,6 +85,7 @@ def saved_numbers(remat: str) -> int:
     return sum(leaf.size for leaf in backward(variables, images).out_avals)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not cpu.onednn_pays(),
     reason="oneDNN is not used with this version of JAX",

@@ -82,6 +82,7 @@ def slowly(model, variables, encoded: bytes, view: str, size: int) -> np.ndarray
     return np.mean(seen, axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", TEST_CROPS)
 def test_scores_are_those_of_a_slow_loop_on_photographs(view):
     size, encoded = 32, photographs(4)
@@ -101,7 +102,7 @@ def test_unlikely_classes_keep_their_probabilities():
     assert -2100 < scores[4] < -1900
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.parametrize("view", TEST_CROPS)
 @pytest.mark.parametrize("name", ["resnet-18", "preact-resnet-50"])
 def test_imagenet_net_scores_as_in_a_slow_loop_on_photographs(name, view):

@@ -30,6 +30,7 @@ def assert_trees_close(a, b, **tolerances):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerances), a, b)
 
 
+@pytest.mark.slow
 def test_update_is_momentum_sgd_with_l2_on_the_kernels():
     model, start, train_step = make()
 
@@ -111,6 +112,7 @@ def test_metrics_are_of_the_batch_before_the_update():
     assert metrics["gradient_norm"] > 0
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_make_the_same_update():
     _, start, whole = make()
     _, _, parts = make(grad_accum_steps=4)
@@ -120,6 +122,7 @@ def test_accumulated_gradients_make_the_same_update():
     assert_trees_close(metrics_of_parts, metrics, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_accumulation_leaves_every_device_its_share_of_the_work():
     mesh = parallel.make_mesh(8, 4, 2)
     flops = {}
