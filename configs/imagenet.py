@@ -20,13 +20,13 @@ size after the colon, where the rate and the number of steps follow it.
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
 from configs import cifar10
 from resnet_jax.errors import check_choice
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import ORDERS
 from resnet_jax.runs import arguments
+from resnet_jax.runs.recipe import Streaming, blank
 
 NUM_IMAGES = 1_281_167
 
@@ -52,12 +52,11 @@ def paper(name: str) -> ConfigDict:
     config.dataset.mean = "imagenet"  # of each colour
     config.dataset.crop_padding = 0
 
-    config.streaming = ConfigDict()
+    config.streaming = blank(Streaming)
     config.streaming.augmentation = "scale"
     config.streaming.scales = (256, 480)
     config.streaming.shorter_side = 256  # in tests
     config.streaming.pca_lighting_std = 0.1
-    config.streaming.num_workers = placeholder(int)  # None is one a core
 
     config.batch_size = 256
     config.num_steps = 500_000  # 100 epochs

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
@@ -291,6 +292,21 @@ class Recipe:
                 f"CIFAR network of about that depth is resnet-{near}"
             ]
         return []
+
+
+def blank(kind: Any = Recipe) -> ConfigDict:
+    """A config with all fields, each None and of its type; optional sections are left out."""
+    config, hints = ConfigDict(), typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        wanted = typing.get_origin(hint) or hint
+        if wanted is types.UnionType:
+            wanted = typing.get_args(hint)[0]
+        if dataclasses.is_dataclass(hint) and field.init:
+            config[field.name] = blank(hint)
+        elif "meaning" in field.metadata and field.name != "converted_from":
+            config[field.name] = placeholder(wanted)
+    return config
 
 
 def load_recipe(workdir: Path) -> Recipe:

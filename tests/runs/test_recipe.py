@@ -25,6 +25,18 @@ def test_recipe_has_the_configs_paths_and_values(config):
     assert Recipe.from_config(made.to_dict()) == made
 
 
+def test_blank_config_has_every_field_unset_and_of_its_type():
+    config = recipe.blank()
+    config.streaming = recipe.blank(recipe.Streaming)
+    config.converted_from = None
+    described = recipe.describe_fields(Recipe.from_config(imagenet.get_config()))
+    assert {*arguments._paths(config)} == {path for path, *_ in described}
+    for path, wrong in {"seed": 0.5, "model.width": "16", "schedule.boundaries": 1}.items():
+        assert arguments.update(config, {path: None})
+        with pytest.raises(InputError, match=f"{path}={wrong!r}: must be"):
+            arguments.update(config, {path: wrong})
+
+
 def test_recipe_comes_back_from_the_runs_folder(tmp_path):
     made = of("resnet-20,schedule.boundaries=(100,0.6),dataset.flip=true")
     write_config(tmp_path, made.to_dict(), devices="none")
