@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
 
 
 def _dry_run(sweep, planned, workdir, changed) -> int:
-    run.check(sweep, planned, workdir, changed)
+    plan.check(sweep, planned, workdir, changed)
     num_workers = local_pool.enter_slot(len(planned), _WORKERS.value)
     # Only now, because loading JAX takes a second or two.
     from resnet_jax.runtime import setup

@@ -111,12 +111,14 @@ def parse_overrides(texts: Sequence[str]) -> Overrides:
     return overrides
 
 
-def check(planned: Sequence[PlannedRun], workdir: Path) -> None:
-    """Checks the runs before any starts.
+def check(
+    sweep: Sweep, planned: Sequence[PlannedRun], workdir: Path, command_line: Overrides
+) -> None:
+    """Checks the runs before any starts; writes nothing.
 
     Raises:
-      InputError: a run's config cannot work, its folder holds another config's, or two runs
-        would compute the same.
+      InputError: a run's config cannot work, its folder holds another config's, two runs would
+        compute the same, or the sweep's folder holds another sweep.
     """
     if (workdir / "config.json").exists():
         raise InputError(
@@ -140,6 +142,7 @@ def check(planned: Sequence[PlannedRun], workdir: Path) -> None:
         first = names.setdefault(repr((run.config.architecture, computed)), run.name)
         if first != run.name:
             raise InputError(f"{first} and {run.name} are the same run: their configs are equal")
+    manifest(sweep, planned, workdir, command_line)
 
 
 def run_name(overrides: Overrides) -> str:
@@ -203,22 +206,15 @@ def _argument(overrides: Overrides) -> str:
     return ",".join([overrides["model.name"], *fields])
 
 
-def write_manifest(
-    workdir: Path, sweep: Sweep, planned: Sequence[PlannedRun], command_line: Overrides
-) -> None:
-    """Writes `sweep.json`, and keeps the runs that it has already; see `check_manifest`."""
-    runs.write_json(workdir / MANIFEST, check_manifest(workdir, sweep, planned, command_line))
-
-
-def check_manifest(
-    workdir: Path, sweep: Sweep, planned: Sequence[PlannedRun], command_line: Overrides
+def manifest(
+    sweep: Sweep, planned: Sequence[PlannedRun], workdir: Path, command_line: Overrides
 ) -> dict[str, Any]:
-    """What `sweep.json` is to hold, if this sweep may be run in the folder.
+    """What `sweep.json` is to hold: these runs and those that it has already.
 
     Args:
-      workdir: the sweep's folder.
       sweep: what is run.
       planned: the runs of this start.
+      workdir: the sweep's folder.
       command_line: what the command line changed in all runs; "num_steps" among it.
 
     Raises:
@@ -239,9 +235,9 @@ def check_manifest(
         "runs": [{"name": name, "overrides": of_run} for name, of_run in {**before, **own}.items()],
     }
     if earlier:
-        identity = lambda manifest: {
-            **{field: manifest.get(field) for field in ("name", "config")},
-            **manifest.get("common", {}),
+        identity = lambda told: {
+            **{field: told.get(field) for field in ("name", "config")},
+            **told.get("common", {}),
         }
         changed = recipe.differences(identity(earlier), identity(now))
         for name in before.keys() & own.keys():
@@ -264,11 +260,11 @@ def kept_recipe(sweep: Sweep, command_line: Overrides) -> str:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not all({"name", "overrides"} <= run.keys() for run in manifest["runs"]):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not all({"name", "overrides"} <= run.keys() for run in found["runs"]):
             raise ValueError("a run has no name or no overrides")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it") from error
-    return manifest
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from resnet_jax import errors
 from resnet_jax.errors import InputError, check_choice
-from resnet_jax.runs import lockfile
+from resnet_jax.runs import lockfile, write_json
 from resnet_jax.runtime.multihost import StopSignals
 from resnet_jax.sweeps import local_pool, plan, slurm
 from resnet_jax.sweeps.grid import Overrides, Sweep
@@ -57,14 +57,6 @@ def deadline(executor: str, max_minutes: float | None) -> float:
     return time.monotonic() + 60 * max_minutes
 
 
-def check(
-    sweep: Sweep, planned: Sequence[PlannedRun], workdir: Path, command_line: Overrides
-) -> None:
-    """Raises `InputError` if these runs cannot be trained in the folder; writes nothing."""
-    plan.check(planned, workdir)
-    plan.check_manifest(workdir, sweep, planned, command_line)
-
-
 def run(
     sweep: Sweep,
     planned: Sequence[PlannedRun],
@@ -92,7 +84,7 @@ def run(
       InputError: the runs cannot be trained so, or another sweep is at work in the folder. Nothing
         is written then.
     """
-    check(sweep, planned, workdir, command_line)
+    plan.check(sweep, planned, workdir, command_line)
     start: Callable[..., local_pool.Worker] = local_pool.start_process
     if executor in ("slurm", "submitit-local"):
         jobs = slurm.make_executor(executor.removeprefix("submitit-"), workdir, settings)
@@ -107,7 +99,8 @@ def run(
     report = shlex.join(["python", "-m", "experiments.report", f"--workdir={workdir}"])
     later = f"when they have finished: {report}"
     with lockfile.claim(workdir):
-        plan.write_manifest(workdir, sweep, planned, command_line)
+        manifest = plan.manifest(sweep, planned, workdir, command_line)
+        write_json(workdir / plan.MANIFEST, manifest)
         if executor == "print":
             lines = [shlex.join(["python", *run.command(workdir)]) for run in left]
             return Outcome(lines=[*lines, f"# {later}"])

@@ -135,7 +135,8 @@ def test_sweep_of_the_documentation_is_one(tmp_path: Path):
     text = (REPOSITORY / "docs/sweeps_and_reports.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```python\n(TITLE.+?)```", text, re.DOTALL)
     (tmp_path / "width.py").write_text(example)
-    runs = plan.plan(grid.load(str(tmp_path / "width.py")))
+    sweep = grid.load(str(tmp_path / "width.py"))
+    runs = plan.plan(sweep)
     assert [run.name for run in runs[:2]] == ["plain-20-width8-seed0", "plain-20-width16-seed0"]
     assert (len(runs), runs[0].config.num_steps) == (8, 200)
-    plan.check(runs, tmp_path)
+    plan.check(sweep, runs, tmp_path, {})

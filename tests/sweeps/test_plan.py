@@ -10,6 +10,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.runs import Recipe, arguments
 from resnet_jax.sweeps import plan
 from resnet_jax.sweeps.grid import Overrides, Sweep
+from resnet_jax.sweeps.run import run as start
 
 NETWORKS = ({"model.name": "plain-20", "seed": 0}, {"model.name": "resnet-20", "seed": 0})
 
@@ -132,7 +133,7 @@ def test_folder_with_a_run_of_another_config_is_refused(tmp_path: Path):
     (tmp_path / run.name).mkdir()
     (tmp_path / run.name / "config.json").write_text(json.dumps({"config": config}, default=str))
     with pytest.raises(InputError, match=f"{run.name} is a run of another config .*batch_size: 32"):
-        plan.check([run], tmp_path)
+        plan.check(sweep(), [run], tmp_path, {})
 
 
 def written(workdir: Path) -> dict:
@@ -141,8 +142,9 @@ def written(workdir: Path) -> dict:
 
 def test_more_seeds_and_other_filters_of_one_sweep_add_up(tmp_path: Path):
     both = plan.plan(sweep())
-    plan.write_manifest(tmp_path, sweep(), both[:1], {})
-    plan.write_manifest(tmp_path, sweep(), both[1:], {"dataset.data_dir": "/elsewhere"})
+    elsewhere = {"dataset.data_dir": "/elsewhere"}
+    start(sweep(), both[:1], tmp_path, {}, executor="print")
+    start(sweep(), both[1:], tmp_path, elsewhere, executor="print")
     assert [run["name"] for run in written(tmp_path)["runs"]] == names(both)
     assert written(tmp_path)["runs"][0]["overrides"] == {"model.name": "plain-20", "seed": 0}
 
@@ -158,10 +160,11 @@ def test_more_seeds_and_other_filters_of_one_sweep_add_up(tmp_path: Path):
 def test_folder_of_another_sweep_is_refused(
     tmp_path: Path, other: dict, command_line: Overrides, message: str
 ):
-    plan.write_manifest(tmp_path, sweep(), plan.plan(sweep()), {})
+    start(sweep(), plan.plan(sweep()), tmp_path, {}, executor="print")
     before = written(tmp_path)
+    now = sweep(**other)
     with pytest.raises(InputError, match=message):
-        plan.write_manifest(tmp_path, sweep(**other), plan.plan(sweep(**other)), command_line)
+        start(now, plan.plan(now), tmp_path, command_line, executor="print")
     assert written(tmp_path) == before
 
 
@@ -202,11 +205,11 @@ def test_length_that_the_sweep_varies_is_not_overridden():
 def test_one_run_under_two_names_is_refused(tmp_path: Path, twin: Overrides):
     planned = plan.plan(sweep({"model.name": "resnet-20"}, twin))
     with pytest.raises(InputError, match=f"^resnet-20 and {planned[1].name} are the same run"):
-        plan.check(planned, tmp_path)
+        plan.check(sweep(), planned, tmp_path, {})
 
 
 def test_periods_that_shorter_runs_level_out_make_no_second_seed(tmp_path: Path):
     lengths = ({"model.name": "plain-20", "schedule.warmup_steps": steps} for steps in (100, 400))
     planned = plan.plan(sweep(*lengths), num_steps=50)
     with pytest.raises(InputError, match="are the same run"):
-        plan.check(planned, tmp_path)
+        plan.check(sweep(), planned, tmp_path, {})
