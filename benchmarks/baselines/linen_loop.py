@@ -3,8 +3,7 @@
     python -m benchmarks.baselines.linen_loop --net=resnet-20 --batch_size=128
 
 As in linen's own examples: `nn.BatchNorm` over the batch, optax's SGD, a jitted step with donated
-state, augmentation in NumPy, for which an accelerator waits where images are large. Its networks
-are v1's, with option A on CIFAR and B on ImageNet.
+state, augmentation in NumPy, for which an accelerator waits where images are large.
 """
 
 import functools
@@ -50,7 +49,7 @@ class Net(nn.Module):
             else:
                 y = nn.relu(norm()(conv(channels, (3, 3), stride, padding=1)(x)))
                 y = norm()(conv(channels, (3, 3))(y))
-            if net.residual and net.imagenet and x.shape != y.shape:
+            if net.residual and net.projects and x.shape != y.shape:
                 y = y + norm()(conv(channels, (1, 1), stride)(x))
             elif net.residual:
                 x = x[:, ::stride, ::stride]

@@ -34,7 +34,7 @@ class Block(nn.Module):
         else:
             layers = [(inputs, outputs, 3, stride), (outputs, outputs, 3)]
         self.branch = nn.ModuleList(Layer(*layer) for layer in layers)
-        project = net.imagenet and net.residual and (self.new or stride > 1)
+        project = net.projects and net.residual and (self.new or stride > 1)
         self.projection = Layer(inputs, outputs, 1, stride) if project else None
 
     def forward(self, x):

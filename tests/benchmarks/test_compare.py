@@ -12,7 +12,7 @@ from benchmarks.baselines.networks import layout
 from resnet_jax.errors import InputError
 from resnet_jax.models import counting, zoo
 
-NETS = ("plain-20", "resnet-20", "plain-18", "resnet-34", "resnet-50")
+NETS = ("plain-20", "resnet-20", "resnet-164", "plain-18", "resnet-18", "resnet-34", "resnet-50")
 
 
 @pytest.mark.parametrize("net", NETS)
