@@ -119,7 +119,8 @@ class Drill:
             if not stop:
                 self._run.kill()
                 return True
-            complaint = faults.STOPS[stop](self._run, self._disk, self._chance)
+            strike, _ = faults.STOPS[stop]
+            complaint = strike(self._run, self._disk, self._chance)
         except TimeoutError as error:
             self._run.kill()
             complaint, reached = f"hangs: {error}", 0

@@ -153,18 +153,19 @@ def run_out_of_memory(trainers: Trainers, disk: "Disk", chance: random.Random) -
     return ""
 
 
-STOPS: dict[str, Callable[[Trainers, "Disk", random.Random], str]] = {
-    "SIGKILL to one process": kill_one,
-    "SIGKILL to all": kill_all,
-    "SIGTERM to one process": terminate_one,
-    "disk full": fill_disk,
-    "workdir read-only": read_only,
-    "NaN in the parameters": not_a_number,
-    "process stands still": stand_still,
-    "clock set back": set_clock_back,
-    "checkpoint unreadable once": fail_to_read,
-    "memory used up": run_out_of_memory,
+STOPS: dict[str, tuple[Callable[[Trainers, "Disk", random.Random], str], int]] = {
+    "SIGKILL to one process": (kill_one, 14),
+    "SIGKILL to all": (kill_all, 12),
+    "SIGTERM to one process": (terminate_one, 10),
+    "disk full": (fill_disk, 8),
+    "workdir read-only": (read_only, 8),
+    "NaN in the parameters": (not_a_number, 5),
+    "process stands still": (stand_still, 3),
+    "clock set back": (set_clock_back, 5),
+    "checkpoint unreadable once": (fail_to_read, 8),
+    "memory used up": (run_out_of_memory, 7),
 }
+"""What stops a run, and how often each kind comes, relative to the others."""
 
 
 def truncate(file: Path, chance: random.Random) -> None:
@@ -178,23 +179,13 @@ def flip_bit(file: Path, chance: random.Random) -> None:
     file.write_bytes(content)
 
 
-DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
-    "checkpoint file truncated": truncate,
-    "checkpoint file deleted": lambda file, chance: file.unlink(),
-    "checkpoint file zeroed": lambda file, chance: file.write_bytes(bytes(file.stat().st_size)),
-    "checkpoint bit flipped": flip_bit,
+DAMAGES: dict[str, tuple[Callable[[Path, random.Random], object], int]] = {
+    "checkpoint file truncated": (truncate, 13),
+    "checkpoint file deleted": (lambda file, chance: file.unlink(), 12),
+    "checkpoint file zeroed": (lambda file, _: file.write_bytes(bytes(file.stat().st_size)), 9),
+    "checkpoint bit flipped": (flip_bit, 9),
 }
-
-
-WEIGHTS = {
-    **{"SIGKILL to one process": 14, "SIGKILL to all": 12, "SIGTERM to one process": 10},
-    **{"disk full": 8, "workdir read-only": 8, "NaN in the parameters": 5},
-    **{"checkpoint file truncated": 13, "checkpoint file deleted": 12},
-    **{"checkpoint file zeroed": 9, "checkpoint bit flipped": 9},
-    **{"process stands still": 3, "clock set back": 5},
-    **{"checkpoint unreadable once": 8, "memory used up": 7},
-}
-"""How often each kind comes, relative to the others."""
+"""What damages a checkpoint's file, and how often each kind comes, as above."""
 
 
 def left_out() -> dict[str, str]:
@@ -206,7 +197,8 @@ def left_out() -> dict[str, str]:
 
 def deal(count: int, chance: random.Random) -> list[str]:
     """So many faults in random order: one of each kind, and others by their weights."""
-    weights = {kind: weight for kind, weight in WEIGHTS.items() if kind not in left_out()}
+    kinds = {**STOPS, **DAMAGES}.items()
+    weights = {kind: weight for kind, (_, weight) in kinds if kind not in left_out()}
     more = chance.choices(list(weights), weights.values(), k=count - len(weights))
     deck = [*weights, *more]
     chance.shuffle(deck)
@@ -217,7 +209,8 @@ def damage(kind: str, checkpoint: Path, chance: random.Random) -> str:
     """Damages one file of a checkpoint, the larger ones more often; returns its name."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     (file,) = chance.choices(files, [file.stat().st_size + 200 for file in files])
-    DAMAGES[kind](file, chance)
+    do, _ = DAMAGES[kind]
+    do(file, chance)
     return str(file.relative_to(checkpoint))
 
 
