@@ -13,19 +13,11 @@ from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import tailored_relu
 
 __all__ = [
-    "ACTIVATIONS",
     "BLOCKS",
-    "DOWNSAMPLE_IN",
+    "CHOICES",
     "EXPANSION",
-    "INITIALIZATIONS",
-    "NORMS",
-    "OPTIONS",
-    "OPTION_A_PADDINGS",
     "ORDERS",
-    "OUTPUT_STRIDES",
-    "PARAMETERIZATIONS",
     "REQUIREMENTS",
-    "SHORTCUTS",
     "STEMS",
     "Architecture",
     "LayerOrder",
@@ -34,21 +26,6 @@ __all__ = [
 BLOCKS = {"basic": 2, "bottleneck": 3, "one_layer": 1}
 """Convolutions in a block's branch: 3×3,3×3 (v1 Fig. 5 left); 1×1,3×3,1×1 (v1 Fig. 5 right); one
 3×3 (the one-layer skip of v2 Table 3)."""
-
-SHORTCUTS = (
-    "none",  # the plain network
-    "identity",
-    "constant_scaling",  # v2 §3.1, `shortcut_scale` (0: plain, 1: residual) and `branch_scale`
-    "exclusive_gating",  # v2 §3.1, `gate_bias`
-    "shortcut_only_gating",  # v2 §3.1, `gate_bias`
-    "dropout",  # v2 §3.1, `dropout_rate`
-)
-
-OPTIONS = ("A", "B", "C")
-"""How a shortcut meets a change of shape (v1 §3.3): A pads with zero channels, B projects where
-shapes change, C projects in every block (v2's "1×1 convolutional shortcut")."""
-
-OPTION_A_PADDINGS = ("end", "both")
 
 
 class LayerOrder(NamedTuple):
@@ -75,23 +52,39 @@ ORDERS = {
 STEMS = {"cifar": 1, "imagenet": 4}
 """Stride of what comes before the first block: a 3×3 (v1 §4.2), or a 7×7/2 and a max-pool/2."""
 
-NORMS = ("batch", "none")
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "linear", "tailored_relu")  # "linear": none, for theory
-INITIALIZATIONS = ("he_normal", "delta_orthogonal", "looks_linear", "fixup", "skipinit")
-
-PARAMETERIZATIONS = (
-    "standard",
-    "dirac",  # Zagoruyko & Komodakis 2017: a · identity + b · normalised kernel
-    "repvgg",  # Ding et al. 2021: 3×3, 1×1 and identity side by side, each with its batch norm
-)
-"""What stands for a convolution of a block while it is trained; a plain one can be made of it."""
-
-DOWNSAMPLE_IN = ("1x1", "3x3")
-OUTPUT_STRIDES = (8, 16, 32)
 EXPANSION = 4  # A bottleneck's outer layers are this much wider than its 3×3 (v1 Table 1).
 
+CHOICES: dict[str, tuple] = {
+    "stem": tuple(STEMS),
+    "block": tuple(BLOCKS),
+    "shortcut": (
+        "none",  # the plain network
+        "identity",
+        "constant_scaling",  # v2 §3.1, `shortcut_scale` (0: plain, 1: residual), `branch_scale`
+        "exclusive_gating",  # v2 §3.1, `gate_bias`
+        "shortcut_only_gating",  # v2 §3.1, `gate_bias`
+        "dropout",  # v2 §3.1, `dropout_rate`
+    ),
+    # How a shortcut meets a change of shape (v1 §3.3): A pads with zero channels, B projects where
+    # shapes change, C projects in every block (v2's "1×1 convolutional shortcut").
+    "option": ("A", "B", "C"),
+    "option_a_padding": ("end", "both"),
+    "order": tuple(ORDERS),
+    "norm": ("batch", "none"),
+    "activation": ("relu", "tanh", "sigmoid", "linear", "tailored_relu"),  # "linear": for theory
+    "initialization": ("he_normal", "delta_orthogonal", "looks_linear", "fixup", "skipinit"),
+    # What stands for a convolution of a block in training; a plain one can be made of it.
+    "parameterization": (
+        "standard",
+        "dirac",  # Zagoruyko & Komodakis 2017: a · identity + b · normalised kernel
+        "repvgg",  # Ding et al. 2021: 3×3, 1×1 and identity side by side, each with its batch norm
+    ),
+    "downsample_in": ("1x1", "3x3"),
+    "output_stride": (8, 16, 32),
+}
+"""The values of each axis that is not a number of any size."""
 
-_RESIDUAL = SHORTCUTS[1:]
+_RESIDUAL = CHOICES["shortcut"][1:]
 _FOLDABLE = {
     **{"shortcut": ("none",), "norm": ("batch",), "block": ("basic", "one_layer")},
     **{"order": ("original",), "initialization": ("he_normal",)},
@@ -133,7 +126,7 @@ class Architecture:
         stems only.
       initialization: of the kernels, see `resnet_jax.models.initialization`. "fixup" and
         "skipinit" come with learnt scalars in each branch.
-      parameterization: of the convolutions in blocks, see `PARAMETERIZATIONS`.
+      parameterization: of the convolutions in blocks, see `CHOICES`.
       zero_init_last: start with the scale of each branch's last batch norm at 0, not 1.
       shortcut_scale, branch_scale: factors of "constant_scaling".
       gate_bias: initial bias of the gates.
@@ -167,18 +160,8 @@ class Architecture:
     tat_eta: float = tailored_relu.ETA
 
     def __post_init__(self):
-        check_choice("stem", self.stem, STEMS)
-        check_choice("block", self.block, BLOCKS)
-        check_choice("shortcut", self.shortcut, SHORTCUTS)
-        check_choice("option", self.option, OPTIONS)
-        check_choice("option_a_padding", self.option_a_padding, OPTION_A_PADDINGS)
-        check_choice("order", self.order, ORDERS)
-        check_choice("norm", self.norm, NORMS)
-        check_choice("activation", self.activation, ACTIVATIONS)
-        check_choice("initialization", self.initialization, INITIALIZATIONS)
-        check_choice("parameterization", self.parameterization, PARAMETERIZATIONS)
-        check_choice("downsample_in", self.downsample_in, DOWNSAMPLE_IN)
-        check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
+        for axis, allowed in CHOICES.items():
+            check_choice(axis, getattr(self, axis), allowed)
         self._check_numbers()
         if self.output_stride != 32 and self.stem != "imagenet":
             raise InputError(

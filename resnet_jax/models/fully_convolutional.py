@@ -45,7 +45,7 @@ def with_output_stride(model: ResNet, stride: int) -> ResNet:
     """The same network, with the same weights, whose last map is finer: dilation replaces strides.
 
     Raises:
-      InputError: not one of `architecture.OUTPUT_STRIDES`, or a network that does not dilate.
+      InputError: not one of the strides in `CHOICES`, or a network that does not dilate.
     """
     return model.clone(architecture=dataclasses.replace(model.architecture, output_stride=stride))
 
