@@ -162,8 +162,10 @@ class ResidualBlock(ConvNormAct):
         order = ORDERS[self.architecture.order]
         before = () if self.preactivated else order.before
         activated = self.sequence(before, x, train, name="before_norm")
-        branch = self.residual_branch(activated, train)
-        total = _SHORTCUTS[self.architecture.shortcut](self, x, activated, branch, train)
+        total = self.residual_branch(activated, train)
+        if self.architecture.shortcut != "none":
+            shortcut = self.project_shortcut(x, activated, train)
+            total = _SHORTCUTS[self.architecture.shortcut](self, x, shortcut, total, train)
         y = self.sequence(order.after, total, train, name="after_norm")
         return cpu.fusion_barrier(y)
 
@@ -273,37 +275,32 @@ def pad_shortcut(x: jax.Array, stride: int, channels: int, padding: str = "end")
     return jnp.pad(y, ((0, 0), (0, 0), (0, 0), (before, zeros - before)))
 
 
-def _none(block, x, activated, branch, train):
-    return branch
+def _identity(block, x, shortcut, branch, train):
+    return shortcut + branch
 
 
-def _identity(block, x, activated, branch, train):
-    return block.project_shortcut(x, activated, train) + branch
-
-
-def _constant_scaling(block, x, activated, branch, train):
+def _constant_scaling(block, x, shortcut, branch, train):
     scale = block.architecture
-    shortcut = block.project_shortcut(x, activated, train)
     return scale.shortcut_scale * shortcut + scale.branch_scale * branch
 
 
-def _exclusive_gating(block, x, activated, branch, train):
+def _exclusive_gating(block, x, shortcut, branch, train):
     gate = block.gate(x, train)
-    return (1 - gate) * block.project_shortcut(x, activated, train) + gate * branch
+    return (1 - gate) * shortcut + gate * branch
 
 
-def _shortcut_only_gating(block, x, activated, branch, train):
-    return (1 - block.gate(x, train)) * block.project_shortcut(x, activated, train) + branch
+def _shortcut_only_gating(block, x, shortcut, branch, train):
+    return (1 - block.gate(x, train)) * shortcut + branch
 
 
-def _dropout(block, x, activated, branch, train):
+def _dropout(block, x, shortcut, branch, train):
     dropout = nn.Dropout(block.architecture.dropout_rate, deterministic=not train)
-    return dropout(block.project_shortcut(x, activated, train)) + branch
+    return dropout(shortcut) + branch
 
 
-# (block, input, activated input, the branch's output, train) -> the sum before `after`; v2 §3.1.
+# (block, its input, that in the branch's shape, the branch's output, train) -> the sum before
+# `after`; v2 §3.1. A plain network, "none", has no such sum.
 _SHORTCUTS: dict[str, Callable] = {
-    "none": _none,
     "identity": _identity,
     "constant_scaling": _constant_scaling,
     "exclusive_gating": _exclusive_gating,
