@@ -36,6 +36,7 @@ from rich.console import Console
 from experiments import command
 from resnet_jax.errors import STOPPED
 from resnet_jax.sweeps import grid, local_pool, plan, run
+from resnet_jax.sweeps.status import State
 
 _CONFIG = flags.DEFINE_string("config", None, "the sweep's file", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "the sweep's folder", required=True)
@@ -60,21 +61,21 @@ def main(argv: list[str]) -> int:
     changed = extra if _NUM_STEPS.value is None else {**extra, "num_steps": _NUM_STEPS.value}
     if _DRY_RUN.value:
         return _dry_run(sweep, planned, workdir, changed)
-    outcome = run.run(sweep, planned, workdir, changed, **how, end=end)
-    for line in outcome.lines:
-        print(line)
-    if outcome.code == STOPPED:
+    ended = run.run(sweep, planned, workdir, changed, **how, end=end)
+    if ended is None:
+        return 0
+    if len(ended) < len(planned) or State.STOPPED in ended.values():
         print("stopped; rerun the command to resume")
-    if outcome.all_ended:
-        from resnet_jax.reporting import write_report  # Only now, because drawing loads Matplotlib.
+        return STOPPED
+    from resnet_jax.reporting import write_report  # Only now, because drawing loads Matplotlib.
 
-        written = write_report([workdir], workdir / "report")
-        print(written.index)
-        print(written.finding)
-    if outcome.failed:
-        names = ", ".join(outcome.failed)
-        print(f"{len(outcome.failed)} of {len(planned)} runs failed: {names}", file=sys.stderr)
-    return outcome.code
+    written = write_report([workdir], workdir / "report")
+    print(written.index)
+    print(written.finding)
+    failed = [name for name, state in ended.items() if state is State.FAILED]
+    if failed:
+        print(f"{len(failed)} of {len(planned)} runs failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _dry_run(sweep, planned, workdir, changed) -> int:

@@ -1,6 +1,5 @@
 """Trains, submits or prints the runs of a sweep."""
 
-import dataclasses
 import functools
 import math
 import shlex
@@ -8,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from resnet_jax import errors
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.runs import lockfile, write_json
 from resnet_jax.runtime.multihost import StopSignals
@@ -19,23 +17,6 @@ from resnet_jax.sweeps.status import State, StatusTable, finished_state
 
 EXECUTORS = ("local", "slurm", "submitit-local", "print")
 _WAITING_EXECUTORS = ("local", "submitit-local")
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a sweep ended here.
-
-    Attributes:
-      code: the command's exit code.
-      all_ended: whether each run was trained to its end or failed: time for a report.
-      failed: names of the runs that failed.
-      lines: what the user is to read: the runs' commands or jobs, where they are not waited for.
-    """
-
-    code: int = 0
-    all_ended: bool = False
-    failed: Sequence[str] = ()
-    lines: Sequence[str] = ()
 
 
 def deadline(executor: str, max_minutes: float | None) -> float:
@@ -67,7 +48,7 @@ def run(
     workers: int | None = None,
     settings: Sequence[str] = (),
     end: float = math.inf,
-) -> Outcome:
+) -> dict[str, State] | None:
     """Trains, submits or prints the runs that are not finished, and tells how they are doing.
 
     Args:
@@ -79,6 +60,9 @@ def run(
       workers: runs at once; None for one a GPU or CPU core.
       settings: of submitit's jobs, see `slurm.make_executor`.
       end: see `deadline`.
+
+    Returns:
+      How each run ended, by name, less those that were not begun; None if they are not waited for.
 
     Raises:
       InputError: the runs cannot be trained so, or another sweep is at work in the folder. Nothing
@@ -103,9 +87,11 @@ def run(
         write_json(workdir / plan.MANIFEST, manifest)
         if executor == "print":
             lines = [shlex.join(["python", *run.command(workdir)]) for run in left]
-            return Outcome(lines=[*lines, f"# {later}"])
+            print(*lines, f"# {later}", sep="\n")
+            return None
         if executor == "slurm":
-            return Outcome(lines=[*slurm.submit(jobs, left, workdir), later])
+            print(*slurm.submit(jobs, left, workdir), later, sep="\n")
+            return None
         with StatusTable(workdir, planned, finished) as table, StopSignals() as stop:
             if finished:
                 table.say(f"{len(finished)} of {len(planned)} runs are finished already")
@@ -114,7 +100,4 @@ def run(
                 pool.work(left, stop.asked, end)
             except KeyboardInterrupt:
                 table.say("killed the runs at work")
-    if len(pool.ended) < len(left) or State.STOPPED in pool.ended.values():
-        return Outcome(errors.STOPPED)
-    failed = [name for name, state in pool.ended.items() if state is State.FAILED]
-    return Outcome(1 if failed else 0, all_ended=True, failed=failed)
+    return {**finished, **pool.ended}
