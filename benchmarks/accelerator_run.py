@@ -128,9 +128,8 @@ def slices(sizes: dict[str, Any]) -> Iterator[Slice]:
     yield Slice("figure6", f"{sweep} {{figure6}} --workdir={{work}}", 60)
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
     """Runs slice after slice and prints a table; returns the exit code."""
-    del argv
     output, end = Path(_OUTPUT.value), time.monotonic() + 60 * _MINUTES.value
     record = output / "slices.json"
     done = json.loads(record.read_text()) if record.exists() else {}

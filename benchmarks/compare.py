@@ -128,9 +128,8 @@ class RunningBaseline:
         return line.split()
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
     """Prints a table for each network, and writes them; returns the exit code."""
-    del argv
     for net in _NETS.value:
         layout(net)  # Before any is started, is there such a network?
     baselines = _baselines()

@@ -36,10 +36,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 
 from benchmarks import faults
 from benchmarks.trainers import Trainers, differences, final_state
+from experiments import command
 from resnet_jax.runs import checkpoint_steps
 
 _FAULTS = flags.DEFINE_integer("faults", 100, "how many in all; each kind comes once at least", 14)
@@ -208,10 +209,8 @@ class Drill:
         return whole and not self.failures
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
     """Prints each fault as it strikes, and the table; returns the exit code."""
-    del argv
-    logging.set_verbosity(logging.WARNING)
     began = time.time()
     folder = Path(_WORKDIR.value or tempfile.mkdtemp(prefix="failure_drill_"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,4 +238,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

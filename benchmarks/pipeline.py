@@ -191,9 +191,8 @@ _WORKERS = flags.DEFINE_list("workers", ["1", "2"], "numbers of worker processes
 _DEVICE = flags.DEFINE_float("device_rate", 2500, "images a second that an accelerator takes")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Prints the stages' times, the pipelines' rates and how many cores one accelerator needs."""
-    del argv
     opened = datasets.open_records(_DATASET.value, _SPLIT.value, _DATA_DIR.value)
     pipelines = PIPELINES
     if importlib.util.find_spec("torch") is None:

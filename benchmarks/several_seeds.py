@@ -29,9 +29,8 @@ _REPEATS = flags.DEFINE_integer("repeats", 10, "steps that are timed", lower_bou
 _OUTPUT = flags.DEFINE_string("output", None, "folder for seeds.json")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Prints images a second over all seeds, way by way."""
-    del argv
     config = cifar10.get_config(_MODEL.value)
     config.batch_size, config.num_devices = _BATCH_SIZE.value, 1
     config.model.bn_group_size = min(config.model.bn_group_size, _BATCH_SIZE.value)

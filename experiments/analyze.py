@@ -60,9 +60,8 @@ _SET = flags.DEFINE_multi_string("set", [], "option=value of the study; may be r
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is now, if it has moved")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Measures, writes the study's folder and prints the finding."""
-    del argv
     began = time.monotonic()
     recipes = [_load_recipe(text) for text in _CONFIG.value]
     _set_up(recipes)

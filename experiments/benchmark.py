@@ -47,9 +47,8 @@ _SWEEP = flags.DEFINE_enum("sweep", None, ["depth"], "draw cost against depth; n
 _OUTPUT = flags.DEFINE_string("output", None, "folder for benchmark.json and a figure")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Measures network after network, prints a table and writes what --output asks for."""
-    del argv
     if _SWEEP.value and not _OUTPUT.value:
         raise InputError("output=None: --sweep draws a figure; name the folder for it")
     models = _MODELS.value

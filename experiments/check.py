@@ -45,9 +45,8 @@ _TIMEOUT = flags.DEFINE_float(
 _OUTPUT = flags.DEFINE_string("output", None, "folder for check.json")
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
     """Prints the table, and returns 1 if anything deviates."""
-    del argv
     for name in _CHECKS.value or [""]:
         check_choice("checks", name, check.CHECKS)
     local_pool.slots(1, None)  # No device at all is one line, and not a deviation of each part.

@@ -30,7 +30,7 @@ _OF_ABSL = {
 
 
 def run(
-    main: Callable[[list[str]], int | None],
+    main: Callable[..., int | None],
     wrong_flags: Callable[[str], None] | None = None,
     *,
     arguments: str | None = None,
@@ -40,7 +40,8 @@ def run(
     So is a disk that is full or cannot be written: the user must act there, too.
 
     Args:
-      main: takes the positional arguments, and returns the exit code.
+      main: takes the program's name and the positional arguments, where there may be any, and
+        returns the exit code.
       wrong_flags: is told of a mistake in the flags, before the process ends.
       arguments: what the command takes beside flags, in any order with them; None for nothing.
     """
@@ -57,7 +58,17 @@ def run(
                 wrong_flags(str(error))
             _fail(error)
 
-    app.run(_without_traceback(main), flags_parser=parse)
+    def start(argv: list[str]) -> int | None:
+        try:
+            return main(argv) if arguments else main()
+        except InputError as error:
+            _fail(error)
+        except Exception as error:
+            if failure := storage_failure(error) or wrong_environment(error):
+                _fail(failure)
+            raise
+
+    app.run(start, flags_parser=parse)
 
 
 def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
@@ -172,22 +183,6 @@ def _wrong_field(argv: list[str]) -> str | None:
 
 def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()] if folder.is_dir() else []
-
-
-def _without_traceback(
-    main: Callable[[list[str]], int | None],
-) -> Callable[[list[str]], int | None]:
-    def wrapped(argv: list[str]) -> int | None:
-        try:
-            return main(argv)
-        except InputError as error:
-            _fail(error)
-        except Exception as error:
-            if failure := storage_failure(error) or wrong_environment(error):
-                _fail(failure)
-            raise
-
-    return wrapped
 
 
 def _fail(error: object) -> None:

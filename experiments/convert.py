@@ -39,9 +39,8 @@ _DATASET = flags.DEFINE_string(
 _STEP = flags.DEFINE_integer("step", None, "of the checkpoint to write; the last one if not given")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Prints one line on what was converted."""
-    del argv
     workdir = Path(_WORKDIR.value)
     if bool(_SOURCE.value) == bool(_OUTPUT.value):
         raise InputError("give either --source, to fill the workdir, or --output, to read from it")

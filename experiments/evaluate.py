@@ -36,9 +36,8 @@ _RECALIBRATE = flags.DEFINE_bool(
 _CONFUSION = flags.DEFINE_string("confusion", None, "folder for the confusion matrix")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Prints one JSON object: model, split, step, loss, error (a fraction) and examples."""
-    del argv
     if _CROPS.value is not None:
         check_choice("test_crops", _CROPS.value, TEST_CROPS)
     elif _AVERAGE.value != "probabilities":

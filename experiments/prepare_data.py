@@ -32,9 +32,8 @@ _READ_AS_THEY_ARE = {
 }
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Prepares the set unless it is there, and prints where it lies and its split sizes."""
-    del argv
     name, source, data_dir = _DATASET.value, _SOURCE.value, _DATA_DIR.value
     if name in _READ_AS_THEY_ARE:
         raise InputError(f"dataset={name!r}: nothing to prepare: it {_READ_AS_THEY_ARE[name]}")

@@ -41,7 +41,7 @@ PAPERS_SWEEPS = (
 """The tables of RESULTS.md."""
 
 
-def main(_: list[str]) -> None:
+def main() -> None:
     workdirs = [Path(workdir) for workdir in _WORKDIR.value]
     if _ARCHIVE.value and len(workdirs) != 1:
         raise InputError(f"archive={_ARCHIVE.value!r}: give the one --workdir to keep there")

@@ -51,9 +51,8 @@ _MAX_MINUTES = flags.DEFINE_float("max_minutes", None, "after which it saves and
 _SUBMITIT = flags.DEFINE_multi_string("submitit", [], "key=value, a setting of submitit's jobs")
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
     """Runs, submits or prints the sweep's runs; returns the exit code."""
-    del argv
     how = {"executor": _EXECUTOR.value, "workers": _WORKERS.value, "settings": _SUBMITIT.value}
     end, workdir = run.deadline(_EXECUTOR.value, _MAX_MINUTES.value), Path(_WORKDIR.value)
     sweep, extra = grid.load(_CONFIG.value, _SEEDS.value), plan.parse_overrides(_OVERRIDE.value)

@@ -37,9 +37,8 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "this one's number, from 
 flags.mark_flag_as_required("config")
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
     """Trains and returns the exit code."""
-    del argv
     config = _CONFIG.value
     if not isinstance(config, ConfigDict):
         raise InputError(f"config: get_config returned {config!r:.80}, not a ConfigDict")

@@ -9,7 +9,7 @@ import pytest
 
 
 def run(main: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    code = f"from experiments import command\ncommand.run(lambda argv: {main})"
+    code = f"from experiments import command\ncommand.run(lambda: {main})"
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, env={**os.environ, **environment}
     )
