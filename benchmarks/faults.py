@@ -15,10 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.trainers import Trainers, poison
+from benchmarks.trainers import SAVE_TIMEOUT, Trainers, poison
 from resnet_jax.errors import STOPPED, WRONG_INPUT
 from resnet_jax.runs import checkpoint_steps
-from resnet_jax.training.checkpoints import SAVE_SECONDS
 
 GRACE = 5.0
 """Seconds that a scheduler leaves the other processes when one of them has ended."""
@@ -147,7 +146,7 @@ def run_out_of_memory(trainers: Trainers, disk: "Disk", chance: random.Random) -
         size = 1024 * int(status.split("VmSize:")[1].split()[0])
         resource.prlimit(pid, resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
     try:
-        trainers.end(SAVE_SECONDS + PAUSE, GRACE)
+        trainers.end(SAVE_TIMEOUT + PAUSE, GRACE)
     except TimeoutError:
         return "hangs without memory"
     return ""

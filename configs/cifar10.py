@@ -92,6 +92,7 @@ def recipe(name: str) -> ConfigDict:
     config.evaluate_every = 1000
     config.checkpoint_every = 1000
     config.max_to_keep = 2
+    config.save_timeout = 600  # seconds
     config.loggers = "tensorboard"  # or "wandb", "tensorboard,wandb", "none"
 
     # Where it runs, not what: a run may be continued with other values of these.

@@ -44,13 +44,14 @@ MAX_SEED = 2**32 - 1
 RUNTIME_FIELDS = (
     *("num_devices", "parallel", "steps_per_dispatch", "deterministic", "onednn"),
     *("remat", "scan_blocks"),
-    *("max_to_keep", "loggers", "dataset.data_dir", "streaming.num_workers"),
+    *("max_to_keep", "save_timeout", "loggers", "dataset.data_dir", "streaming.num_workers"),
 )
 """Where and how a run is computed, not what: it may resume under other values of these, and a
 report does not count them as differences."""
 
 LEGACY_DEFAULTS: dict[str, Any] = {
     "parallel": "jit",
+    "save_timeout": 600,
     "deterministic": False,
     "onednn": False,
     "remat": "none",
@@ -201,6 +202,7 @@ class Recipe:
     evaluate_every: int = _field("steps between evaluations", _FROM_1)
     checkpoint_every: int = _field("steps between checkpoints", _FROM_1)
     max_to_keep: int = _field("checkpoints that are kept", _FROM_1)
+    save_timeout: int = _field("seconds after which a save hangs, and the run ends", _FROM_1)
     loggers: str = _field("copies of metrics.jsonl: tensorboard, wandb, tensorboard,wandb or none")
     init_from: str | None = _field("run whose weights, but the classifier's, are the first")
     freeze: str | None = _field("parts that are not trained: stem+stage1+batch_norm")

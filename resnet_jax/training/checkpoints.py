@@ -35,9 +35,6 @@ FORMAT = 1
 RETRY_SECONDS = (1, 5, 10)
 """Waits before what could not be read is read again: a file server may be back by then."""
 
-SAVE_SECONDS = 600
-"""A save that takes longer hangs, as when a thread of TensorStore lacks the memory to say so."""
-
 # Of a file that is not there or of another kind: damage. Any other failure to read says nothing
 # about what the file holds.
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
@@ -61,6 +58,8 @@ class Checkpoints:
       keep: the last so many are kept.
       keep_first: so is that of step 0.
       read_only: nothing in the directory is made or changed, and nothing can be saved.
+      save_timeout: seconds; a save that takes longer hangs, as when a thread of TensorStore lacks
+        the memory to say that it failed, and ends the process.
     """
 
     def __init__(
@@ -70,10 +69,10 @@ class Checkpoints:
         *,
         keep_first: bool = False,
         read_only: bool = False,
+        save_timeout: float = 600,
     ):
         self._directory = Path(directory).absolute()
         self._read_only = read_only or not multihost.is_first()
-        self._limit = _Limit(f"{self._directory}: a save has not ended in {SAVE_SECONDS} s")
         if self._directory.exists() and not self._directory.is_dir():
             raise InputError(f"{self._directory}: not a folder; checkpoints go there")
         if not self._read_only:
@@ -94,6 +93,7 @@ class Checkpoints:
         )
         options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=alone, **kind)
         _silence_orbax()
+        self._limit = _Limit(save_timeout, f"{self._directory}: a save has not ended")
         # With the handler given, Orbax does not guess from a folder, perhaps an empty one, how the
         # others are laid out.
         self._manager = ocp.CheckpointManager(
@@ -229,20 +229,21 @@ class Checkpoints:
 
 
 class _Limit:
-    """Ends the process if a `with` block of this takes longer than `SAVE_SECONDS`.
+    """Ends the process if a `with` block of this takes longer than so many seconds.
 
     No exception would do: Python waits for all threads when it exits. The thread that watches is
     there from the start, because without memory none can be started.
     """
 
-    def __init__(self, message: str):
-        self._line = f"error: {message}; rerun the command to resume\n".encode()
+    def __init__(self, seconds: float, what: str):
+        self._seconds = seconds
+        self._line = f"error: {what} in {seconds} s; rerun the command to resume\n".encode()
         self._deadline = math.inf
         self._closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def __enter__(self) -> None:
-        self._deadline = time.monotonic() + SAVE_SECONDS
+        self._deadline = time.monotonic() + self._seconds
 
     def __exit__(self, *_: Any) -> None:
         self._deadline = math.inf

@@ -160,7 +160,10 @@ def _run(experiment: "Experiment", workdir: Path, stop: multihost.StopSignals) -
         # The first weights of such a run are no function of its seed: they stay.
         checkpoints = stack.enter_context(
             Checkpoints(
-                workdir / "checkpoints", recipe.max_to_keep, keep_first=bool(recipe.init_from)
+                workdir / "checkpoints",
+                recipe.max_to_keep,
+                keep_first=bool(recipe.init_from),
+                save_timeout=recipe.save_timeout,
             )
         )
         if checkpoints.steps:

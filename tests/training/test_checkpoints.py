@@ -56,9 +56,8 @@ def test_step_that_is_saved_already_is_not_saved_again(tmp_path):
 def test_save_that_never_ends_ends_the_process_with_one_line(tmp_path):
     code = f"""
         import threading
-        from resnet_jax.training import checkpoints as c
-        c.SAVE_SECONDS = 2
-        with c.Checkpoints({str(tmp_path)!r}) as hanging:
+        from resnet_jax.training.checkpoints import Checkpoints
+        with Checkpoints({str(tmp_path)!r}, save_timeout=2) as hanging:
             hanging._manager.wait_until_finished = threading.Event().wait
         """
     ended = subprocess.run(
