@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from resnet_jax.reporting import Report, write_report
+
 PARAMETERS = {20: 269_722, 32: 464_154, 56: 853_018, 110: 1_727_962}
 
 
@@ -87,10 +89,8 @@ def _write_sweep() -> Callable[..., None]:
     return write_sweep
 
 
-@pytest.fixture
-def degradation(tmp_path: Path) -> Path:
-    """A sweep in which plain-56 fails to train and its residual twin does not; three seeds."""
-    folder = tmp_path / "degradation"
+def write_degradation(folder: Path) -> Path:
+    """Writes a sweep in which plain-56 fails to train and its residual twin does not."""
     for seed in range(3):
         jitter = 0.002 * seed
         write_run(folder, "plain-20", seed, 0.007 + jitter, 0.021 + jitter)
@@ -98,3 +98,16 @@ def degradation(tmp_path: Path) -> Path:
         write_run(folder, "resnet-20", seed, 0.002 + jitter, 0.020 + jitter)
         write_run(folder, "resnet-56", seed, 0.002 + jitter, 0.022 + jitter)
     return folder
+
+
+@pytest.fixture
+def degradation(tmp_path: Path) -> Path:
+    """That sweep, of three seeds, for a test to change."""
+    return write_degradation(tmp_path / "degradation")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """Of that sweep."""
+    folder = write_degradation(tmp_path_factory.mktemp("reported") / "degradation")
+    return write_report([folder], folder / "report")

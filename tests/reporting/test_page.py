@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resnet_jax.errors import InputError
-from resnet_jax.reporting import write_report
+from resnet_jax.reporting import Report, write_report
 
 
 def page_of(folder: Path) -> str:
@@ -43,8 +43,7 @@ def test_three_depths_have_a_picture_of_error_against_depth(tmp_path: Path, writ
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_report_is_page_figure_and_tables(degradation: Path):
-    report = write_report([degradation], degradation / "report")
+def test_report_is_page_figure_and_tables(report: Report):
     assert [path.name for path in report.files.values()] == [
         "index.html",
         "figure.png",
@@ -58,21 +57,20 @@ def test_report_is_page_figure_and_tables(degradation: Path):
     assert all(line in markdown for line in report.finding.splitlines())
 
 
-def test_report_is_the_same_bytes_when_written_again(degradation: Path, tmp_path: Path):
-    first = write_report([degradation], tmp_path / "first")
-    second = write_report([degradation], tmp_path / "second")
+def test_report_is_the_same_bytes_when_written_again(report: Report, tmp_path: Path):
+    first, second = report, write_report([report.index.parents[1]], tmp_path / "second")
     for one, two in zip(first.files.values(), second.files.values(), strict=True):
         assert one.read_bytes() == two.read_bytes()
 
 
-def test_page_needs_no_other_file(degradation: Path):
-    parsed = Addresses(page_of(degradation))
+def test_page_needs_no_other_file(report: Report):
+    parsed = Addresses(report.index.read_text(encoding="utf-8"))
     assert parsed.open == []
     assert all(address.startswith(("#", "data:")) for address in parsed.fetched)
 
 
-def test_contrast_leads_page_and_caption(degradation: Path):
-    page = page_of(degradation)
+def test_contrast_leads_page_and_caption(report: Report):
+    page = report.index.read_text(encoding="utf-8")
     lead = "Plain networks degrade, and more than residual ones: "
     finding = page[page.index('id="finding"') :]
     assert finding.index("<p>Plain networks degrade") < finding.index(
@@ -82,8 +80,8 @@ def test_contrast_leads_page_and_caption(degradation: Path):
     assert caption.startswith(f"<figcaption>{lead}")
 
 
-def test_page_says_how_its_numbers_came_about(degradation: Path):
-    page = page_of(degradation)
+def test_page_says_how_its_numbers_came_about(report: Report):
+    page = report.index.read_text(encoding="utf-8")
     for words in (
         "12 runs · 3 seeds · digits",
         "the test set chose nothing",
