@@ -117,6 +117,7 @@ def fail_to_read(trainers: Trainers, disk: "Disk", chance: random.Random) -> str
     trainers.kill()
     checkpoints = trainers.workdir / "checkpoints"
     newest = checkpoints / str(checkpoint_steps(trainers.workdir)[-1])
+    before = set(checkpoints.glob(f"{newest.name}.damaged*"))
     files = [f"--trace-path={path}" for path in newest.rglob("*") if path.is_file()]
     error, calls = chance.choice(("EIO", "ESTALE")), "openat,read,pread64"
     times = chance.choice(("1", "1..3"))  # of each thread
@@ -131,7 +132,7 @@ def fail_to_read(trainers: Trainers, disk: "Disk", chance: random.Random) -> str
             complaint = "" if trainers.finished else _refusal(trainers)
     finally:
         trainers.kill()
-    aside = [path.name for path in checkpoints.glob(f"{newest.name}.damaged*")]
+    aside = [path.name for path in {*checkpoints.glob(f"{newest.name}.damaged*")} - before]
     return f"taken for damaged: {aside}" if aside else complaint
 
 
