@@ -229,21 +229,22 @@ class Checkpoints:
 
 
 class _Limit:
-    """Ends the process if a `with` block of this takes longer than so many seconds.
+    """Ends the process if a `with` block of this takes longer than so many seconds of its running.
 
     No exception would do: Python waits for all threads when it exits. The thread that watches is
-    there from the start, because without memory none can be started.
+    there from the start, because without memory none can be started. It counts the seconds itself,
+    because those in which the process is stopped are no sign of a hang.
     """
 
     def __init__(self, seconds: float, what: str):
         self._seconds = seconds
         self._line = f"error: {what} in {seconds} s; rerun the command to resume\n".encode()
-        self._deadline = math.inf
+        self._now, self._deadline = 0, math.inf
         self._closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def __enter__(self) -> None:
-        self._deadline = time.monotonic() + self._seconds
+        self._deadline = self._now + self._seconds
 
     def __exit__(self, *_: Any) -> None:
         self._deadline = math.inf
@@ -253,7 +254,8 @@ class _Limit:
 
     def _watch(self) -> None:
         while not self._closed.wait(1):
-            if time.monotonic() > self._deadline:
+            self._now += 1
+            if self._now > self._deadline:
                 try:
                     os.write(2, self._line)
                 finally:

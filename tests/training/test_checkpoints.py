@@ -1,9 +1,11 @@
 """A state comes back from disk bit for bit, or the reason why not is one line."""
 
 import functools
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +67,28 @@ def test_save_that_never_ends_ends_the_process_with_one_line(tmp_path):
     )
     expected = f"error: {tmp_path}: a save has not ended in 2 s; rerun the command to resume\n"
     assert (ended.returncode, ended.stderr) == (WRONG_INPUT, expected)
+
+
+def test_seconds_in_which_the_process_is_stopped_do_not_count(tmp_path):
+    code = f"""
+        import time
+        from resnet_jax.training.checkpoints import Checkpoints
+        def save():
+            print("saving", flush=True)
+            for _ in range(6):
+                time.sleep(0.5)
+        with Checkpoints({str(tmp_path)!r}, save_timeout=8) as slow:
+            slow._manager.wait_until_finished = save
+        """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(10)
+    process.send_signal(signal.SIGCONT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_unfinished_write_is_not_taken_for_a_checkpoint(tmp_path):
