@@ -240,7 +240,7 @@ class _Limit:
         self._seconds = seconds
         self._line = f"error: {what} in {seconds} s; rerun the command to resume\n".encode()
         self._now, self._deadline = 0, math.inf
-        self._closed = threading.Event()
+        self._closed = False
         threading.Thread(target=self._watch, daemon=True).start()
 
     def __enter__(self) -> None:
@@ -250,11 +250,15 @@ class _Limit:
         self._deadline = math.inf
 
     def close(self) -> None:
-        self._closed.set()
+        self._closed = True
 
     def _watch(self) -> None:
-        while not self._closed.wait(1):
-            self._now += 1
+        while not self._closed:
+            try:
+                time.sleep(1)
+                self._now += 1
+            except MemoryError:  # Then, of all times, this thread must not end.
+                continue
             if self._now > self._deadline:
                 try:
                     os.write(2, self._line)
