@@ -95,7 +95,7 @@ def test_broken_picture_ends_a_run_with_its_name_in_one_line(
     (tmp_path / "tree" / "train" / "dog" / "dog0.jpg").write_bytes(whole)
     broken = (data_dir / "tree" / "train" / "cat" / "cat0.jpg").read_bytes()[:-20]
     (tmp_path / "tree" / "train" / "cat" / "cut.jpg").write_bytes(broken)
-    monkeypatch.setattr("resnet_jax.data.image_ops.decode", lambda data: None)
+    monkeypatch.setattr("resnet_jax.data.image_ops.decode", lambda *_, **__: None)
     folder_to_tfds.prepare("pets", str(tmp_path), str(tmp_path / "tree"))
     done = run_command("train", *flags(tmp_path, tmp_path / "run", dataset__test="train"))
     assert done.code == 2
