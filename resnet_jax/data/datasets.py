@@ -89,18 +89,14 @@ def check(
         `open_records` would, except missing ones; for images that do not fit into this machine's
         memory; for a padding as large as the images.
     """
-    streamed = stream_batch is not None
-    if streamed and name in tfds_sets.NOT_TFDS:
-        raise InputError(
-            f"dataset.name={name!r}: is not streamed; `python -m experiments.prepare_data "
-            "--dataset=NAME --source=TREE` makes a set of a tree of images that is"
-        )
-    if streamed:
+    if stream_batch is not None:
         _check_memory(name, (image_size or 0, image_size or 0, 3), stream_batch)
-    source = _open(name, data_dir, None if streamed else image_size)
-    parts = [part for spec in splits_used for part in splits.resolve(name, spec, source.splits)]
-    if streamed:
+        opened = _open_stream(name, data_dir)
+        for spec in splits_used:
+            splits.resolve(name, spec, opened.splits)
         return
+    source = _open(name, data_dir, image_size)
+    parts = [part for spec in splits_used for part in splits.resolve(name, spec, source.splits)]
     if source.image_shape is None:
         raise InputError(
             f"{name}: image_size={image_size}; images vary in size: give dataset.image_size, the "
@@ -163,7 +159,7 @@ def open_records(name: str, split: str, data_dir: str | None = None) -> tfds_set
       InputError: there is no such set or split, a file of it is missing or broken, or it has other
         features.
     """
-    check(name, [split], data_dir=data_dir, image_size=None, stream_batch=0)
+    splits.resolve(name, split, _open_stream(name, data_dir).splits)
     _prepare(name, data_dir)
     return tfds_sets.TfdsSet(name, data_dir).records(split)
 
@@ -299,6 +295,15 @@ def _open(
             "are resized"
         )
     return source
+
+
+def _open_stream(name: str, data_dir: str | None) -> tfds_sets.TfdsSet:
+    if name in tfds_sets.NOT_TFDS:
+        raise InputError(
+            f"dataset.name={name!r}: is not streamed; `python -m experiments.prepare_data "
+            "--dataset=NAME --source=TREE` makes a set of a tree of images that is"
+        )
+    return tfds_sets.TfdsSet(name, data_dir)
 
 
 def _check_memory(name: str, shape: tuple[int, int, int], count: int) -> None:
