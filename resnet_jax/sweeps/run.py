@@ -48,6 +48,7 @@ def run(
     workers: int | None = None,
     settings: Sequence[str] = (),
     end: float = math.inf,
+    note: Callable[[str], None] = print,
 ) -> dict[str, State] | None:
     """Trains, submits or prints the runs that are not finished, and tells how they are doing.
 
@@ -60,6 +61,7 @@ def run(
       workers: runs at once; None for one a GPU or CPU core.
       settings: of submitit's jobs, see `slurm.make_executor`.
       end: see `deadline`.
+      note: gets the lines of what is not waited for: the runs' commands or jobs.
 
     Returns:
       How each run ended, by name, less those that were not begun; None if they are not waited for.
@@ -87,10 +89,10 @@ def run(
         write_json(workdir / plan.MANIFEST, manifest)
         if executor == "print":
             lines = [shlex.join(["python", *run.command(workdir)]) for run in left]
-            print(*lines, f"# {later}", sep="\n")
+            note("\n".join([*lines, f"# {later}"]))
             return None
         if executor == "slurm":
-            print(*slurm.submit(jobs, left, workdir), later, sep="\n")
+            note("\n".join([*slurm.submit(jobs, left, workdir), later]))
             return None
         with StatusTable(workdir, planned, finished) as table, StopSignals() as stop:
             if finished:
