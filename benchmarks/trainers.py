@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parents[1]
 SAVE_TIMEOUT = 60
 CONFIG = (
     "configs/digits.py:resnet-8,batch_size=16,num_steps={steps},log_every=1,evaluate_every=20,"
-    "checkpoint_every=4,save_timeout={save_timeout},model.width=4,model.bn_group_size=4,"
+    f"checkpoint_every=4,save_timeout={SAVE_TIMEOUT},model.width=4,model.bn_group_size=4,"
     "dataset.train=train[:200],dataset.test=test[:50]"
 )
 TIMES = ("seconds", "images_per_second")
@@ -50,10 +50,7 @@ class Trainers:
     def start(self, wrapper: Sequence[str] = (), **environment: str) -> None:
         """Starts all processes, each as an argument of the command `wrapper`."""
         command = [*wrapper, sys.executable, "-m", "experiments.train"]
-        command += [
-            f"--config={CONFIG.format(steps=self._steps, save_timeout=SAVE_TIMEOUT)}",
-            f"--workdir={self.workdir}",
-        ]
+        command += [f"--config={CONFIG.format(steps=self._steps)}", f"--workdir={self.workdir}"]
         together = [f"--coordinator=localhost:{_free_port()}", f"--num_processes={self.count}"]
         self._processes = []
         for number in range(self.count):
