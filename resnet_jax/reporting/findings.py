@@ -260,7 +260,14 @@ def _selected(selections: Sequence[Selection]) -> str:
         f"{criteria} over the {seeds} that all settings share, never by test error: {chosen}."
     )
     waiting = [f"{s.best.label} at {', '.join(s.waiting)}" for s in selections if s.waiting]
-    return text + (f" Not finished, and not judged: {'; '.join(waiting)}." if waiting else "")
+    text += f" Not finished, and not judged: {'; '.join(waiting)}." if waiting else ""
+    tried = dict.fromkeys(group.chosen for s in selections for group in s.candidates)
+    missing = [
+        f"{s.best.label} without {', '.join(left)}"
+        for s in selections
+        if (left := [name for name in tried if name not in {g.chosen for g in s.candidates}])
+    ]
+    return text + (f" Not all had the same choice: {'; '.join(missing)}." if missing else "")
 
 
 def _best(groups: Sequence[Group]) -> str:

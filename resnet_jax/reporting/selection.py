@@ -51,8 +51,8 @@ def select_best(groups: Sequence[Group]) -> tuple[list[Group], list[Selection]]:
     after all with which none did. Without a shared seed the setting with most seeds stands in.
 
     Returns:
-      The best group of each network, each other group as it is, with `setting` and `chosen` anew,
-      in the order of their showing; and one selection for each network that had a choice.
+      The best group of each network, with `setting` and `chosen` anew, in the order of their
+      showing; and a selection for each, unless no learning rate was tuned.
     """
     tried = {
         key
@@ -61,15 +61,11 @@ def select_best(groups: Sequence[Group]) -> tuple[list[Group], list[Selection]]:
     }
     if TUNED not in tried:
         return list(groups), []
-    kept, selections = [], []
-    for candidates in _by_network(with_settings_told(groups, without=tried)):
-        named = [_chosen(group, tried) for group in candidates]
-        if len(named) > 1:
-            selections.append(_select(named))
-            kept.append(selections[-1].best)
-        else:
-            kept.append(named[0])
-    return kept, selections
+    selections = [
+        _select([_chosen(group, tried) for group in candidates])
+        for candidates in _by_network(with_settings_told(groups, without=tried))
+    ]
+    return [selection.best for selection in selections], selections
 
 
 def _by_network(groups: Sequence[Group]) -> list[list[Group]]:

@@ -52,7 +52,8 @@ def test_best_training_error_over_shared_seeds_is_compared(rates: Path):
     assert findings.details[-1] == (
         "Each network is shown at the best of the optimiser's settings that were tried, by "
         "training error over the 1 seed that all settings share, never by test error: plain-20 "
-        "learning_rate=0.1, plain-56 learning_rate=0.03."
+        "learning_rate=0.1, plain-56 learning_rate=0.03. Not all had the same choice: plain-20 "
+        "without learning_rate=0.01."
     )
 
 
