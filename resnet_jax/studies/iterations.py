@@ -24,9 +24,9 @@ CURED = 0.01
 def measure(networks: Sequence[Network], tracker: Tracker, *, times: int = 3) -> pd.DataFrame:
     """Rows of the metrics of runs that differ in length, the shallow networks' too.
 
-    Where all runs of a network have one length, runs `times` as long are trained, one a seed, in
-    folders of their own beside the first, as `experiments.train` does: rerun the command to resume
-    them.
+    Where all runs of a network have one length, runs `times` as long are trained, one a seed, each
+    in a folder within the first, so that reports and studies of the sweep do not take them for its
+    runs. Rerun the command to resume them.
     """
     if times < 2:
         raise InputError(f"times={times}: must be at least 2")
@@ -63,7 +63,7 @@ def _run_folder(network: Network, folder: Path, times: int) -> Path:
         return network.path
     recipe = network.for_steps(times * network.recipe.num_steps)
     if network.path is not None:
-        path = network.path.with_name(f"{network.path.name}-{times}x")
+        path = network.path / "analysis" / "iterations" / f"{times}x"
     else:
         name = label(recipe).replace(", ", "-")
         path = folder / f"{name}-seed{recipe.seed}-{recipe.num_steps}-steps"

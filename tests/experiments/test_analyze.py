@@ -178,7 +178,7 @@ def finished(workdir, recipe) -> int:
 @pytest.mark.parametrize("steps", [(10, 30), (10,)])
 def test_lengths_are_compared_within_one_net_not_one_name(steps, tmp_path, monkeypatch):
     trained = []
-    train = lambda recipe, path: trained.append(path.name) or finished(path, recipe)
+    train = lambda recipe, path: trained.append(path) or finished(path, recipe)
     monkeypatch.setattr(iterations, "train", train)
     for activation in ("relu", "tanh"):
         for length in steps:
@@ -186,7 +186,9 @@ def test_lengths_are_compared_within_one_net_not_one_name(steps, tmp_path, monke
             finished(tmp_path / f"{activation}-{length}", recipe_of(fields))
     workdirs = [str(path) for path in tmp_path.iterdir()]
     _, finding = study.run("iterations", workdirs, output=str(tmp_path), settings=["times=3"])
-    assert sorted(trained) == ([] if len(steps) == 2 else ["relu-10-3x", "tanh-10-3x"])
+    longer = [tmp_path / name / "analysis/iterations/3x" for name in ("relu-10", "tanh-10")]
+    assert sorted(trained) == ([] if len(steps) == 2 else longer)
+    assert len(runs.find_runs(tmp_path)) == 2 * len(steps)  # Reports show the sweep as it was.
     assert finding.count("50.0% (one seed) after 10 steps and 50.0% (one seed) after 30") == 2
     assert "plain-20, activation=tanh has a training error" in finding
 
@@ -241,16 +243,17 @@ def test_stop_during_a_training_study_exits_with_its_code_and_the_same_command_r
     asked = ["--study=iterations", f"--workdir={sweep / 'plain'}", "--set=times=500"]
     command_line = [sys.executable, "-m", "experiments.analyze", *asked]
     process = subprocess.Popen(command_line)
-    log = sweep / "plain-500x" / "metrics.jsonl"
+    longer = sweep / "plain" / "analysis" / "iterations" / "500x"
+    log = longer / "metrics.jsonl"
     while not log.exists() or not log.read_text():
         assert process.poll() is None, "it ended before it could be stopped"
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == STOPPED
-    assert not (sweep / "plain-500x" / "summary.json").exists()
-    stopped_at = runs.read_run(sweep / "plain-500x").rows[-1]["step"]
+    assert not (longer / "summary.json").exists()
+    stopped_at = runs.read_run(longer).rows[-1]["step"]
     process = subprocess.Popen(command_line)
-    while runs.read_run(sweep / "plain-500x").rows[-1]["step"] <= stopped_at:
+    while runs.read_run(longer).rows[-1]["step"] <= stopped_at:
         assert process.poll() is None, "it did not resume"
         time.sleep(0.1)
     process.terminate()
