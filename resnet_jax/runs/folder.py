@@ -15,6 +15,7 @@ Imports neither JAX nor Flax, so that results can be read anywhere.
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -115,18 +116,24 @@ def _exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
+def last_epoch_start(num_steps: int, steps_per_epoch: int) -> float:
+    """The step after which the last epoch begins; in a run of less than ten, its last tenth."""
+    return num_steps - min(steps_per_epoch, num_steps / 10)
+
+
 def final_training_figures(rows: list[Row], steps_per_epoch: int) -> dict[str, float | None]:
     """Loss and error as the optimiser saw them over the last epoch, and images a second.
 
-    They are means over the training rows (augmented images, the batch's own statistics) that end
-    within the last `steps_per_epoch` steps, as the papers' training curves are; of a run of less
-    than ten epochs, within its last tenth. `images_per_second` is the median over all rows.
+    They are means, by steps, over the training rows (augmented images, the batch's own statistics)
+    that end after `last_epoch_start`, as the papers' training curves are. `images_per_second` is
+    the median over all rows.
     """
     rows = [row for row in rows if row["split"] == "train"]
-    num_steps = rows[-1]["step"] if rows else 0
-    span = min(steps_per_epoch, num_steps / 10)
-    last = [row for row in rows if row["step"] > num_steps - span]
-    mean = lambda name: _mean([row[name] for row in last])
+    start = last_epoch_start(rows[-1]["step"] if rows else 0, steps_per_epoch)
+    steps = [row["step"] for row in rows]
+    lengths = [end - begin for begin, end in itertools.pairwise([0, *steps])]
+    last = [(row, n) for row, n in zip(rows, lengths, strict=True) if row["step"] > start]
+    mean = lambda name: _mean([row[name] for row, _ in last], [n for _, n in last])
     rates = [row["images_per_second"] for row in rows if row.get("images_per_second")]
     return {
         "train_loss": mean("loss"),
@@ -135,9 +142,10 @@ def final_training_figures(rows: list[Row], steps_per_epoch: int) -> dict[str, f
     }
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+def _mean(values: list[float | None], weights: list[int]) -> float | None:
+    if not values or any(value is None for value in values):
+        return None
+    return statistics.fmean(values, weights)
 
 
 def write_config(

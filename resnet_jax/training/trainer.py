@@ -22,7 +22,7 @@ from resnet_jax.data.tfds_sets import Records
 from resnet_jax.errors import InputError
 from resnet_jax.models import counting, scan_layers
 from resnet_jax.models.resnet import ResNet
-from resnet_jax.runs import Recipe, Row
+from resnet_jax.runs import Recipe, Row, last_epoch_start
 from resnet_jax.runs.recipe import Dataset
 from resnet_jax.runtime import multihost, parallel
 from resnet_jax.training import evaluation, schedules, state, step
@@ -42,6 +42,7 @@ class Intervals:
       num_steps: the run's length. Logging, evaluation and a checkpoint end it.
       log_every, evaluate_every, checkpoint_every: periods.
       steps_per_call: the most steps in one call of the program.
+      log_at: a step that is logged, too.
     """
 
     num_steps: int
@@ -49,6 +50,7 @@ class Intervals:
     evaluate_every: int
     checkpoint_every: int
     steps_per_call: int = 1
+    log_at: int = 0
 
     @property
     def _periods(self) -> tuple[int, int, int]:
@@ -61,10 +63,14 @@ class Intervals:
         makes the same calls, and ends bitwise identical.
         """
         periods = (*self._periods, self.steps_per_call)
-        return min(self.num_steps, *((step // period + 1) * period for period in periods))
+        end = min(self.num_steps, *((step // period + 1) * period for period in periods))
+        return self.log_at if step < self.log_at < end else end
 
     def anything_due(self, step: int) -> bool:
-        return any(self.is_due(period, step) for period in self._periods)
+        return self.is_logged(step) or any(self.is_due(period, step) for period in self._periods)
+
+    def is_logged(self, step: int) -> bool:
+        return step == self.log_at or self.is_due(self.log_every, step)
 
     def is_due(self, period: int, step: int) -> bool:
         return step % period == 0 or step == self.num_steps
@@ -172,7 +178,7 @@ def fit(
         if not (stopping or intervals.anything_due(step)):
             continue
         clock.pause(state)
-        if intervals.is_due(intervals.log_every, step):
+        if intervals.is_logged(step):
             window: MetricAccumulator = jax.device_get(state.window)
             log({"step": step, "split": "train", **_means(window), **clock.read()})
             if window.diverged_at != NOT_DIVERGED:
@@ -336,12 +342,15 @@ class Experiment:
         single = jax.default_backend() == "cpu" or recipe.streaming
         periods = (recipe.log_every, recipe.evaluate_every, recipe.checkpoint_every)
         steps = 1 if single else _steps_per_call(*periods)
+        start = int(last_epoch_start(recipe.num_steps, self.steps_per_epoch))
         return Intervals(
             num_steps=recipe.num_steps,
             log_every=recipe.log_every,
             evaluate_every=recipe.evaluate_every,
             checkpoint_every=recipe.checkpoint_every,
             steps_per_call=recipe.steps_per_dispatch or steps,
+            # Else one row would hold the last epoch and what came before it.
+            log_at=start if recipe.log_every > recipe.num_steps - start else 0,
         )
 
     def train(

@@ -192,6 +192,11 @@ def test_final_figures_of_a_short_run_are_of_its_last_tenth():
     assert runs.final_training_figures(rows, steps_per_epoch=391)["train_loss"] == 29.0
 
 
+def test_final_figures_weigh_rows_by_their_steps():
+    rows = [row(step, loss=loss) for step, loss in ((270, 9.0), (300, 1.0), (301, 32.0))]
+    assert runs.final_training_figures(rows, steps_per_epoch=391)["train_loss"] == 2.0
+
+
 def test_final_figures_of_a_diverged_run_are_unknown():
     rows = [row(10), {**row(20), "loss": None}]
     assert runs.final_training_figures(rows, steps_per_epoch=20)["train_loss"] is None

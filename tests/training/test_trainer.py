@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from configs import digits
+from resnet_jax import runs
+from resnet_jax.runs import Recipe
 from resnet_jax.training import trainer
 from resnet_jax.training.state import NOT_DIVERGED, MetricAccumulator, TrainState
 
@@ -165,6 +168,16 @@ def test_clock_leaves_out_compilation_and_evaluation(monkeypatch):
     recorder.fit(intervals=intervals)
     assert [row["images_per_second"] for row in recorder.rows] == [2.0, 2.0]
     assert recorder.rows[-1]["seconds"] == 1107
+
+
+@pytest.mark.parametrize("log_every", [5, 10, 60, 100])
+def test_final_training_figures_do_not_depend_on_how_seldom_is_logged(log_every):
+    config = digits.get_config(f"plain-8,model.width=2,num_steps=100,log_every={log_every}")
+    intervals = trainer.build(Recipe.from_config(config)).intervals()
+    recorder = Recorder()
+    recorder.fit(intervals=intervals)
+    figures = runs.final_training_figures(recorder.rows, steps_per_epoch=391)
+    assert figures["train_loss"] == sum(range(90, 100)) / 10
 
 
 def test_jax_is_not_asked_for_figures_between_rows():
