@@ -199,8 +199,7 @@ def _judged(comparison: Comparison) -> str:
     """Training and test error, each by itself, and what they mean together."""
     effects = comparison.effects
     if comparison.diverged:
-        share = "Most" if comparison.deep.completed else "All"
-        return f"{share} of {comparison.deep.possessive} runs diverged: an optimisation effect."
+        return "The deeper network diverges more often: an optimisation effect."
     if math.isnan(comparison.train.value):
         return "Nothing can be said yet."
     if effects == (Effect.ONE_SEED, Effect.ONE_SEED):

@@ -18,7 +18,7 @@ from resnet_jax.data.datasets import compare_fingerprints
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import naming
 from resnet_jax.reporting.statistics import Sample, summarize
-from resnet_jax.runs import RUNTIME_FIELDS, Run, find_runs, read_run
+from resnet_jax.runs import LEGACY_DEFAULTS, RUNTIME_FIELDS, Run, find_runs, read_run
 
 FINISHED = ("completed", "diverged")
 
@@ -31,7 +31,11 @@ CONTENT = ("status", "diverged_at", "train_loss", "train_error", "test_loss", "t
 ROW_CONTENT = ("step", "split", "loss", "error")
 
 _LENGTH = ("num_steps", "batch_size")
-"""Fields that must agree for networks of two depths to be compared."""
+"""Fields in which networks of one data set are always told apart."""
+
+_TIED = frozenset({"model.name", "schedule.warmup", "init_from", "converted_from"})
+"""Fields in which a deeper network may differ and still be compared: v1 warms up from 110 layers on
+(§4.2), and weights are those of one network."""
 
 DATA = "data"
 """The setting that `tell_data_apart` gives to runs of one data set's name on different data."""
@@ -225,8 +229,13 @@ def interpret(
     summary = run.summary or {}
     known = {f"{key}.name": summary[key] for key in ("model", "dataset") if summary.get(key)}
     settings = naming.flatten(config) or {**known, **declared}
+    if config:
+        settings = LEGACY_DEFAULTS | settings
     seed = settings.pop("seed", summary.get("seed"))
-    settings = {key: value for key, value in settings.items() if key not in NOT_WHAT}
+    not_what = NOT_WHAT
+    if settings.get("schedule.name") == "plateau":  # Its patience counts evaluations.
+        not_what -= {"evaluate_every"}
+    settings = {key: value for key, value in settings.items() if key not in not_what}
     declared = {k: v for k, v in declared.items() if k != "seed" and k not in NOT_WHAT}
     model = str(settings.get("model.name", "unknown"))
     dataset = str(settings.get("dataset.name", "unknown"))
@@ -326,7 +335,7 @@ def _group(results: list[Result]) -> Group:
 
 
 def with_settings_told(groups: Sequence[Group], without: Iterable[str] = ()) -> list[Group]:
-    """Fills in `setting`, from the fields in which networks of one name and data set differ.
+    """Fills in `setting`, from the fields in which a data set's networks differ.
 
     A value that more than half of a data set's networks have is not told. The length of the
     training, and which data it saw, are told wherever networks of one data set differ in it; the
@@ -335,18 +344,31 @@ def with_settings_told(groups: Sequence[Group], without: Iterable[str] = ()) -> 
     told = []
     for dataset in dict.fromkeys(this.dataset for this in groups):
         own = [this for this in groups if this.dataset == dataset]
-        keys: set[str] = set()
-        for model in {this.model for this in own}:
-            twins = (this.settings for this in own if this.model == model)
-            keys.update(naming.differing(twins))
-        lengths = set(naming.differing(this.settings for this in own if this.has_length))
-        always = lengths & {*_LENGTH, DATA}
+        keys = _differing(own)
+        always = keys & {*_LENGTH, DATA}
         rare = naming.unusual((this.settings for this in own), keys - always - set(without))
         for this, fields in zip(own, rare, strict=True):
             fields = sorted({*fields, *always} - set(without))
             setting = naming.describe_settings(this.settings, fields)
             told.append(dataclasses.replace(this, setting=setting))
     return sorted(told, key=_order)
+
+
+def _differing(groups: Sequence[Group]) -> set[str]:
+    """The fields in which networks of one data set differ, but for what their names say.
+
+    Those are all that differ between networks of one name; between depths of one family all but
+    `_TIED`; between families all of the recipe but `_TIED`.
+    """
+    differing = lambda members: set(naming.differing(this.settings for this in members))
+    known = [this for this in groups if this.has_length]
+    fields = set(filter(naming.is_of_recipe, differing(known)))
+    for family in naming.FAMILIES:
+        fields |= differing(this for this in known if this.family == family)
+    fields -= _TIED
+    for model in {this.model for this in groups}:
+        fields |= differing(this for this in groups if this.model == model)
+    return fields
 
 
 def _order(this: Group) -> tuple:

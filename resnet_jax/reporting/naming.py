@@ -60,6 +60,11 @@ def architecture(settings: Mapping[str, Any]) -> Architecture | None:
         return None
 
 
+def is_of_recipe(field: str) -> bool:
+    """Whether networks that differ in a flat config's field can have the same layers."""
+    return not field.startswith("model.") or field in ("model.bn_group_size", "model.dtype")
+
+
 def family_and_depth(model: str, net: Architecture | None) -> tuple[str, int | None]:
     """A key of `FAMILIES` and the number of weighted layers (None if the name has none)."""
     if net is not None:

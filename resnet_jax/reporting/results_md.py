@@ -193,8 +193,7 @@ def same_experiment(settings: Mapping[str, Any], planned: Mapping[str, Any]) -> 
     network, wanted = naming.architecture(settings), naming.architecture(planned)
     if network is None or network != wanted:
         return False
-    own = {"model.bn_group_size", "model.dtype"}
-    fields = [key for key in planned if not key.startswith("model.") or key in own]
+    fields = filter(naming.is_of_recipe, planned)
     return all(
         naming.as_text(settings[key]) == naming.as_text(planned[key])
         for key in fields

@@ -85,12 +85,17 @@ class Comparison:
 
     @property
     def diverged(self) -> bool:
-        """Whether the deeper network diverges more often than chance would have it."""
-        counts = [
-            (group.count_seeds("diverged"), group.count_seeds(*FINISHED))
-            for group in (self.deep, self.shallow)
-        ]
-        return statistics.more_often(*counts[0], *counts[1])
+        """Whether the deeper network diverges more often than chance would have it.
+
+        Its unfinished runs may yet complete: those that diverge end first.
+        """
+        deep, shallow = self.deep, self.shallow
+        return statistics.more_often(
+            deep.count_seeds("diverged"),
+            deep.count_seeds(),
+            shallow.count_seeds("diverged"),
+            shallow.count_seeds(*FINISHED),
+        )
 
     @property
     def effects(self) -> tuple[Effect, Effect]:
@@ -207,13 +212,27 @@ def judge_all(groups: Sequence[Group], table: pd.DataFrame) -> list[Arm]:
       groups: one for each network of a data set and setting.
       table: spreads for single seeds, see `find_spread`.
     """
-    by_arm: dict[tuple[str, str], list[Group]] = {}
+    by_arm: dict[tuple[str, str, str], list[Group]] = {}
     for group in groups:
-        by_arm.setdefault((group.dataset, group.setting), []).append(group)
-    arms = [_arm(*key, members, table) for key, members in by_arm.items()]
+        by_arm.setdefault((group.dataset, group.setting, _kind(group)), []).append(group)
+    arms = [
+        _arm(dataset, setting, members, table) for (dataset, setting, _), members in by_arm.items()
+    ]
     judged = [difference for arm in arms for difference in arm.differences]
     adjusted = dict(zip(map(id, judged), statistics.holm(judged), strict=True))
     return [_adjust(arm, lambda difference: adjusted[id(difference)]) for arm in arms]
+
+
+def _kind(group: Group) -> str:
+    """Networks of different kinds are no depths of one another.
+
+    v1 compares ImageNet's 18 and 34 layers of basic blocks with 50 and more of bottlenecks; on
+    CIFAR each kind of block has depths of its own.
+    """
+    net = naming.architecture(group.settings)
+    if net is None:
+        return ""
+    return f"{net.stem} {net.block}" if net.stem == "cifar" else net.stem
 
 
 def _adjust(arm: Arm, adjusted: Callable[[Difference], Difference]) -> Arm:
