@@ -18,6 +18,9 @@ from resnet_jax.runs.recipe import LEGACY_DEFAULTS
 SMALLEST_EFFECT = 0.3
 """Percentage points below which a difference of errors is of no interest, however sure it is."""
 
+ENOUGH_SEEDS = 5
+"""With fewer, seeds that agree to the digit count as spread by `SMALLEST_EFFECT`."""
+
 ONE_POINT = 1.0
 
 FIELDS = {"train_error": "training error", "test_error": "test error"}
@@ -267,9 +270,16 @@ def _ends(comparison: Comparison) -> tuple[int, int]:
     return comparison.shallow.depth, comparison.deep.depth
 
 
+def _floored(sample: Sample) -> Sample:
+    """Equal errors of a few seeds do not show that there is no spread, only that counts agree."""
+    if 1 < sample.count < ENOUGH_SEEDS and sample.std < 1e-9:
+        return dataclasses.replace(sample, std=SMALLEST_EFFECT)
+    return sample
+
+
 def _sample(group: Group, field: str, table: pd.DataFrame) -> tuple[Sample, str | None]:
     """Errors in percent over seeds; a single seed's with a measured spread, and whose it is."""
-    sample = group.sample(field)
+    sample = _floored(group.sample(field))
     spread = find_spread(table, group, field) if sample.count == 1 else None
     if spread is None:
         return sample, None
@@ -309,7 +319,9 @@ def _contrast(family: Comparison, twin: Comparison, table: pd.DataFrame) -> Cont
                 100 * sum(w * own[s] for (w, _), own in zip(corners, by_seed, strict=True))
                 for s in seeds
             ]
-            found.append((statistics.paired(values, limit=200), f"{len(seeds)} seeds, paired"))
+            sample = _floored(statistics.summarize(values))
+            difference = statistics.contrast((1.0, sample), limit=200)
+            found.append((difference, f"{len(seeds)} seeds, paired"))
         else:
             difference, borrowed = _weighted(corners, field, table, limit=200)
             sources += borrowed

@@ -12,6 +12,7 @@ from resnet_jax.reporting.findings import Findings, find
 from resnet_jax.reporting.load import collect
 from resnet_jax.reporting.results_md import measure_spreads
 from resnet_jax.reporting.verdicts import (
+    SMALLEST_EFFECT,
     Comparison,
     Effect,
     Verdict,
@@ -150,6 +151,21 @@ def test_outcome_has_the_sentence_that_the_seeds_carry(write_networks, deep, sen
     assert headline == sentence
 
 
+@pytest.mark.parametrize(
+    ("seeds", "deep", "verdict"),
+    [(2, 1.0, Verdict.UNDECIDED), (3, 3.0, Verdict.DEGRADATION), (5, 1.0, Verdict.DEGRADATION)],
+)
+def test_few_seeds_that_agree_to_the_digit_have_a_spread_all_the_same(
+    write_networks, seeds: int, deep: float, verdict: Verdict
+):
+    errors = {"plain-20": (0.4, 1.4), "plain-56": (deep, deep + 1)}
+    errors |= {"resnet-20": (0.4, 1.4), "resnet-56": (0.4, 1.4)}
+    folder = write_networks({n: tuple((e,) * seeds for e in own) for n, own in errors.items()})
+    assert verdicts(folder)["plain"] == verdict
+    (contrast,) = found(folder).arms[0].contrasts
+    assert (contrast.effects[0] is Effect.HIGHER) == (verdict is Verdict.DEGRADATION)
+
+
 def change(run: Path, **fields: Any) -> None:
     """Gives a run's config other values, by path."""
     record = json.loads((run / "config.json").read_text())
@@ -238,12 +254,12 @@ def test_contrast_leads_and_is_paired_over_seeds(degradation: Path):
     findings = found(degradation)
     (contrast,) = findings.arms[0].contrasts
     assert contrast.seeds == "3 seeds, paired"
-    # All four networks share each seed's jitter, which pairing takes out.
-    assert contrast.train.low == pytest.approx(contrast.train.high)
+    # All four networks share each seed's jitter, which pairing takes out: agreement to the digit.
+    assert contrast.train.error == pytest.approx(SMALLEST_EFFECT / 3**0.5)
     assert findings.headlines == [
         "Plain networks degrade, and more than residual ones: going from 20 to 56 layers brings "
-        "plain networks 88.3 points more training error (95% interval +88.3 to +88.3) and 85.7 "
-        "points more test error (95% interval +85.7 to +85.7) than residual ones; 3 seeds, paired. "
+        "plain networks 88.3 points more training error (95% interval +86.8 to +89.8) and 85.7 "
+        "points more test error (95% interval +84.4 to +87.0) than residual ones; 3 seeds, paired. "
         "In training the contrast is higher, in test higher."
     ]
     assert findings.details[0].startswith("Plain networks – Degradation: plain-56's training")
