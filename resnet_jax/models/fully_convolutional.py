@@ -72,8 +72,11 @@ def score_map(
             features = _last_features(model, variables, images)
         rows, columns = features.shape[1:3]
         inside = _inside(sizes, (height, width), (rows, columns))
-    classifier = variables["params"]["classifier"]
+    params = variables["params"]
+    classifier = params["classifier"]
     features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+    if "classifier_bias" in params:  # Fixup's
+        features += params["classifier_bias"]["value"]
     return ScoreMap(features @ classifier["kernel"] + classifier["bias"], inside)
 
 

@@ -26,6 +26,7 @@ NETS = [
     ("resnet-18", {}),
     ("preact-resnet-18", {}),
     ("plain-18", {"norm": "none", "activation": "tanh"}),
+    ("resnet-8", {"norm": "none", "initialization": "fixup", "activation": "tanh"}),
     ("resnet-18", {"output_stride": 8}),
 ]
 
