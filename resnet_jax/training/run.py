@@ -124,7 +124,8 @@ def _check_init_from(recipe: Recipe) -> None:
         return
     folder = Path(recipe.init_from)
     try:
-        theirs, ours = load_recipe(folder).architecture, recipe.architecture
+        start = load_recipe(folder)
+        theirs, ours = start.architecture, recipe.architecture
         if not runs.checkpoint_steps(folder):
             raise InputError("no checkpoint in this folder")
         for field in dataclasses.fields(Architecture):
@@ -132,6 +133,12 @@ def _check_init_from(recipe: Recipe) -> None:
             if there != here and field.name not in _OF_TRAINING:
                 raise InputError(
                     f"a network of another architecture ({field.name}={there!r}, here {here!r})"
+                )
+        for name in ("mean", "std"):
+            there, here = getattr(start.dataset, name), getattr(recipe.dataset, name)
+            if there != here:
+                raise InputError(
+                    f"its images were normalised otherwise: set dataset.{name}={there}, not {here}"
                 )
     except InputError as error:
         message = str(error).removeprefix(f"workdir={str(folder)!r}: ")

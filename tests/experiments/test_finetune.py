@@ -153,6 +153,7 @@ def test_start_that_is_no_run_is_one_line(pretrained, pictures, tmp_path):
         (",model.width=8", r"init_from=.*another architecture \(width=4, here 8\)"),
         (",model.shortcut=none", r"another architecture \(shortcut='identity', here 'none'\)"),
         (",model.name=resnet-14", r"another architecture \(stage_sizes"),
+        (",dataset.std=none", r"init_from=.*normalised otherwise: set dataset.std=.*, not none"),
         (",freeze=stem+stage9", "freeze='stage9': allowed are stem, stage1"),
         (",freeze=classifier", "freeze='classifier': allowed are"),
     ],
