@@ -80,7 +80,7 @@ def check(
 
     Args:
       name, data_dir, image_size: see `load`; of a stream, `image_size` is the side of its crops.
-      splits_used: in TFDS's syntax.
+      splits_used: in TFDS's syntax; no two share examples.
       padding: pixels by which images are padded before they are cropped.
       stream_batch: of a stream, images that are in memory at a time; None holds all.
 
@@ -92,11 +92,12 @@ def check(
     if stream_batch is not None:
         _check_memory(name, (image_size or 0, image_size or 0, 3), stream_batch)
         opened = _open_stream(name, data_dir)
-        for spec in splits_used:
-            splits.resolve(name, spec, opened.splits)
+        splits.check_apart(name, [(s, splits.resolve(name, s, opened.splits)) for s in splits_used])
         return
     source = _open(name, data_dir, image_size)
-    parts = [part for spec in splits_used for part in splits.resolve(name, spec, source.splits)]
+    resolved = [(spec, splits.resolve(name, spec, source.splits)) for spec in splits_used]
+    splits.check_apart(name, resolved)
+    parts = [part for _, own in resolved for part in own]
     if source.image_shape is None:
         raise InputError(
             f"{name}: image_size={image_size}; images vary in size: give dataset.image_size, the "

@@ -3,7 +3,8 @@
 `train[:45000]`, `train[90%:]` and `train+test` mean the same for every source of data.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resnet_jax.errors import InputError
@@ -88,6 +89,26 @@ def resolve(name: str, spec: str, splits: dict[str, Any]) -> list[tuple[str, int
     if any(start >= stop for _, start, stop in parts):
         raise InputError(f"{name}: split {spec!r} is empty; there is {existing}")
     return parts
+
+
+def check_apart(name: str, resolved: Sequence[tuple[str, list[tuple[str, int, int]]]]) -> None:
+    """Checks that no example is used twice.
+
+    Args:
+      name: the data set's, for messages.
+      resolved: each split that is used, and what `resolve` makes of it.
+
+    Raises:
+      InputError: two splits, or two parts of one, share examples.
+    """
+    placed = [(spec, *part) for spec, parts in resolved for part in parts]
+    for (one, split, start, stop), (other, own, begin, end) in itertools.combinations(placed, 2):
+        shared = min(stop, end) - max(start, begin)
+        if split == own and shared > 0:
+            raise InputError(
+                f"{name}: {shared:,} examples are in {one!r} and again in {other!r}; give "
+                "dataset.train, dataset.validation and dataset.test examples of their own"
+            )
 
 
 def _hold_out(spec: str, splits: dict[str, Any]) -> str:

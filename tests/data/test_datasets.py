@@ -1,5 +1,6 @@
 """What `datasets.load` and `datasets.check` promise about digits, slices and names."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,22 @@ def refusal(name: str, splits: list[str], asked: dict) -> str:
     except InputError as error:
         return str(error)
     return ""
+
+
+@pytest.mark.parametrize(
+    ("used", "shared"),
+    [
+        (["train", "test", "test"], "359 examples are in 'test' and again in 'test'"),
+        (["train", "train[90%:]", "test"], "144 examples are in 'train' and again in 'train"),
+        (["train", "train"], "1,438 examples"),
+        (["train[:50%]+train[25%:75%]", "test"], "359 examples"),
+        (["train+test", "test"], "359 examples"),
+    ],
+)
+def test_examples_are_used_once(used: list[str], shared: str):
+    with pytest.raises(InputError, match=re.escape(shared)):
+        datasets.check("digits", used, data_dir=None, image_size=None)
+    datasets.check("digits", ["train[:90%]", "train[90%:]", "test"], data_dir=None, image_size=None)
 
 
 def test_check_imports_neither_jax_nor_tensorflow(tmp_path: Path):
