@@ -19,6 +19,7 @@ __all__ = [
     "ORDERS",
     "REQUIREMENTS",
     "STEMS",
+    "USED_WITH",
     "Architecture",
     "LayerOrder",
 ]
@@ -104,6 +105,17 @@ REQUIREMENTS: dict[tuple[str, str], dict[str, tuple]] = {
 }
 """What an axis's value needs of other axes: (axis, value) -> {other axis: its allowed values}."""
 
+USED_WITH: dict[str, dict[str, tuple]] = {
+    "shortcut_scale": {"shortcut": ("constant_scaling",)},
+    "branch_scale": {"shortcut": ("constant_scaling",)},
+    "gate_bias": {"shortcut": ("exclusive_gating", "shortcut_only_gating")},
+    "dropout_rate": {"shortcut": ("dropout",)},
+    "option_a_padding": {"option": ("A",)},
+    "downsample_in": {"block": ("bottleneck",)},
+    "tat_eta": {"activation": ("tailored_relu",)},
+}
+"""Axes that say nothing without these values of others, where they keep their defaults."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
@@ -176,13 +188,12 @@ class Architecture:
         for (axis, value), needed in REQUIREMENTS.items():
             if getattr(self, axis) == value:
                 self._check_requirements(f"{axis}={value!r}", needed)
-        if (self.shortcut_scale, self.branch_scale) != (1, 1):
-            scales = f"shortcut_scale={self.shortcut_scale}, branch_scale={self.branch_scale}"
-            self._check_requirements(scales, {"shortcut": ("constant_scaling",)})
+        for axis, needed in USED_WITH.items():
+            value = getattr(self, axis)
+            if value != getattr(type(self), axis):
+                self._check_requirements(f"{axis}={value!r}", needed)
         if self.activation == "tailored_relu":
             _ = self.negative_slope  # raises an error if there is none
-        elif self.tat_eta != tailored_relu.ETA:
-            self._check_requirements(f"tat_eta={self.tat_eta}", {"activation": ("tailored_relu",)})
 
     def _check_requirements(self, subject: str, needed: dict[str, tuple]) -> None:
         for axis, allowed in needed.items():

@@ -13,6 +13,7 @@ import numpy as np
 from resnet_jax.data import datasets, device_dataset, streaming
 from resnet_jax.data.tfds_sets import Records
 from resnet_jax.errors import InputError, check_choice
+from resnet_jax.models.architecture import USED_WITH
 from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
@@ -144,7 +145,14 @@ class Network:
                 "step": step}  # fmt: skip
 
     def variant(self, **fields: Any) -> "Network":
-        """The same network, untrained, with other values of the recipe's model section."""
+        """The same network, untrained, with other values of the recipe's model section.
+
+        Values that mean nothing beside these, such as the bias of a gate that is no more, are left
+        out.
+        """
+        for axis, needed in USED_WITH.items():
+            if any(fields.get(other, values[0]) not in values for other, values in needed.items()):
+                fields.setdefault(axis, None)
         recipe = self.recipe.replace(**{f"model.{name}": value for name, value in fields.items()})
         return Network(recipe, None, label(recipe))
 
@@ -157,7 +165,12 @@ class Network:
 
     def for_steps(self, steps: int) -> Recipe:
         """The recipe with another length, its schedule fitted to that."""
-        return self.recipe.replace(num_steps=steps, num_devices=None)
+        fields = {"num_steps": steps, "num_devices": None}
+        if self.recipe.schedule.name == "steps":
+            before = self.recipe.num_steps
+            shares = (b if b < 1 else b / before for b in self.recipe.schedule.boundaries)
+            fields["schedule.boundaries"] = tuple(shares)
+        return self.recipe.replace(**fields)
 
     @property
     def _is_streamed(self) -> bool:

@@ -167,7 +167,12 @@ def test_prefix_reaches_the_cifar_net_of_an_imagenet_depth():
             "activation='tailored_relu': needs norm='none', not 'batch'",
         ),
         ("plain-20", {"tat_eta": 0.5}, "tat_eta=0.5: needs activation='tailored_relu', not 'relu'"),
-        ("resnet-20", {"shortcut_scale": 0.5}, "shortcut_scale=0.5, .*: needs shortcut='constant"),
+        ("resnet-20", {"shortcut_scale": 0.5}, "shortcut_scale=0.5: needs shortcut='constant_sc"),
+        ("resnet-20", {"branch_scale": 0.5}, "branch_scale=0.5: needs shortcut='constant_scaling'"),
+        ("resnet-20", {"gate_bias": -6.0}, "gate_bias=-6.0: needs shortcut='exclusive_gating' or"),
+        ("resnet-20", {"dropout_rate": 0.2}, "dropout_rate=0.2: needs shortcut='dropout', not"),
+        ("resnet-20", {"downsample_in": "3x3"}, "downsample_in='3x3': needs block='bottleneck'"),
+        ("resnet-50", {"option_a_padding": "both"}, "='both': needs option='A', not 'B'"),
     ],
 )
 def test_wrong_choice_says_what_is_allowed(name, overrides, message):

@@ -4,9 +4,33 @@ import numpy as np
 import pytest
 from nets import IMAGES, LABELS, make
 
+from configs import digits
 from resnet_jax.errors import InputError
 from resnet_jax.models.batch_norm import with_statistics_of
-from resnet_jax.studies import shortcuts
+from resnet_jax.runs import Recipe
+from resnet_jax.studies import networks, shortcuts
+from resnet_jax.training.schedules import Schedule
+
+
+def test_variants_leave_out_what_another_shortcut_needed():
+    axes = "model.shortcut=exclusive_gating,model.gate_bias=-3.0,model.option_a_padding=both"
+    recipe = Recipe.from_config(digits.get_config(f"resnet-8,{axes}"))
+    (network,) = networks.collect([], [recipe])
+    made = [network.variant(**axes).recipe.architecture for axes in shortcuts.V2_TABLE_1]
+    assert [net.gate_bias for net in made] == [0, 0, -6, 0, -6, 0, 0]
+    assert [net.option_a_padding for net in made] == [*["both"] * 5, "end", "both"]
+    assert network.variant(width=4).recipe.architecture.gate_bias == -3
+
+
+@pytest.mark.parametrize("boundaries", ["(0.5,0.7)", "(150,210)"])
+def test_longer_run_drops_its_rate_at_the_same_shares(boundaries):
+    recipe = Recipe.from_config(
+        digits.get_config(f"plain-8,num_steps=300,schedule.boundaries={boundaries}")
+    )
+    (network,) = networks.collect([], [recipe])
+    schedule = Schedule.of(network.for_steps(900))
+    rates = [float(schedule.rate(schedule.init(), step)) for step in (449, 450, 629, 630)]
+    np.testing.assert_allclose(rates, [0.1, 0.01, 0.01, 0.001], rtol=1e-5)
 
 
 def factors(name="preact-resnet-8", **axes):
