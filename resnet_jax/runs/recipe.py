@@ -404,6 +404,11 @@ def check_schedule(schedule: Any, num_steps: int) -> None:
                 f"boundaries={boundaries}: {boundary!r} is neither a step (a whole number above "
                 "0) nor a fraction of num_steps (between 0 and 1)"
             )
+        if not fraction and boundary >= num_steps and schedule.name == "steps":
+            raise InputError(
+                f"boundaries={boundaries}: step {boundary:,} is not within num_steps="
+                f"{num_steps:,}; fractions, as (0.5,0.75), fit any length"
+            )
         steps.append(boundary * num_steps if fraction else boundary)
     if steps != sorted(steps):
         raise InputError(f"boundaries={boundaries}: must be in ascending order")

@@ -5,6 +5,7 @@ training error falls below 80%, and its ImageNet networks drop the rate *when* t
 stops improving. What such rules remember is a `ScheduleState`, part of the training state.
 """
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 
@@ -119,11 +120,8 @@ class Schedule:
     def _base(self) -> optax.Schedule:
         if self.name == "cosine":
             return optax.cosine_decay_schedule(self.learning_rate, self.num_steps)
-        drops = (
-            {self._step(b): self.decay_factor for b in self.boundaries}
-            if self.name == "steps"
-            else {}
-        )
+        steps = map(self._step, self.boundaries if self.name == "steps" else ())
+        drops = {step: self.decay_factor**n for step, n in collections.Counter(steps).items()}
         return optax.piecewise_constant_schedule(self.learning_rate, drops)
 
     def _step(self, boundary: int | float) -> int:

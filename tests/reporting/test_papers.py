@@ -97,6 +97,22 @@ def test_warm_up_is_a_departure(model: str, warmup: str, expected: str):
     assert departure == f"schedule.warmup {warmup}, not {expected}"
 
 
+@pytest.mark.parametrize(
+    ("model", "warmup", "field", "value"),
+    [
+        ("resnet-110", "until_error", "warmup_error", 0.05),
+        ("resnet-110", "until_error", "warmup_learning_rate", 0.0001),
+        ("preact-resnet-110", "constant", "warmup_steps", 30_000),
+    ],
+)
+def test_warm_up_of_another_length_is_a_departure(model: str, warmup: str, field: str, value):
+    settings = {**RECIPE, "model.name": model, "schedule.warmup": warmup}
+    number = papers.lookup(settings)
+    assert recipe_diff.departures(settings, number) == []
+    (departure,) = recipe_diff.departures({**settings, f"schedule.{field}": value}, number)
+    assert departure.startswith(f"schedule.{field} ")
+
+
 def test_number_of_a_named_table_comes_first():
     settings = {**RECIPE, "model.name": "resnet-110"}
     assert papers.lookup(settings).std == 0.16

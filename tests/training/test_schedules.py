@@ -27,6 +27,12 @@ def test_fractions_keep_the_shape_of_a_shortened_schedule():
     np.testing.assert_allclose(rates(schedule, [99, 100, 150]), [0.1, 0.01, 0.001], rtol=1e-5)
 
 
+def test_boundaries_that_fall_on_one_step_both_drop_the_rate():
+    for boundaries in ((1, 1), (0.4, 0.6)):
+        schedule = Schedule("steps", 2, 0.1, boundaries)
+        np.testing.assert_allclose(rates(schedule, [0, 1]), [0.1, 0.001], rtol=1e-5)
+
+
 def test_cosine_ends_at_zero():
     schedule = Schedule("cosine", 100, 0.2)
     np.testing.assert_allclose(rates(schedule, [0, 50, 100]), [0.2, 0.1, 0.0], atol=1e-7)
@@ -93,6 +99,7 @@ def test_other_schedules_do_not_listen_to_the_validation_error():
         ({"learning_rate": 0.0}, "learning_rate=0.0: must be above 0"),
         ({"boundaries": (1.5,)}, "1.5 is neither a step"),
         ({"boundaries": (0,)}, "0 is neither a step"),
+        ({"boundaries": (5, 10)}, "step 10 is not within num_steps=10"),
         ({"warmup": "linear"}, "warmup_steps=0"),
     ],
 )
