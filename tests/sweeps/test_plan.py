@@ -52,7 +52,7 @@ def test_name_tells_what_is_overridden_and_is_safe_as_a_folder(overrides: Overri
 def test_arguments_of_a_run_give_its_overrides_back():
     overrides = {
         "model.name": "resnet-20",
-        "model.option": "B",
+        "model.shortcut": "exclusive_gating",
         "model.gate_bias": -6.0,
         "optimizer.nesterov": True,
         "seed": 1,
