@@ -46,7 +46,7 @@ from resnet_jax.runs import Run, write_text
 INTRODUCTION = """\
 # Results
 
-Errors in percent. Those of a test are of the last step; training errors are means over the last
+Errors in percent. Test errors are those of the last step; training errors are means over the last
 epoch, or over the last tenth of a run of less than ten epochs. Means, standard deviations and
 medians are over seeds; "Time" is the median wall time of one run. This page is written by
 
