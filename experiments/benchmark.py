@@ -1,4 +1,4 @@
-r"""How fast this project trains here: speed, memory, compile time, and how far from the machine's.
+r"""How fast this project trains here: speed, memory, compile time, share of the machine's rate.
 
     python -m experiments.benchmark --models=resnet-20,resnet-56,resnet-110 --batch_size=128
     python -m experiments.benchmark --sweep=depth --output=runs/cost
@@ -6,7 +6,7 @@ r"""How fast this project trains here: speed, memory, compile time, and how far 
 It times the step that `experiments.train` makes, with augmentation, optimiser and metrics, on
 random images that stay on the devices. Each network is measured in a process of its own, and
 started once more to see what the compilation cache saves. `--sweep=depth` draws cost against
-depth, up to 1202 layers, of --models or those that it knows. Beside other programs:
+depth, of --models or of 20 to 1202 layers. Beside other programs:
 `python -m benchmarks.compare`, and of input pipelines `python -m benchmarks.pipeline`. The former
 has `deterministic` off; so has this one with `--set=deterministic=False`.
 """

@@ -4,10 +4,10 @@
     python -m experiments.check --onednn=False --output=runs/check
 
 - gradients: a training step of each family of networks, with and without batch norm, in float32
-  and bfloat16, against float64 on the CPU; the same step twice gives the same bits; `pmap` and
+  and bfloat16, against float64 on the CPU; the same step twice is bitwise identical; `pmap` and
   all devices give what `jit` on one device gives;
 - stream: batches that a worker process cuts, against slices of the images;
-- resume: a run that SIGKILL strikes and that resumes ends with the bits of one that ran through;
+- resume: a run that is killed and resumes is bitwise identical to one that ran through;
 - speed: images a second, compile time, memory, and which kernels compute the convolutions.
 
 The exit code is 1 if anything deviates, with a line for each on stderr. `docs/check.md` tells what

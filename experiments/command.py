@@ -1,4 +1,4 @@
-"""How every command starts and how it ends when its user made a mistake."""
+"""How every command starts, and how it ends at a user error."""
 
 import difflib
 import io
@@ -35,17 +35,17 @@ def run(
     *,
     arguments: str | None = None,
 ) -> None:
-    """Parses flags and runs `main`; a user's mistake is one line on stderr and exit code 2.
+    """Parses flags and runs `main`; a user error is one line on stderr and exit code 2.
 
     So is a disk that is full or cannot be written: the user must act there, too.
 
     Args:
       main: takes the program's name and the positional arguments, where there may be any, and
         returns the exit code.
-      wrong_flags: is told of a mistake in the flags, before the process ends.
+      wrong_flags: is told of an error in the flags, before the process ends.
       arguments: what the command takes beside flags, in any order with them; None for nothing.
     """
-    logging.set_verbosity(logging.WARNING)  # Orbax tells much.
+    logging.set_verbosity(logging.WARNING)  # Orbax logs a lot.
     for stream in (sys.stdout, sys.stderr):  # What cannot be printed here stops nothing.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

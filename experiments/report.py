@@ -2,15 +2,15 @@
 
     python -m experiments.report --workdir=runs/degradation
 
-Reads run folders only, so it needs no accelerator and may run while the runs still go on. Several
-`--workdir`s, each the folder of a run or of a sweep, are shown together.
+Reads run folders only, so it needs no accelerator and works while the runs are training. Several
+`--workdir`s, each the folder of a run or of a sweep, are shown together, in `--output`.
 
     python -m experiments.report --workdir=runs/figure6 --archive=results/figure6
     python -m experiments.report --results=RESULTS.md
 
 The first also keeps the finished runs in a few KB each, to be committed; the second writes the
-papers' tables with our numbers, from all that was so kept in the folder results/ beside the file,
-and measures anew how far seeds spread there.
+papers' tables with our numbers, from the archives in the folder results/ beside the file, and
+measures anew how far seeds spread there.
 """
 
 import shlex

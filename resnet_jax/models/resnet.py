@@ -36,7 +36,7 @@ _ACTIVATIONS: dict[str, Callable] = {
 
 
 class Learnt(nn.Module):
-    """A number, or one a channel, that training changes and weight decay does not.
+    """A number, or one per channel, that training changes and, by default, weight decay does not.
 
     Attributes:
       start: its initial value.
