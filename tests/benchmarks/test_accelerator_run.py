@@ -33,6 +33,7 @@ def statuses(folder):
     return {name: one["status"] for name, one in done.items()}
 
 
+@pytest.mark.slow
 def test_slices_run_once_failures_are_tried_again_and_long_ones_are_left_out(tmp_path):
     slices = [("a", TOUCH, 0), ("b", "-c import+sys", 0), ("c", TOUCH, 999)]
     for _ in range(2):
@@ -43,6 +44,7 @@ def test_slices_run_once_failures_are_tried_again_and_long_ones_are_left_out(tmp
     assert (tmp_path / "out/b/log.txt").read_text().count("SyntaxError") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["time", "signal"])
 def test_slice_under_way_is_ended_and_is_there_for_the_next_start(by, tmp_path):
     wait = """-c "import time; open('{output}/pid', 'a').write('x'); time.sleep(600)" """

@@ -29,6 +29,7 @@ def example(tmp_path, monkeypatch) -> str:
     sys.modules.pop("resnet_jax.studies.weights", None)
 
 
+@pytest.mark.slow
 def test_example_of_a_study_is_short_and_runs_on_a_run(example, tmp_path):
     assert len(example.splitlines()) < 60
     recipe = Recipe.from_config(

@@ -115,6 +115,7 @@ def test_paths_have_every_length(sweep, tmp_path):
     assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_run_without_its_checkpoints_is_refused_unless_untrained_weights_are_asked_for(
     sweep, tmp_path
 ):

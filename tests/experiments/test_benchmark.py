@@ -74,6 +74,7 @@ def test_matrices_whose_product_is_timed_are_not_constant(dtype, monkeypatch):
     assert matrices.astype("float32").std() == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.slow
 def test_start_alone_is_timed_without_the_rest(found):
     start = measure(start_only=True)
     assert set(start) == {key for key in start if key.endswith("_seconds")} | {"model"}

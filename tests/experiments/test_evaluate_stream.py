@@ -43,6 +43,7 @@ def run(tmp_path_factory, run_command) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_runs_own_last_row(run, run_command):
     done = run_command("evaluate", f"--workdir={run}")
     assert done.code == 0, done.stderr
@@ -63,6 +64,7 @@ def test_centre_view_is_what_the_run_is_tested_on(run):
     np.testing.assert_allclose(likely(viewed.logits), likely(streamed.logits), atol=0.05)
 
 
+@pytest.mark.slow
 def test_recomputed_statistics_are_of_the_whole_stream(run):
     streamed = inference.evaluate(run, "test", recalibrate_batch_norm=True)
     viewed = inference.evaluate(run, "test", view="multi-scale", recalibrate_batch_norm=True)

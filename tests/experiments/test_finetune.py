@@ -82,6 +82,7 @@ def test_first_weights_are_the_other_runs_and_the_classifier_is_new(pretrained, 
     assert run.config["init_from"] == str(pretrained)
 
 
+@pytest.mark.slow
 def test_first_weights_outlast_pruning_and_if_they_are_gone_are_refused_and_not_drawn_anew(
     pretrained, pictures, tmp_path
 ):

@@ -98,12 +98,14 @@ def test_dropout_and_no_norm_do_not_depend_on_the_devices_either(fields):
     assert_same_curve(trained("jit", 8, **fields), trained(**fields))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["jit", "pmap"])
 def test_step_sends_its_gradients_and_statistics_once_and_nothing_else(engine):
     run = trained(engine, 8)
     assert run.sent == {"all-reduce": run.least}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["jit", pytest.param("pmap", marks=weekly)])
 def test_accumulation_moves_no_example_between_devices(engine):
     run = trained(engine, 4, grad_accum_steps=2)

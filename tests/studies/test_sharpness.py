@@ -12,6 +12,7 @@ from resnet_jax.studies.hooks import training_loss
 from resnet_jax.training import step
 
 
+@pytest.mark.slow
 def test_largest_eigenvalue_is_that_of_the_whole_hessian():
     model, variables = make("plain-5", width=2, block="one_layer")
     variables = shaken(variables)

@@ -8,6 +8,7 @@ from resnet_jax.sweeps import estimate
 from resnet_jax.training import trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("norm", "batch_size"), [("batch", 4), ("none", 2)])
 def test_large_images_are_measured_in_the_smallest_batch_of_all_devices(
     norm, batch_size, monkeypatch

@@ -47,6 +47,7 @@ def test_gradients_are_those_of_float64_on_every_engine(found, tmp_path, capsys)
     assert rows[-1].note == f"{jax.device_count()} device(s)"
 
 
+@pytest.mark.slow
 def test_wrong_gradient_is_one_line_and_exit_code_1(found, tmp_path, monkeypatch, capsys):
     right = cpu._kernel_gradient
     monkeypatch.setattr(cpu, "_kernel_gradient", lambda *args: 1.001 * right(*args))
