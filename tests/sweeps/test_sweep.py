@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import pytest
 
+from resnet_jax.reporting import archive
 from resnet_jax.sweeps.status import last_checkpoint
 from resnet_jax.training.checkpoints import load_weights
 
@@ -129,6 +130,16 @@ def test_sweep_trains_reports_and_has_nothing_left_to_do(sweep_file: Path, tmp_p
     assert code == 0, errors
     assert "2 of 2 runs are finished already" in output
     assert [(workdir / name / "summary.json").stat().st_mtime_ns for name in NAMES] == before
+
+    archive(workdir, tmp_path / "archive")
+    shutil.copytree(tmp_path / "archive", tmp_path / "elsewhere")
+    asked = ("--num_steps=4", "--seeds=2", "--executor=print")
+    code, output, errors = sweep(sweep_file, tmp_path / "elsewhere", *asked)
+    assert code == 0, errors
+    assert [Path(line.split()[-1]).name for line in output.splitlines()[:-1]] == [
+        "plain-8-seed1",
+        "resnet-8-seed1",
+    ]
 
 
 @pytest.mark.slow
