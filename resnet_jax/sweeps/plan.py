@@ -14,7 +14,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ LONGEST_PERIODS = {
     "schedule.warmup_steps": 10,
 }
 """A run whose `num_steps` is scaled logs 50 times or more, evaluates and saves 10 times or more,
-and warms up for a tenth of its length or less. Periods that are shorter already stay."""
+and warms up for a tenth of its length or less. Periods that are shorter already stay, and those
+that the sweep varies or the command line sets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,8 @@ def plan(
     for name, own in _chosen(pattern, _named(sweep)).items():
         overrides = {**sweep.common, **own, **(extra or {})}
         if num_steps is not None:
-            overrides |= _scaled(sweep.get_config(_argument(overrides)), num_steps)
+            config = sweep.get_config(_argument(overrides))
+            overrides |= _scaled(config, num_steps, {*own, *(extra or {})})
         argument = _argument(overrides)
         config = Recipe.from_config(sweep.get_config(argument))
         planned.append(PlannedRun(name, overrides, f"{sweep.config}:{argument}", config))
@@ -190,10 +192,10 @@ def _chosen(pattern: str | None, named: dict[str, Overrides]) -> dict[str, Overr
     return chosen
 
 
-def _scaled(config: ConfigDict, num_steps: int) -> Overrides:
+def _scaled(config: ConfigDict, num_steps: int, stated: Set[str]) -> Overrides:
     scaled: Overrides = {"num_steps": num_steps}
-    for path, times in LONGEST_PERIODS.items():
-        longest = math.ceil(num_steps / times)
+    for path in [path for path in LONGEST_PERIODS if path not in stated]:
+        longest = math.ceil(num_steps / LONGEST_PERIODS[path])
         if functools.reduce(lambda part, key: part[key], path.split("."), config) > longest:
             scaled[path] = longest
     return scaled

@@ -208,8 +208,9 @@ def test_one_run_under_two_names_is_refused(tmp_path: Path, twin: Overrides):
         plan.check(sweep(), planned, tmp_path, {})
 
 
-def test_periods_that_shorter_runs_level_out_make_no_second_seed(tmp_path: Path):
+def test_another_length_leaves_what_the_sweep_varies_and_what_the_user_sets():
     lengths = ({"model.name": "plain-20", "schedule.warmup_steps": steps} for steps in (100, 400))
-    planned = plan.plan(sweep(*lengths), num_steps=50)
-    with pytest.raises(InputError, match="are the same run"):
-        plan.check(sweep(), planned, tmp_path, {})
+    planned = plan.plan(sweep(*lengths), num_steps=50, extra={"log_every": 20})
+    found = [(run.config.schedule.warmup_steps, run.config.log_every) for run in planned]
+    assert found == [(100, 20), (400, 20)]
+    assert {run.config.evaluate_every for run in planned} == {5}
