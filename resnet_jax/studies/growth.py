@@ -19,7 +19,7 @@ from resnet_jax.studies import tables
 from resnet_jax.studies.gradients import signals
 from resnet_jax.studies.networks import Network
 from resnet_jax.studies.study import Tracker
-from resnet_jax.studies.tables import Panel, by, percent, style
+from resnet_jax.studies.tables import Panel, by, listed, percent, style
 
 MEAN_FIELD = math.sqrt(math.pi / (math.pi - 1))
 """A layer's growth with batch norm and ReLU, in the limit of infinite width and batch."""
@@ -90,7 +90,10 @@ def summarize(table: pd.DataFrame) -> list[str]:
             f"×{tables.mean(own['growth']).text('{:.3f}'.format)} a layer, the final training "
             f"error is {_shown(own['train_error'])}."
         )
-    found = table.groupby("network", sort=False)[["growth", "train_error"]].mean().dropna()
+    diverged = sorted(set(table[table["train_error"].isna()]["network"]))
+    left_out = f", without {listed(diverged)}, of which a run diverged" if diverged else ""
+    ended = table[~table["network"].isin(diverged)]
+    found = ended.groupby("network", sort=False)[["growth", "train_error"]].mean()
     if len(found) >= _FEWEST:
         # Rounded, because doses that only the initial weights tell apart are one.
         ranks = stats.rankdata(found["growth"].round(2)), stats.rankdata(found["train_error"])
@@ -98,7 +101,7 @@ def summarize(table: pd.DataFrame) -> list[str]:
         low, high = correlation.confidence_interval()
         sentences.append(
             f"Over {len(found)} networks the rank correlation of growth and error is "
-            f"{correlation.statistic:.2f} (95% interval {low:.2f} to {high:.2f})."
+            f"{correlation.statistic:.2f} (95% interval {low:.2f} to {high:.2f}){left_out}."
         )
         sentences += _at_one_dose(found)
     return sentences
@@ -107,7 +110,7 @@ def summarize(table: pd.DataFrame) -> list[str]:
 def _shown(errors: pd.Series) -> str:
     if errors.isna().any():
         return "none (diverged)"
-    return tables.mean(errors).text(percent)
+    return tables.mean(errors).percent
 
 
 def _at_one_dose(found: pd.DataFrame) -> list[str]:

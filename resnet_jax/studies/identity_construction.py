@@ -6,6 +6,7 @@ model. The existence of this constructed solution indicates that a deeper model 
 higher training error than its shallower counterpart."
 """
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
@@ -147,6 +148,8 @@ def _pass_through(block: dict[str, Any], mean: np.ndarray, var: np.ndarray) -> N
 
 def _end_with_zeros(block: dict[str, Any], architecture: Architecture) -> None:
     """Makes a branch add nothing, in place."""
+    if architecture.initialization == "skipinit":
+        return  # It adds nothing by its multiplier; of two zero factors neither has a gradient.
     params, end = block["params"], _ENDS[architecture.block]
     last = params.get(f"norm{end}", params[f"conv{end}"])
     for name in last:
@@ -168,9 +171,8 @@ def measure(
     before them, as many as the shallow one had. `at_step` counts the shallow one's steps too.
     """
     rows = []
-    for network in networks:
-        network.require_trained("identity_construction")
-        deep, had = deeper(network, depth), network.last_step
+    for network, deep in deepened(networks, depth, "identity_construction"):
+        had = network.last_step
         images, labels = network.images(split, examples)
         weights = network.last()
         built = insert_identity_blocks(
@@ -204,6 +206,25 @@ def measure(
     return pd.DataFrame(rows)
 
 
+def deepened(networks: Sequence[Network], depth: int, study: str) -> list[tuple[Network, Network]]:
+    """Each network and the one to build from it, see `deeper`.
+
+    What is built from several networks has their names in its own: "plain-56, from plain-20".
+
+    Raises:
+      InputError: one is not trained, or not shallower.
+    """
+    for network in networks:
+        network.require_trained(study)
+    pairs = [(network, deeper(network, depth)) for network in networks]
+    labels = {(deep.label, network.label) for network, deep in pairs}
+    counts = collections.Counter(label for label, _ in labels)
+    return [
+        (network, deep if counts[deep.label] == 1 else deep.renamed(f", from {network.label}"))
+        for network, deep in pairs
+    ]
+
+
 def deeper(network: Network, depth: int) -> Network:
     """The same network, untrained, of so many layers; 0 is thrice as many blocks."""
     own = network.about()["depth"]
@@ -211,7 +232,7 @@ def deeper(network: Network, depth: int) -> Network:
     depth = depth or 3 * (own - 2) + 2
     if depth <= own:
         raise InputError(f"depth={depth}: must be above {own}, the depth of {network.label}")
-    return network.variant(name=f"{family}-{depth}")
+    return network.variant(name=f"{family}-{depth}").renamed(network.told)
 
 
 def _evaluate(
@@ -253,10 +274,10 @@ def summarize(table: pd.DataFrame) -> list[str]:
         same = "computes what" if relative <= SAME else "does not compute what"
         source, had = built["from"].iloc[0], built["from_step"].max()
         sentences.append(
-            f"{name}, built from {source} (step {had:,}, {tables.num_seeds(own)}) by identity "
-            f"layers, {same} it does: logits differ by {number(relative)} of their size at most, "
-            f"error {tables.mean(built['error']).text(percent)} and "
-            f"{tables.mean(shallow['error']).text(percent)}."
+            f"{name.removesuffix(f', from {source}')}, built from {source} (step {had:,}, "
+            f"{tables.num_seeds(own)}) by identity layers, {same} it does: logits differ by "
+            f"{number(relative)} of their size at most, error "
+            f"{tables.mean(built['error']).percent} and {tables.mean(shallow['error']).percent}."
         )
         if (own["kind"] == "training").any():
             sentences += _ends(name, own)
@@ -274,7 +295,7 @@ def _ends(name: str, own: pd.DataFrame) -> list[str]:
     peak = curves["constructed"].groupby("seed")["error"].max()
     text = (
         f"Trained on from there for {total - had:,} steps, {total:,} with those of "
-        f"{own['from'].iloc[0]}, it has a training error of {built.text(percent)} (up to "
+        f"{own['from'].iloc[0]}, it has a training error of {built.percent} (up to "
         f"{percent(peak.max())} on the way)"
     )
     seeds = len(last["constructed"])
@@ -285,12 +306,11 @@ def _ends(name: str, own: pd.DataFrame) -> list[str]:
         stayed = f"leaves, in {left} of {seeds} seeds,"
     sentences = [
         f"{text}: training {stayed} the solution that it was given, of "
-        f"{tables.mean(as_built).text(percent)}."
+        f"{tables.mean(as_built).percent}."
     ]
     found = tables.difference(last["scratch"], last["constructed"])
     beside = (
-        f"Trained from scratch for {total:,} steps {name} has a training error of "
-        f"{scratch.text(percent)}"
+        f"Trained from scratch for {total:,} steps {name} has a training error of {scratch.percent}"
     )
     if found is None:
         found_not = (last["scratch"] > as_built + AS_WELL).sum()

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.studies import tables
-from resnet_jax.studies.networks import Network, label, settings
+from resnet_jax.studies.networks import Network, label, told_apart
 from resnet_jax.studies.study import Tracker
-from resnet_jax.studies.tables import Panel, by, percent, style
+from resnet_jax.studies.tables import Panel, by, style
 from resnet_jax.training.run import train
 
 TRAINS = True
@@ -30,23 +30,24 @@ def measure(networks: Sequence[Network], tracker: Tracker, *, times: int = 3) ->
     """
     if times < 2:
         raise InputError(f"times={times}: must be at least 2")
-    paths: list[Path] = []
-    for name in dict.fromkeys(label(network.recipe) for network in networks):
-        members = [network for network in networks if label(network.recipe) == name]
-        paths += [_run_folder(network, tracker.folder, 1) for network in members]
-        if len({network.recipe.num_steps for network in members}) == 1:
-            paths += [_run_folder(network, tracker.folder, times) for network in members]
-    return pd.DataFrame([row for path in paths for row in _rows(path)])
+    networks, rows = told_apart(networks, without=["num_steps"]), []
+    for name in dict.fromkeys(network.label for network in networks):
+        members = [network for network in networks if network.label == name]
+        is_one_length = len({network.recipe.num_steps for network in members}) == 1
+        for multiple in (1, times) if is_one_length else (1,):
+            for network in members:
+                rows += _rows(network, _run_folder(network, tracker.folder, multiple))
+    return pd.DataFrame(rows)
 
 
-def _rows(path: Path) -> list[dict]:
+def _rows(network: Network, path: Path) -> list[dict]:
     run = runs.read_run(path)
     if run.summary is None:
         raise InputError(f"workdir={str(path)!r}: this run is not complete")
     recipe = runs.load_recipe(path)
     common = {
-        **Network(recipe, path, label(recipe)).about(recipe.num_steps),
-        "settings": settings(recipe),
+        **network.about(recipe.num_steps),
+        "settings": tables.settings(network.label),
         "num_steps": recipe.num_steps,
         "final_train_error": run.summary["train_error"],
         "final_test_error": run.summary["test_error"],
@@ -145,7 +146,7 @@ def _shown(finals: pd.DataFrame) -> str:
     if finals["final_train_error"].isna().any():
         return f"none ({tables.num_seeds(finals)}; diverged)"
     found = tables.mean(finals["final_train_error"])
-    return f"{found.text(percent)} ({tables.num_seeds(finals)})"
+    return f"{found.percent} ({tables.num_seeds(finals)})"
 
 
 def _curves(axes: Axes, table: pd.DataFrame) -> None:

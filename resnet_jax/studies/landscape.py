@@ -217,7 +217,7 @@ def summarize(table: pd.DataFrame) -> list[str]:
         sentences.append(
             f"{name} (step {own['step'].max():,}, {tables.num_seeds(own)}): the loss is "
             f"{tables.mean(centres).text(number)} at the weights, and less than one nat above that "
-            f"in {tables.mean(shares).text(percent)} of the square that reaches {number(xs[-1])} "
+            f"in {tables.mean(shares).percent} of the square that reaches {number(xs[-1])} "
             f"filter-normalised lengths; along a direction it curves downwards at {percent(bends)} "
             f"of the points {number(step)} apart."
         )

@@ -340,7 +340,7 @@ def summarize(table: pd.DataFrame) -> list[str]:
         lead = "destroys" if median.mean > half_way else "does not destroy"
         sentences.append(
             f"Deleting one block {lead} {name} ({seeds}): its error goes from {percent(intact)} to "
-            f"{median.text(percent)} (median over {each['block'].nunique()} blocks; "
+            f"{median.percent} (median over {each['block'].nunique()} blocks; "
             f"{percent(share)} of them take it more than half-way to chance, {percent(chance)})."
         )
         if "delete" in kinds:

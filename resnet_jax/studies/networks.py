@@ -17,8 +17,8 @@ from resnet_jax.models.architecture import USED_WITH
 from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
+from resnet_jax.reporting.load import NOT_WHAT
 from resnet_jax.runs import Recipe, checkpoint_steps, find_runs, load_recipe
-from resnet_jax.runs.recipe import RUNTIME_FIELDS
 from resnet_jax.runtime import parallel
 from resnet_jax.training import inference, trainer
 from resnet_jax.training.checkpoints import load_weights
@@ -50,6 +50,15 @@ class Network:
         net = dataclasses.replace(self.recipe.architecture, bn_group_size=None)
         num_classes = len(self._source("train").class_names)
         return ResNet(net, jnp.dtype(self.recipe.model.dtype), num_classes=num_classes)
+
+    @property
+    def told(self) -> str:
+        """What `label` says of the training: ", max_grad_norm=0.3", or nothing."""
+        return self.label.removeprefix(label(self.recipe))
+
+    def renamed(self, more: str) -> "Network":
+        """The same network with more in its label."""
+        return dataclasses.replace(self, label=f"{self.label}{more}")
 
     @property
     def is_plain(self) -> bool:
@@ -220,9 +229,17 @@ def collect(
         check_dataset(recipe)
     if untrained:
         found = [(recipe, None) for recipe, _ in found]
-    networks = [Network(recipe, path, _distinct(recipe, path, found)) for recipe, path in found]
+    networks = told_apart([Network(recipe, path, "") for recipe, path in found])
     _refuse_one_seed_twice(networks)
     return networks
+
+
+def told_apart(networks: Sequence[Network], without: Sequence[str] = ()) -> list[Network]:
+    """The networks with labels that tell them apart, but for their seeds and fields `without`."""
+    return [
+        dataclasses.replace(network, label=_distinct(network, networks, without))
+        for network in networks
+    ]
 
 
 def _runs_of(workdir: Path) -> list[Path]:
@@ -233,14 +250,18 @@ def _runs_of(workdir: Path) -> list[Path]:
     return [run.path for run in found if run.summary is not None] or [workdir]
 
 
-def _distinct(recipe: Recipe, path: Path | None, found: list[tuple]) -> str:
+def _distinct(network: Network, networks: Sequence[Network], without: Sequence[str]) -> str:
     """The label, with those other fields whose value no more than half the runs alike have."""
-    own = label(recipe)
-    alike = [_what_is_computed(other) for other, folder in found if folder and label(other) == own]
-    if path is None:
+    own = label(network.recipe)
+    alike = [
+        _what_is_computed(other.recipe)
+        for other in networks
+        if other.path and label(other.recipe) == own
+    ]
+    if network.path is None:
         return f"{own}, untrained" if alike else own
-    this, rare = _what_is_computed(recipe), []
-    for key in naming.differing(alike):
+    this, rare = _what_is_computed(network.recipe), []
+    for key in sorted({*naming.differing(alike)} - {*without}):
         values = [naming.as_text(config.get(key)) for config in alike]
         if 2 * values.count(naming.as_text(this.get(key))) <= len(values):
             rare.append(key)
@@ -248,9 +269,9 @@ def _distinct(recipe: Recipe, path: Path | None, found: list[tuple]) -> str:
 
 
 def _what_is_computed(recipe: Recipe) -> dict[str, Any]:
-    """The flat recipe without its seed and without `RUNTIME_FIELDS`."""
+    """The flat recipe without its seed, where it runs and how often it looks."""
     flat = naming.flatten(recipe.replace(seed=0).to_dict())
-    return {key: value for key, value in flat.items() if key not in RUNTIME_FIELDS}
+    return {key: value for key, value in flat.items() if key not in NOT_WHAT}
 
 
 def _refuse_one_seed_twice(networks: Iterable[Network]) -> None:
@@ -268,10 +289,14 @@ def _refuse_one_seed_twice(networks: Iterable[Network]) -> None:
 def expand(
     networks: Iterable[Network], seeds: int, variants: Sequence[dict[str, Any]] = ()
 ) -> list[Network]:
-    """The networks, or untrained `variants` of each; of all that are untrained so many seeds."""
+    """The networks, or untrained `variants` of each; of all that are untrained so many seeds.
+
+    No untrained network comes twice with one seed.
+    """
     if variants:
         networks = [network.variant(**axes) for network in networks for axes in variants]
-    return [each for network in networks for each in network.with_seeds(seeds)]
+    expanded = (each for network in networks for each in network.with_seeds(seeds))
+    return list({(each.label, each.recipe.seed, each.path): each for each in expanded}.values())
 
 
 def train_on(

@@ -12,6 +12,7 @@ import pandas as pd
 from flax import linen as nn
 
 from resnet_jax.models.batch_norm import BatchNorm
+from resnet_jax.models.folding import fold
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import batches
@@ -32,13 +33,16 @@ def responses(model: ResNet, variables: Any, images: np.ndarray) -> Responses:
 
     A response is the convolution's output after its batch norm, before activation and addition;
     where none follows the convolution (v2's full pre-activation, or networks without batch norm)
-    it is the convolution's own. The deviation is over examples, places and channels together.
+    it is the convolution's own. RepVGG's branches are the one layer that they fold into; the learnt
+    multipliers of Fixup and SkipInit come later and do not count. The deviation is over examples,
+    places and channels together.
 
     Args:
       model: whose running statistics are used.
       variables: its parameters and statistics.
       images: [examples, height, width, channels], normalised.
     """
+    model, variables = fold(model, variables)
     counts, moments = [], []
     for (part,) in batches(images):
         counts.append(len(part))

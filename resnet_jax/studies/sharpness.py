@@ -8,8 +8,8 @@ rates, and from places around it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,15 +19,16 @@ from jax.flatten_util import ravel_pytree
 from matplotlib.axes import Axes
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from resnet_jax.errors import InputError
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runtime import cpu
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import training_loss
-from resnet_jax.studies.identity_construction import AS_WELL, deeper, insert_identity_blocks
+from resnet_jax.studies.identity_construction import AS_WELL, deepened, insert_identity_blocks
 from resnet_jax.studies.landscape import direction
 from resnet_jax.studies.networks import Network, Variables, train_on
 from resnet_jax.studies.study import Tracker
-from resnet_jax.studies.tables import Panel, by, listed, number, percent, style
+from resnet_jax.studies.tables import Panel, by, listed, number, style
 
 TRAINS = True
 
@@ -61,7 +62,7 @@ def largest_eigenvalue(
     return float(found[0])
 
 
-@partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def _hessian_times(model, variables, images, labels, tangent):
     loss = lambda params: training_loss(model, {**variables, "params": params}, images, labels)
     with cpu.as_jax_has_it():  # Its own gradients of convolutions have a tangent.
@@ -97,9 +98,11 @@ def measure(
     deepest = max(network.about()["depth"] for network in networks)
     shallowest = min(network.about()["depth"] for network in networks)
     depth = depth or (deepest if deepest > shallowest else 0)
+    shallow = [network for network in networks if not depth or network.about()["depth"] < depth]
+    deeps = {id(network): deep for network, deep in deepened(shallow, depth, "sharpness")}
     rows = []
     for network in networks:
-        network.require_trained("sharpness")
+        _check_optimizer(network)
         images, labels = network.images(split, examples)
         look = lambda net, at, images=images, labels=labels: {
             "eigenvalue": largest_eigenvalue(net.model, at, images, labels)
@@ -111,9 +114,9 @@ def measure(
             {**network.about(), "kind": "trained", **limit(own), **look(network, weights),
              "error": _error(network, weights, images, labels)}
         )  # fmt: skip
-        if depth and network.about()["depth"] >= depth:
+        if id(network) not in deeps:
             continue
-        deep = deeper(network, depth)
+        deep = deeps[id(network)]
         built = insert_identity_blocks(
             network.model, weights, deep.model, images, network.recipe.seed
         )
@@ -136,6 +139,18 @@ def measure(
     return pd.DataFrame(rows)
 
 
+def _check_optimizer(network: Network) -> None:
+    """The threshold is that of SGD at one learning rate on the loss that is measured."""
+    network.require_trained("sharpness")
+    recipe = network.recipe
+    for path, plain in (
+        ("optimizer.layer_decay", 1.0), ("optimizer.max_grad_norm", None), ("label_smoothing", 0.0)
+    ):  # fmt: skip
+        value = functools.reduce(getattr, path.split("."), recipe)
+        if value != plain:
+            raise InputError(f"{network.label}: {path}={value}: sharpness has no threshold for it")
+
+
 def _at_rate(network: Network, rate: float) -> Network:
     fields = {"schedule.name": "constant", "schedule.warmup": "none", "schedule.boundaries": ()}
     recipe = network.recipe.replace(**fields, **{"schedule.learning_rate": rate})
@@ -148,7 +163,7 @@ def _moved(variables: Variables, size: float, seed: int) -> Variables:
     return {**variables, "params": params}
 
 
-@partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def _logits(model: Any, variables: Variables, images: jax.Array) -> jax.Array:
     return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
 
@@ -216,7 +231,7 @@ def summarize(table: pd.DataFrame) -> list[str]:
         rate, limit = own["rate"].iloc[0], own["limit"].iloc[0]
         sentences.append(
             f"{name}, {where} ({tables.num_seeds(own)}, training error "
-            f"{tables.mean(own['error']).text(percent)}): the loss's largest eigenvalue is "
+            f"{tables.mean(own['error']).percent}): the loss's largest eigenvalue is "
             f"{tables.geometric_mean(own['eigenvalue']).text(number)}; at its learning rate of "
             f"{number(rate)} SGD can stay below {number(limit)}."
         )
@@ -225,8 +240,8 @@ def summarize(table: pd.DataFrame) -> list[str]:
         sentences.append(f"{name} trained on at {listed(_by_rate(own, as_built))}.")
     for name, own in by(table[table["kind"] == "noise"], "network"):
         found = [
-            f"{number(size)} away from {tables.mean(part['start_error']).text(percent)} to "
-            f"{tables.mean(part['error']).text(percent)}"
+            f"{number(size)} away from {tables.mean(part['start_error']).percent} to "
+            f"{tables.mean(part['error']).percent}"
             for size, part in by(own, "noise")
         ]
         sentences.append(
@@ -243,7 +258,7 @@ def _by_rate(own: pd.DataFrame, as_built: pd.DataFrame) -> list[str]:
         count = len(ended)
         does = {0: "leaves", count: "stays"}.get(stayed, f"stays in {stayed} of {count} seeds")
         found.append(
-            f"{number(rate)} {does} (error {tables.mean(ended).text(percent)}, eigenvalue "
+            f"{number(rate)} {does} (error {tables.mean(ended).percent}, eigenvalue "
             f"{tables.geometric_mean(part['eigenvalue']).text(number)})"
         )
     return found

@@ -2,6 +2,7 @@
 Problem").
 """
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from resnet_jax.errors import InputError
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.networks import Network
@@ -105,14 +107,20 @@ def measure(
         name = network.recipe.model.name
         family, own = name.rsplit("-", 1)[0], network.about(0)["depth"]
         line = network.variant().label.replace(name, family)
-        kinds = [network.variant(name=f"{family}-{depth}") for depth in depths if depth != own]
+        others = [network.variant(name=f"{family}-{depth}") for depth in depths if depth != own]
+        kinds = [kind for kind in others if _layers(kind) == _layers(network)]
+        if others and not kinds:
+            raise InputError(
+                f"depths={depths}: {family}-N of these depths are no networks of the kind of "
+                f"{name}; give others, as --set='depths=(18,34)' for resnet-18"
+            )
         for kind in (*kinds, network.variant()):
             for each in kind.with_seeds(seeds):
                 key = (line, each.label, each.recipe.seed)
                 asked.setdefault(key, (f"{line}, untrained", each, 0))
         if network.steps:
             key = (line, network.label, network.recipe.seed, "trained")
-            asked[key] = (f"{line}, trained", network, network.last_step)
+            asked[key] = (f"{line}{network.told}, trained", network, network.last_step)
     rows = []
     for line, network, step in tracker("networks")(asked.values()):
         images, _ = network.images(split, examples)
@@ -122,6 +130,12 @@ def measure(
             {**network.about(step), "model": network.label, "network": line, **found._asdict()}
         )
     return pd.DataFrame(rows).sort_values(["network", "depth", "seed"], kind="stable")
+
+
+def _layers(network: Network) -> dict[str, Any]:
+    """All that its architecture says but the number of blocks."""
+    fields = dataclasses.asdict(network.recipe.architecture)
+    return {name: value for name, value in fields.items() if name != "stage_sizes"}
 
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:

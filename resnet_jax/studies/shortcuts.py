@@ -129,20 +129,18 @@ def _norms(model, variables, images, labels, seed) -> jax.Array:
 
 def _predicted(model: ResNet, variables: Any, block: str) -> float:
     net, params = model.architecture, variables["params"][block]
+    own = {"constant_scaling": net.shortcut_scale}.get(net.shortcut, 1.0)
+    if "gate" in params:
+        own = float(np.mean(1 - jax.nn.sigmoid(params["gate"]["bias"])))
+    elif net.shortcut == "dropout":
+        own = math.sqrt(1 / (1 - net.dropout_rate))
     if net.option == "C":
         kernel = np.asarray(params["projection"]["kernel"], np.float64)[0, 0]
         if "projection_norm" in params:
             var = np.asarray(variables["batch_stats"][block]["projection_norm"]["var"], np.float64)
             kernel = kernel * np.asarray(params["projection_norm"]["scale"]) / np.sqrt(var + 1e-5)
-        return float(np.linalg.norm(kernel) / math.sqrt(kernel.shape[1]))
-    gate = 1 - 1 / (1 + math.exp(-net.gate_bias))
-    return {
-        "identity": 1.0,
-        "constant_scaling": net.shortcut_scale,
-        "exclusive_gating": gate,
-        "shortcut_only_gating": gate,
-        "dropout": math.sqrt(1 / (1 - net.dropout_rate)),
-    }[net.shortcut]
+        own *= float(np.linalg.norm(kernel) / math.sqrt(kernel.shape[1]))
+    return own
 
 
 def measure(

@@ -92,8 +92,9 @@ def run(
     with Tracker(folder) as tracker, precision:
         table = study.measure(asked, tracker, **options)
     written = folder / "analysis" / name
+    tables.write_data(written, table)  # First: it is what took the time.
     panels, sentences = study.plot(table), study.summarize(table)
-    return written, tables.write(written, table, panels, sentences, _about(options, argv))
+    return written, tables.write(written, panels, sentences, _about(options, argv))
 
 
 def parse_options(measure: Callable[..., Any], texts: Sequence[str]) -> dict[str, Any]:

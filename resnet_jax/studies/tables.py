@@ -48,20 +48,25 @@ class Interval(NamedTuple):
             return show(self.mean)
         return f"{show(self.mean)} [{show(self.low)}, {show(self.high)}]"
 
+    @property
+    def percent(self) -> str:
+        """The same of a fraction, whose interval ends at 0 and 1."""
+        return Interval(self.mean, max(self.low, 0.0), min(self.high, 1.0)).text(percent)
+
+
+def write_data(folder: Path, table: pd.DataFrame) -> None:
+    """Writes data.csv."""
+    write_text(folder / "data.csv", table.to_csv(index=False, float_format="%.8g"))
+
 
 def write(
-    folder: Path,
-    table: pd.DataFrame,
-    panels: list[list[Panel]],
-    sentences: Sequence[str],
-    about: Sequence[str],
+    folder: Path, panels: list[list[Panel]], sentences: Sequence[str], about: Sequence[str]
 ) -> str:
-    """Writes data.csv, figure.svg, figure.png and, last, finding.md; returns the finding.
+    """Writes figure.svg, figure.png and, last, finding.md; returns the finding.
 
     Args:
       about: paragraphs on how it was measured, which follow the finding.
     """
-    write_text(folder / "data.csv", table.to_csv(index=False, float_format="%.8g"))
     with style.drawing_settings():
         figure = style.draw_all(panels)
         write_text(folder / "figure.svg", style.to_svg(figure))
@@ -226,10 +231,16 @@ def listed(parts: Iterable[str]) -> str:
     return comma.join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
 
 
+def settings(network: str) -> str:
+    """What a network's label says beside its name: "plain-56, norm=none" has "norm=none"."""
+    return network.partition(", ")[2]
+
+
 def pairs_by_family(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """(shallower, deeper) networks next to each other in depth, family by family."""
-    pairs = []
-    for _, members in by(table.drop_duplicates("network"), "family"):
+    """(shallower, deeper) networks next to each other in depth, of one family and settings."""
+    pairs, first = [], table.drop_duplicates("network")
+    first = first.assign(settings=first["network"].map(settings))
+    for _, members in by(first, "family", "settings"):
         members = members.sort_values("depth", kind="stable")
         rows = list(zip(members["network"], members["depth"], strict=True))
         pairs += [(a, b) for (a, low), (b, high) in itertools.pairwise(rows) if low != high]
@@ -237,13 +248,14 @@ def pairs_by_family(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def twins(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """(plain, other) networks of equal depth."""
+    """(plain, other) networks of equal depth and settings."""
     first = table.drop_duplicates("network")
     plain = first[first["family"] == "plain"]
     return [
         (one, other)
         for one, depth in zip(plain["network"], plain["depth"], strict=True)
         for other in first[(first["family"] != "plain") & (first["depth"] == depth)]["network"]
+        if settings(other) == settings(one)
     ]
 
 

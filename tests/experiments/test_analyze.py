@@ -19,6 +19,7 @@ from resnet_jax.errors import STOPPED, WRONG_INPUT, InputError
 from resnet_jax.reporting import write_report
 from resnet_jax.runs import Recipe
 from resnet_jax.studies import iterations, networks, study
+from resnet_jax.studies.identity_construction import deepened
 from resnet_jax.training import run
 
 TINY = (
@@ -192,6 +193,41 @@ def test_lengths_are_compared_within_one_net_not_one_name(steps, tmp_path, monke
     assert len(runs.find_runs(tmp_path)) == 2 * len(steps)  # Reports show the sweep as it was.
     assert finding.count("50.0% (one seed) after 10 steps and 50.0% (one seed) after 30") == 2
     assert "plain-20, activation=tanh has a training error" in finding
+
+
+def test_lengths_of_other_recipes_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(iterations, "train", lambda recipe, path: finished(path, recipe))
+    for number, extra in enumerate(("", "", ",optimizer.layer_decay=0.8")):
+        seed = min(number, 1)
+        finished(tmp_path / str(number), recipe_of(f"plain-20,num_steps=10,seed={seed}{extra}"))
+    _, finding = study.run("iterations", [str(tmp_path)], output=str(tmp_path / "out"))
+    assert "plain-20 has a training error of 50.0% [50.0%, 50.0%] (2 seeds) after 10" in finding
+    assert "plain-20, layer_decay=0.8 has a training error of 50.0% (one seed) after" in finding
+
+
+def test_untrained_network_is_measured_once_with_each_seed(tmp_path):
+    recipes = [recipe_of(f"plain-8,seed={seed}") for seed in range(3)]
+    asked = networks.expand(networks.collect([], recipes), seeds=3)
+    assert [network.recipe.seed for network in asked] == [0, 1, 2, 3, 4]
+
+
+def test_what_is_built_from_several_networks_says_from_which(tmp_path):
+    for folder, fields in {
+        "a": "plain-8",
+        "b": "plain-14",
+        "c": "plain-14,seed=1",
+        "d": "plain-14,seed=1,optimizer.max_grad_norm=0.1",
+    }.items():
+        finished(tmp_path / folder, recipe_of(fields))
+        (tmp_path / folder / "checkpoints" / "5").mkdir(parents=True)
+    found = networks.collect([str(tmp_path)])
+    assert [deep.label for _, deep in deepened(found, 20, "sharpness")] == [
+        "plain-20, from plain-8",
+        "plain-20, from plain-14",
+        "plain-20, from plain-14",
+        "plain-20, max_grad_norm=0.1",
+    ]
+    assert [deep.label for _, deep in deepened(found[:1], 20, "sharpness")] == ["plain-20"]
 
 
 def test_folder_that_is_no_run_is_one_line_before_a_training_study(tmp_path):

@@ -5,11 +5,12 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from nets import IMAGES, make, shaken
+from nets import IMAGES, LABELS, make, shaken
 
 from resnet_jax.errors import InputError
 from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.studies import identity_construction
+from resnet_jax.studies.hooks import training_loss
 
 SMALLEST = {"basic": 8, "bottleneck": 11, "one_layer": 5}
 AXES = [
@@ -50,6 +51,15 @@ def test_constructed_network_has_the_shallow_ones_logits(family, axes):
     )
     np.testing.assert_allclose(found, expected, rtol=2e-4)
     assert np.std(expected) > 1e-3
+
+
+def test_added_block_of_a_skipinit_network_can_learn():
+    _, _, deep, built = build("resnet", initialization="skipinit")
+    gradient = jax.jit(
+        jax.grad(lambda p: training_loss(deep, {**built, "params": p}, IMAGES, LABELS))
+    )
+    added = gradient(built["params"])["stage1_unit2"]
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(added)) > 0
 
 
 @pytest.mark.parametrize("family", ["plain", "resnet"])

@@ -6,6 +6,7 @@ import pytest
 from nets import IMAGES, make
 
 from resnet_jax.models.batch_norm import with_statistics_of
+from resnet_jax.models.folding import fold
 from resnet_jax.studies import responses
 
 
@@ -22,6 +23,15 @@ def test_normalised_layers_respond_with_the_scale_of_their_norm(name):
                                 "stage2_unit1/conv1")  # fmt: skip
     # Statistics are unbiased variances, of 8 images with 64 or 16 places.
     np.testing.assert_allclose(found.std[:4], [1, 1, 1, 3], rtol=0.01)
+
+
+def test_branches_that_fold_into_one_layer_respond_as_that_layer():
+    model, variables = make("plain-8", parameterization="repvgg")
+    variables = with_statistics_of(model, variables, IMAGES)
+    found = responses.responses(model, variables, IMAGES)
+    folded = responses.responses(*fold(model, variables), IMAGES)
+    assert found.layers == folded.layers
+    np.testing.assert_allclose(found.std, folded.std, rtol=1e-3)
 
 
 def test_several_batches_give_the_deviation_of_all_images():

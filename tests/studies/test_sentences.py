@@ -184,6 +184,13 @@ def test_dose_and_response_are_correlated_and_their_spread_at_one_dose_is_told()
         "(plain, warmup=linear) and 30.0% (plain-3)." in finding
     )
     assert "none (diverged)" in said(growth, grown("plain-56", 1.2, None))
+    survivor = [
+        *grown("plain-56, norm=none", 1.2, None)[:2],
+        *grown("plain-56, norm=none", 1.2, 0.1)[2:],
+    ]
+    finding = said(growth, [*data, *grown("plain, warmup=linear", 1.161, 0.05), *survivor])
+    assert "Over 5 networks" in finding
+    assert "), without plain-56, norm=none, of which a run diverged." in finding
 
 
 def lengths(name, depth, *ends, count=5):
@@ -395,9 +402,26 @@ def test_long_names_keep_what_tells_them_apart():
     assert labels == ["sigmoid, norm=batch", "sigmoid, norm=none"]
 
 
+def test_pairs_differ_in_depth_or_family_alone():
+    names = ("plain-20", "plain-56", "resnet-20", "resnet-20, learning_rate=0.01", "resnet-56")
+    rows = [
+        {"network": name, "depth": int(name.split("-")[1][:2]), "family": name.split("-")[0]}
+        for name in names
+    ]
+    table = pd.DataFrame(rows)
+    assert tables.pairs_by_family(table) == [("plain-20", "plain-56"), ("resnet-20", "resnet-56")]
+    assert tables.twins(table) == [("plain-20", "resnet-20"), ("plain-56", "resnet-56")]
+
+
+def test_interval_of_a_fraction_ends_at_0_and_1():
+    assert tables.mean([0.0, 0.2]).percent == "10.0% [0.0%, 100.0%]"
+    assert tables.mean([0.1]).percent == "10.0%"
+
+
 def test_data_have_every_column_that_a_row_has(tmp_path):
     table = pd.DataFrame([{"network": "a", "x": 1}, {"network": "b, c", "y": 0.123456789}])
-    tables.write(tmp_path, table, [[tables.Panel("", lambda axes: None)]], ["So."], ["Thus."])
+    tables.write_data(tmp_path, table)
+    tables.write(tmp_path, [[tables.Panel("", lambda axes: None)]], ["So."], ["Thus."])
     with (tmp_path / "data.csv").open() as file:
         assert list(csv.DictReader(file)) == [
             {"network": "a", "x": "1", "y": ""},

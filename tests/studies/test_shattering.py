@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from nets import make
 
+from configs import digits
+from resnet_jax.errors import InputError
 from resnet_jax.models.batch_norm import with_statistics_of
-from resnet_jax.studies import shattering
+from resnet_jax.runs import Recipe
+from resnet_jax.studies import networks, shattering
 
 IMAGES = np.random.default_rng(2).normal(size=(16, 8, 8, 1)).astype(np.float32)
 
@@ -29,6 +32,13 @@ def test_plain_networks_gradients_shatter_with_depth_and_residual_networks_less(
     assert plain.nearby < shallow.nearby
     assert plain.nearby < residual.nearby
     assert plain.unrelated < shallow.unrelated
+
+
+def test_networks_of_another_kind_are_no_depths_of_the_line():
+    recipe = Recipe.from_config(digits.get_config("resnet-34"))
+    (network,) = networks.collect([], [recipe])
+    with pytest.raises(InputError, match="are no networks of the kind of resnet-34"):
+        shattering.measure([network], iter, depths=(8, 20, 56))
 
 
 def test_gradient_of_zero_counts_as_uncorrelated():

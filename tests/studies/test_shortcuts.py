@@ -56,6 +56,20 @@ def test_scaling_multiplies_the_gradient_by_its_factor_in_every_block(name, axes
     np.testing.assert_array_equal(found.blocks, [1, 0])
 
 
+def test_prediction_has_every_factor_and_the_gates_learnt_bias():
+    projected = {"option": "C", "shortcut": "constant_scaling"}
+    whole, quarter = (factors(**projected, shortcut_scale=scale) for scale in (1.0, 0.25))
+    np.testing.assert_allclose(quarter.predicted, whole.predicted / 4, rtol=1e-5)
+    np.testing.assert_allclose(quarter.measured / quarter.predicted, 1, rtol=0.5)
+    model, variables = make("preact-resnet-8", stage_sizes=(2, 1), shortcut="shortcut_only_gating")
+    for block in variables["params"].values():
+        if "gate" in block:
+            block["gate"]["bias"] = np.full_like(block["gate"]["bias"], -6.0)
+    variables = with_statistics_of(model, variables, IMAGES)
+    found = shortcuts.factors(model, variables, IMAGES, LABELS)
+    np.testing.assert_allclose(found.predicted, 1 / (1 + np.exp(-6.0)), rtol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shortcut", ["exclusive_gating", "shortcut_only_gating"])
 def test_gates_pass_what_their_bias_leaves_open(shortcut):
