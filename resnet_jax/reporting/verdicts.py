@@ -424,17 +424,15 @@ def other_settings(group: Group) -> str:
 
 
 def find_spread(table: pd.DataFrame, group: Group, field: str) -> pd.Series | None:
-    """The table's row of runs like the group's: same data set, length and learning rate.
+    """The table's row of runs like the group's: same data set, length and all other settings.
 
-    The network's own where it was measured, else the largest of its family; of runs with the same
-    settings otherwise, where there are any.
+    The network's own where it was measured, else the largest of its family.
     """
     same = table[table["family"] == group.family]
     for column, name in SAME.items():
         same = same[same[column] == group.settings.get(name)]
     same = same[same[field].notna()]
-    alike = same[same["settings"] == other_settings(group)]
-    same = same if alike.empty else alike
+    same = same[same["settings"] == other_settings(group)]
     own = same[same["model"] == group.model]
     if same.empty:
         return None
