@@ -143,9 +143,10 @@ def final_training_figures(rows: list[Row], steps_per_epoch: int) -> dict[str, f
 
 
 def _mean(values: list[float | None], weights: list[int]) -> float | None:
-    if not values or any(value is None for value in values):
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
         return None
-    return statistics.fmean(values, weights)
+    return statistics.fmean(known, weights)
 
 
 def write_config(
