@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -89,15 +90,16 @@ def test_stopped_stream_continues_in_mid_epoch_with_the_same_bits(
 def test_broken_picture_ends_a_run_with_its_name_in_one_line(
     run_command, data_dir: Path, tmp_path: Path, monkeypatch
 ):
-    for name in ("cat", "dog"):
-        (tmp_path / "tree" / "train" / name).mkdir(parents=True)
-    whole = (data_dir / "tree" / "train" / "dog" / "dog0.jpg").read_bytes()
-    (tmp_path / "tree" / "train" / "dog" / "dog0.jpg").write_bytes(whole)
-    broken = (data_dir / "tree" / "train" / "cat" / "cat0.jpg").read_bytes()[:-20]
-    (tmp_path / "tree" / "train" / "cat" / "cut.jpg").write_bytes(broken)
+    whole = data_dir / "tree" / "train"
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "tree" / split / name).mkdir(parents=True)
+            shutil.copy(whole / name / f"{name}0.jpg", tmp_path / "tree" / split / name)
+    cut = (whole / "cat" / "cat0.jpg").read_bytes()[:-20]
+    (tmp_path / "tree" / "train" / "cat" / "cut.jpg").write_bytes(cut)
     monkeypatch.setattr("resnet_jax.data.image_ops.decode", lambda *_, **__: None)
     folder_to_tfds.prepare("pets", str(tmp_path), str(tmp_path / "tree"))
-    done = run_command("train", *flags(tmp_path, tmp_path / "run", dataset__test="train"))
+    done = run_command("train", *flags(tmp_path, tmp_path / "run"))
     assert done.code == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert line == "error: dataset: cut.jpg: unreadable image (Premature end of JPEG file)"
