@@ -333,18 +333,19 @@ def summarize(table: pd.DataFrame) -> list[str]:
                 f"{name} ({seeds}) has an error of {percent(intact)} with all its blocks: there is "
                 "little that a lesion could take from it."
             )
-            continue
-        each = kinds["delete_each"]
-        median = tables.mean(each.groupby("seed")["error"].median())
-        share = (each["error"] > half_way).mean()
-        lead = "destroys" if median.mean > half_way else "does not destroy"
-        sentences.append(
-            f"Deleting one block {lead} {name} ({seeds}): its error goes from {percent(intact)} to "
-            f"{median.percent} (median over {each['block'].nunique()} blocks; "
-            f"{percent(share)} of them take it more than half-way to chance, {percent(chance)})."
-        )
-        if "delete" in kinds:
-            sentences.append(_smoothness(name, half_way, kinds["delete"]))
+        else:
+            each = kinds["delete_each"]
+            median = tables.mean(each.groupby("seed")["error"].median())
+            share = (each["error"] > half_way).mean()
+            lead = "destroys" if median.mean > half_way else "does not destroy"
+            sentences.append(
+                f"Deleting one block {lead} {name} ({seeds}): its error goes from "
+                f"{percent(intact)} to {median.percent} (median over {each['block'].nunique()} "
+                f"blocks; {percent(share)} of them take it more than half-way to chance, "
+                f"{percent(chance)})."
+            )
+            if "delete" in kinds:
+                sentences.append(_smoothness(name, half_way, kinds["delete"]))
         if "path" in kinds:
             sentences.append(_effective(name, kinds["path"]))
     return sentences

@@ -5,6 +5,7 @@ import contextlib
 import jax
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 from nets import IMAGES, LABELS, make, shaken
 
@@ -159,3 +160,22 @@ def test_plain_network_has_one_path_only():
     model, variables = make("plain-8")
     with pytest.raises(InputError, match="one path only"):
         lesions.path_gradients(model, variables, IMAGES, LABELS)
+
+
+def test_network_too_bad_for_lesions_has_its_paths_told():
+    about = {"network": "resnet-8", "seed": 0, "classes": 10}
+    paths = zip((0, 1, 2, 3), (0.0, 0.25, 0.5, 0.25), (1.0, 1.0, 0.75, 0.0), strict=True)
+    table = pd.DataFrame(
+        [
+            {**about, "kind": "intact", "error": 0.8},
+            *(
+                {**about, "kind": "path", "length": length, "share": share, "norm": share,
+                 "rest": rest}
+                for length, share, rest in paths
+            ),
+        ]
+    )  # fmt: skip
+    lesion, path = lesions.summarize(table)
+    assert lesion.endswith("there is little that a lesion could take from it.")
+    assert path.startswith("Of resnet-8's 3 blocks, paths through at most 3 sum to the gradient")
+    assert "by signed share paths are 2.0 blocks long" in path
