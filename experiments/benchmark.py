@@ -65,9 +65,9 @@ def main() -> None:
     _show(found)
     if _SWEEP.value:
         about = [f"Command: python -m experiments.benchmark {' '.join(sys.argv[1:])}"]
-        costs = cost.table(found)
-        panels, sentences = cost.panels(costs), cost.summarize(costs)
-        print(tables.write(Path(_OUTPUT.value), costs, panels, sentences, about))
+        costs, folder = cost.table(found), Path(_OUTPUT.value)
+        tables.write_data(folder, costs)
+        print(tables.write(folder, cost.panels(costs), cost.summarize(costs), about))
 
 
 def _measure(model: str) -> dict[str, Any]:

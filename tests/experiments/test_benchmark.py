@@ -100,7 +100,7 @@ def test_costs_have_plain_numbers_on_their_axes(found):
     assert all(not text or float(text.replace(",", "")) for text in texts)
 
 
-@pytest.mark.weekly
+@pytest.mark.slow
 def test_command_leaves_numbers_figure_and_finding(tmp_path):
     arguments = ["--sweep=depth", "--models=resnet-8,resnet-14", "--batch_size=8", "--repeats=1"]
     arguments += ["--seconds=0.1", "--image_size=8", "--set=model.bn_group_size=8"]
@@ -114,6 +114,7 @@ def test_command_leaves_numbers_figure_and_finding(tmp_path):
     assert "deterministic=True;" in done.stdout.replace("\n", " ")
     written = json.loads((tmp_path / "benchmark.json").read_text())
     assert [one["model"] for one in written] == ["resnet-8", "resnet-14"]
+    assert (tmp_path / "data.csv").read_text().count("resnet-") == 2
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "--sweep=depth" in (tmp_path / "finding.md").read_text()
 
