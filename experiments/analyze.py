@@ -88,11 +88,7 @@ def _set_up(recipes: list[Recipe]) -> None:
     """Sets JAX up; for a study that trains, as the recipes have it."""
     if not hasattr(study.find(_STUDY.value), "TRAINS"):
         return setup.prepare()
-    recipes = [*recipes, *(load_recipe(Path(workdir)) for workdir in _WORKDIR.value)]
-    setup.prepare(
-        deterministic=any(recipe.deterministic for recipe in recipes),
-        onednn=any(recipe.onednn for recipe in recipes),
-    )
+    setup.prepare_for([*recipes, *(load_recipe(Path(workdir)) for workdir in _WORKDIR.value)])
 
 
 if __name__ == "__main__":

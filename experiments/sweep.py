@@ -84,7 +84,7 @@ def _dry_run(sweep, planned, workdir, changed) -> int:
     from resnet_jax.runtime import setup
     from resnet_jax.sweeps import estimate
 
-    setup.prepare(**estimate.setup_options(planned))
+    setup.prepare_for(run.config for run in planned)
     # A terminal wraps longer lines, Rich would cut them.
     console = Console(width=1000, force_terminal=sys.stdout.isatty(), emoji=False)
     console.print(estimate.describe(planned, workdir, num_workers))

@@ -6,9 +6,6 @@ About 21 days a seed on two CPU cores, reckoned from the 6 hours of ResNet-20 by
 sweep for accelerators.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "CIFAR-100: original and pre-activation residual networks"
 PAPER = "v2 Table 3"
 RECIPE = "paper"
@@ -18,8 +15,7 @@ COMMON = {"schedule.warmup": "constant"}  # v2: rate .01 for the first 400 steps
 NETS = ("resnet-164", "preact-resnet-164", "resnet-1001", "preact-resnet-1001")
 
 
-def get_sweep(seeds: int = 5) -> Iterator[dict[str, Any]]:
-    """All networks with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=5):
     for seed in range(seeds):
         for name in NETS:
             yield {"model.name": name, "seed": seed}

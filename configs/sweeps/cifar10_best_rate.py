@@ -6,9 +6,6 @@ In so few steps one rate for all measures the first epochs and not the depth: at
 warm-up, ResNet-56 starts far behind ResNet-20.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "CIFAR-10 in 4,000 steps: plain and residual networks by learning rate"
 PAPER = None
 RECIPE = "other"
@@ -19,8 +16,7 @@ RATES = (0.1, 0.03, 0.01)
 DEPTHS = (20, 56)
 
 
-def get_sweep(seeds: int = 1) -> Iterator[dict[str, Any]]:
-    """All networks with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=1):
     for seed in range(seeds):
         for rate in RATES:
             for depth in DEPTHS:

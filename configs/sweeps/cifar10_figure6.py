@@ -9,9 +9,6 @@ ResNet-20 by multiply-adds: a sweep for accelerators. The same in small, without
         --filter='-(20|56)-' --seeds=1 --num_steps=2000
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "CIFAR-10: plain and residual networks by depth"
 PAPER = "v1 Figure 6"
 RECIPE = "paper"
@@ -21,8 +18,7 @@ PLAIN = (20, 32, 44, 56, 110)
 RESIDUAL = (20, 32, 44, 56, 110, 1202)
 
 
-def get_sweep(seeds: int = 5) -> Iterator[dict[str, Any]]:
-    """All networks with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=5):
     for seed in range(seeds):
         for depth in PLAIN:
             yield {"model.name": f"plain-{depth}", "seed": seed}

@@ -7,9 +7,6 @@ About 26 days a seed on two CPU cores, reckoned from the 6 hours of ResNet-20 by
 sweep for accelerators.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "CIFAR-10: ResNet-110 with other shortcuts"
 PAPER = "v2 Table 1"
 RECIPE = "paper"
@@ -32,8 +29,7 @@ ROWS = (
 )
 
 
-def get_sweep(seeds: int = 5) -> Iterator[dict[str, Any]]:
-    """All rows with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=5):
     for seed in range(seeds):
         for row in ROWS:
             yield {"model.name": "resnet-110", **row, "seed": seed}

@@ -7,9 +7,6 @@ About 15 days a seed on two CPU cores, reckoned from the 6 hours of ResNet-20 by
 sweep for accelerators.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "CIFAR-10: orders of normalisation, activation and addition"
 PAPER = "v2 Table 2"
 RECIPE = "paper"
@@ -19,8 +16,7 @@ COMMON = {"schedule.warmup": "constant"}  # v2: rate .01 for the first 400 steps
 ORDERS = ("original", "bn_after_add", "relu_before_add", "relu_only_preact", "full_preact")
 
 
-def get_sweep(seeds: int = 5) -> Iterator[dict[str, Any]]:
-    """All rows with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=5):
     for seed in range(seeds):
         for name in ("resnet-110", "resnet-164"):
             for order in ORDERS:

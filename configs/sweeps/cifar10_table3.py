@@ -6,9 +6,6 @@ About 28 days a seed on two CPU cores, reckoned from the 6 hours of ResNet-20 by
 sweep for accelerators.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "CIFAR-10: original and pre-activation residual networks"
 PAPER = "v2 Table 3"
 RECIPE = "paper"
@@ -39,8 +36,7 @@ NETS = (
 )
 
 
-def get_sweep(seeds: int = 5) -> Iterator[dict[str, Any]]:
-    """All networks with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=5):
     for seed in range(seeds):
         for net in NETS:
             yield {**net, "seed": seed}

@@ -5,17 +5,13 @@ python -m experiments.sweep --config=configs/sweeps/digits.py --workdir=runs/deg
 About four minutes on two CPU cores, all included.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "Degradation on 8×8 digits"
 PAPER = None
 RECIPE = "other"
 CONFIG = "configs/digits.py"
 
 
-def get_sweep(seeds: int = 1) -> Iterator[dict[str, Any]]:
-    """All networks with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=1):
     for seed in range(seeds):
         for name in ("plain-56", "resnet-56", "plain-20", "resnet-20"):
             yield {"model.name": name, "seed": seed}

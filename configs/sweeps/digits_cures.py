@@ -7,9 +7,6 @@ compared; docs/cures.md says what each cure is. 216 runs of three seeds, about t
 cores.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "Digits: cures for degradation, and residual networks without batch norm"
 PAPER = None
 RECIPE = "other"
@@ -43,8 +40,7 @@ CURES = {
 }
 
 
-def get_sweep(seeds: int = 3) -> Iterator[dict[str, Any]]:
-    """All networks with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=3):
     for seed in range(seeds):
         for depth in DEPTHS:
             for family, cures in CURES.items():

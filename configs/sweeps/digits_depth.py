@@ -5,9 +5,6 @@
 90 runs, about two hours on two CPU cores.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "Plain and residual networks of 8 to 56 layers on 8×8 digits"
 PAPER = None
 RECIPE = "other"
@@ -16,8 +13,7 @@ CONFIG = "configs/digits.py"
 DEPTHS = (8, 14, 20, 26, 32, 38, 44, 50, 56)
 
 
-def get_sweep(seeds: int = 5) -> Iterator[dict[str, Any]]:
-    """All networks with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=5):
     for seed in range(seeds):
         for depth in DEPTHS:
             for family in ("plain", "resnet"):

@@ -5,9 +5,6 @@
 λ = 0 is the plain network, λ = 1 the residual one. 84 runs, about 45 minutes on two CPU cores.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "Digits: from plain to residual, y = λx + F(x)"
 PAPER = None
 RECIPE = "other"
@@ -18,8 +15,7 @@ DEPTHS = (20, 32, 44, 56)
 LAMBDAS = (0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 1.0)
 
 
-def get_sweep(seeds: int = 3) -> Iterator[dict[str, Any]]:
-    """All networks with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=3):
     for seed in range(seeds):
         for depth in DEPTHS:
             for scale in LAMBDAS:

@@ -7,9 +7,6 @@ before it. Each intervention takes something from that, and only the warm-ups ha
 them plain-56 as it is, and resnet-56. 48 runs of three seeds, about 40 minutes on two CPU cores.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "Digits: plain-56 with interventions on its gradient's growth"
 PAPER = None
 RECIPE = "other"
@@ -26,8 +23,7 @@ INTERVENTIONS = (
 )
 
 
-def get_sweep(seeds: int = 3) -> Iterator[dict[str, Any]]:
-    """All networks with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=3):
     for seed in range(seeds):
         for intervention in INTERVENTIONS:
             yield {"model.name": "plain-56", **intervention, "seed": seed}

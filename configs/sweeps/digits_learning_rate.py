@@ -6,9 +6,6 @@ Each network comes without a warm-up and with one of 40 of the 300 steps. Compar
 own best rates, chosen by training error. 240 runs, about two hours on two CPU cores.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "Digits: plain and residual networks by depth and learning rate"
 PAPER = None
 RECIPE = "other"
@@ -19,8 +16,7 @@ RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 WARMUPS = ("none", "linear")
 
 
-def get_sweep(seeds: int = 3) -> Iterator[dict[str, Any]]:
-    """All networks with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=3):
     for seed in range(seeds):
         for depth in DEPTHS:
             for family in ("plain", "resnet"):

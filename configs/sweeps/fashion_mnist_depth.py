@@ -6,17 +6,13 @@
 About a day a seed on two CPU cores, reckoned from the 1.5 hours of ResNet-20 by multiply-adds.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "Fashion-MNIST: plain and residual networks by depth"
 PAPER = None
 RECIPE = "other"
 CONFIG = "configs/fashion_mnist.py"
 
 
-def get_sweep(seeds: int = 3) -> Iterator[dict[str, Any]]:
-    """All networks with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=3):
     for seed in range(seeds):
         for depth in (20, 32, 44, 56):
             for family in ("plain", "resnet"):

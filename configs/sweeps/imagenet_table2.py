@@ -8,17 +8,13 @@ accelerators: each run is 500,000 steps of 256 images, and on a CPU even --dry_r
 step, takes many minutes.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
 TITLE = "ImageNet: plain and residual networks of 18 and 34 layers"
 PAPER = "v1 Table 2"
 RECIPE = "paper"
 CONFIG = "configs/imagenet.py"
 
 
-def get_sweep(seeds: int = 1) -> Iterator[dict[str, Any]]:
-    """All networks with seed 0, then all with seed 1, and so on."""
+def get_sweep(seeds=1):
     for seed in range(seeds):
         for depth in (18, 34):
             yield {"model.name": f"plain-{depth}", "seed": seed}

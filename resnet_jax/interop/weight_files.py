@@ -3,7 +3,6 @@
 No file can run code here: PyTorch's are pickles, and are read with its `weights_only` unpickler.
 """
 
-import contextlib
 import io
 import os
 import warnings
@@ -18,6 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from resnet_jax.errors import InputError
+from resnet_jax.runs import write_text
 
 __all__ = ["SUFFIXES", "TORCH_SUFFIXES", "check_suffix", "read", "write", "write_bytes"]
 
@@ -63,19 +63,16 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
     path = Path(path)
     check_suffix(path)
     torch = path.suffix in TORCH_SUFFIXES
-    write_bytes(path, _torch_bytes(path, tensors) if torch else _bytes(tensors))
+    # Readers of PyTorch models look for this entry.
+    safe = safetensors.numpy.save(dict(tensors), metadata={"format": "pt"})
+    write_bytes(path, _torch_bytes(path, tensors) if torch else safe)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all; raises `InputError` if it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        write_text(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
@@ -83,11 +80,6 @@ def check_suffix(path: Path, known: Sequence[str] = SUFFIXES) -> None:
     """Raises `InputError` if the name says no known kind of file."""
     if path.suffix not in known:
         raise InputError(f"{path}: unknown kind of file; known are {', '.join(known)}")
-
-
-def _bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
-    # Readers of PyTorch models look for this entry.
-    return safetensors.numpy.save(dict(tensors), metadata={"format": "pt"})
 
 
 def _torch_bytes(path: Path, tensors: Mapping[str, np.ndarray]) -> bytes:

@@ -16,7 +16,6 @@ __all__ = [
     "he_normal",
     "kernel_init",
     "looks_linear",
-    "scaled_he_normal",
 ]
 
 _BLOCK = 2**16
@@ -93,13 +92,6 @@ def looks_linear(
     return jnp.concatenate([kernel, -kernel], axis=-2) if mirror_inputs else kernel
 
 
-def scaled_he_normal(
-    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32, *, factor: float
-) -> jax.Array:
-    """`factor` times `he_normal`."""
-    return factor * he_normal(key, shape, dtype)
-
-
 def kernel_init(architecture: Architecture, role: str) -> Callable:
     """The initialiser of a kernel by its place in the network.
 
@@ -130,5 +122,5 @@ def kernel_init(architecture: Architecture, role: str) -> Callable:
         if role == "branch":
             layers = BLOCKS[architecture.block]
             factor = architecture.num_blocks ** (-1 / (2 * layers - 2))
-            return functools.partial(scaled_he_normal, factor=factor)
+            return lambda key, shape, dtype: factor * he_normal(key, shape, dtype)
     return he_normal

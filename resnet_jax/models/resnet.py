@@ -275,37 +275,25 @@ def pad_shortcut(x: jax.Array, stride: int, channels: int, padding: str = "end")
     return jnp.pad(y, ((0, 0), (0, 0), (0, 0), (before, zeros - before)))
 
 
-def _identity(block, x, shortcut, branch, train):
-    return shortcut + branch
-
-
-def _constant_scaling(block, x, shortcut, branch, train):
-    scale = block.architecture
-    return scale.shortcut_scale * shortcut + scale.branch_scale * branch
-
-
-def _exclusive_gating(block, x, shortcut, branch, train):
+def _gated(block, x, shortcut, branch, train):
     gate = block.gate(x, train)
     return (1 - gate) * shortcut + gate * branch
-
-
-def _shortcut_only_gating(block, x, shortcut, branch, train):
-    return (1 - block.gate(x, train)) * shortcut + branch
-
-
-def _dropout(block, x, shortcut, branch, train):
-    dropout = nn.Dropout(block.architecture.dropout_rate, deterministic=not train)
-    return dropout(shortcut) + branch
 
 
 # (block, its input, that in the branch's shape, the branch's output, train) -> the sum before
 # `after`; v2 §3.1. A plain network, "none", has no such sum.
 _SHORTCUTS: dict[str, Callable] = {
-    "identity": _identity,
-    "constant_scaling": _constant_scaling,
-    "exclusive_gating": _exclusive_gating,
-    "shortcut_only_gating": _shortcut_only_gating,
-    "dropout": _dropout,
+    "identity": lambda block, x, shortcut, branch, train: shortcut + branch,
+    "constant_scaling": lambda block, x, shortcut, branch, train: (
+        block.architecture.shortcut_scale * shortcut + block.architecture.branch_scale * branch
+    ),
+    "exclusive_gating": _gated,
+    "shortcut_only_gating": lambda block, x, shortcut, branch, train: (
+        (1 - block.gate(x, train)) * shortcut + branch
+    ),
+    "dropout": lambda block, x, shortcut, branch, train: (
+        nn.Dropout(block.architecture.dropout_rate, deterministic=not train)(shortcut) + branch
+    ),
 }
 
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from sklearn.metrics import confusion_matrix
 
 from resnet_jax.reporting.style import LIGHT, drawing_settings, shorten, to_png
 from resnet_jax.reporting.tables import escape_csv_formula
@@ -40,15 +41,9 @@ def write_confusion(
       class_names: by label.
       title: of the drawing.
     """
-    counts = count(labels, predictions, len(class_names))
+    counts = confusion_matrix(labels, predictions, labels=range(len(class_names)))
     write_text(folder / "confusion.csv", to_csv(counts, class_names))
     (folder / "confusion.png").write_bytes(draw_confusion(counts, class_names, title))
-
-
-def count(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """int64 [true class, prediction]: of how many examples of a class that was predicted."""
-    pairs = np.asarray(labels, np.int64) * num_classes + predictions
-    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def to_csv(counts: np.ndarray, class_names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from resnet_jax.reporting import naming, style
-from resnet_jax.reporting.load import Group
+from resnet_jax.reporting.load import Group, number
 from resnet_jax.reporting.selection import OPTIMISER
 from resnet_jax.reporting.style import Panel
 from resnet_jax.reporting.verdicts import FIELDS
@@ -55,9 +55,8 @@ def find_planes(groups: Sequence[Group]) -> list[Plane]:
         own = [group for group in groups if group.dataset == dataset and group.depth is not None]
         varied = naming.differing(group.settings for group in own)
         for field in varied:
-            planes += _planes_of(
-                field, [g for g in own if _is_number(g.settings.get(field))], varied
-            )
+            numeric = [g for g in own if not math.isnan(number(g.settings.get(field)))]
+            planes += _planes_of(field, numeric, varied)
     return planes
 
 
@@ -69,10 +68,6 @@ def _planes_of(field: str, groups: list[Group], varied: Sequence[str]) -> list[P
         found.setdefault(key, {})[group.depth, group.settings[field]] = group
     planes = [Plane(field, family, rest, own) for (rest, family), own in found.items()]
     return [p for p in planes if len(p.depths) >= FEWEST and len(p.values) >= FEWEST]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def grid_rows(groups: Sequence[Group]) -> list[list[Panel]]:

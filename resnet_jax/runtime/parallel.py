@@ -155,17 +155,9 @@ def _pmap(function: Callable, mesh: Mesh) -> Callable:
     return run
 
 
-ENGINES = {"jit": _jit, "pmap": _pmap}
-"""How a step is spread over devices: the compiler divides it, or each device runs its own copy."""
-
-
-def compile_for_mesh(function: Callable, mesh: Mesh, engine: str) -> Callable:
-    """Compiles `function(state, data, inputs) -> state` for a mesh.
-
-    State and data are whole on every device, inputs [steps, batch, …] are shared along the batch;
-    under "pmap" the function sees its device's part of them. The state is donated.
-    """
-    return ENGINES[engine](function, mesh)
+ENGINES: dict[str, Callable[[Callable, Mesh], Callable]] = {"jit": _jit, "pmap": _pmap}
+"""Compiles `function(state, data, inputs) -> state` for a mesh: the compiler divides it or each
+device runs its own copy on its part of the inputs [steps, batch, …]. The state is donated."""
 
 
 def check_pmap(mesh: Mesh, *, num_groups: int, stochastic: bool) -> None:

@@ -4,7 +4,9 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -36,6 +38,12 @@ def prepare(*, deterministic: bool = False, onednn: bool = False) -> None:
     _use_cores_as_devices()
     if on_cpu:
         cpu.keep_freed_memory()
+
+
+def prepare_for(recipes: Iterable[Any]) -> None:
+    """`prepare`, as any of these recipes has it."""
+    given = [(recipe.deterministic, recipe.onednn) for recipe in recipes]
+    prepare(deterministic=any(d for d, _ in given), onednn=any(o for _, o in given))
 
 
 def _add_xla_flags(flags: dict[str, str]) -> None:

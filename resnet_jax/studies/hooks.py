@@ -6,6 +6,7 @@ Also: means over many examples, a few at a time, and a network in double precisi
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -35,24 +36,11 @@ def changed(kind: type[nn.Module], method: str, change: Change) -> Iterator[None
         yield
 
 
-def block_output(change: Change) -> contextlib.AbstractContextManager[None]:
-    """Changes what a block returns."""
-    return changed(ResidualBlock, "__call__", change)
-
-
-def branch_output(change: Change) -> contextlib.AbstractContextManager[None]:
-    """Changes what a block's residual branch returns."""
-    return changed(ResidualBlock, "residual_branch", change)
-
-
-def gate_output(change: Change) -> contextlib.AbstractContextManager[None]:
-    """Changes what a gated shortcut's gate returns."""
-    return changed(ResidualBlock, "gate", change)
-
-
-def activation_output(change: Change) -> contextlib.AbstractContextManager[None]:
-    """Changes what every activation function returns."""
-    return changed(ConvNormAct, "activate", change)
+# Each changes what one method returns, given `change`.
+block_output = partial(changed, ResidualBlock, "__call__")
+branch_output = partial(changed, ResidualBlock, "residual_branch")
+gate_output = partial(changed, ResidualBlock, "gate")  # of a gated shortcut
+activation_output = partial(changed, ConvNormAct, "activate")
 
 
 @contextlib.contextmanager

@@ -50,14 +50,6 @@ class Reference(NamedTuple):
         )
 
 
-def setup_options(planned: Sequence[PlannedRun]) -> dict[str, bool]:
-    """How JAX is to be set up for these runs, see `runtime.setup.prepare`."""
-    return {
-        name: any(getattr(run.config, name) for run in planned)
-        for name in ("deterministic", "onednn")
-    }
-
-
 def describe(planned: Sequence[PlannedRun], workdir: Path, num_workers: int) -> Group:
     """A line a run and the time of the whole, for Rich to print; writes nothing.
 

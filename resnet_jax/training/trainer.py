@@ -102,7 +102,7 @@ def make_run_steps(
       seed: of the order of the examples.
       batch_size: examples a step.
       loops: of the network, see `ResNet.scanned_blocks`; within a call the state is packed so.
-      engine: "jit" or "pmap", see `parallel.compile_for_mesh`.
+      engine: "jit" or "pmap", see `parallel.ENGINES`.
     """
     axis = parallel.axis_name(engine)
     # An argument of the program, not a part of it: it is compiled once for all seeds.
@@ -122,7 +122,7 @@ def make_run_steps(
         packed, _ = jax.lax.scan(body, scan_layers.pack(state, loops), inputs)
         return scan_layers.unpack(packed, loops)
 
-    run = parallel.compile_for_mesh(call, mesh, engine)
+    run = parallel.ENGINES[engine](call, mesh)
 
     def arguments(state, data, start, end):
         inputs = data.inputs(seed, start, end, batch_size, state.step)

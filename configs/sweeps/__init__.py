@@ -1,1 +1,0 @@
-"""What to run many times: data only. Each file says which config it varies, and how."""
