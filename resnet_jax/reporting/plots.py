@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
-from resnet_jax.reporting import naming, papers, recipe_diff, style
+from resnet_jax.reporting import naming, papers, style
 from resnet_jax.reporting.load import Group, Result
 from resnet_jax.reporting.statistics import paired
 from resnet_jax.reporting.style import LineEnd, Panel, label_line_ends, shorten
@@ -345,7 +345,7 @@ def _mark_papers(axes: Axes, groups: Sequence[Group]) -> None:
     """A dash for each of the paper's numbers whose recipe the group follows."""
     for group in (group for line in lines_over_depth(groups) for group in line):
         found = papers.lookup(group.settings)
-        if found and found.error is not None and not recipe_diff.departures(group.settings, found):
+        if found and found.error is not None and not papers.departures(group.settings, found):
             axes.plot(
                 group.depth, found.error, marker="_", markersize=16, markeredgewidth=1.6,
                 zorder=4, color=style.LIGHT["ink"],

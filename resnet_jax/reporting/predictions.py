@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from sklearn.metrics import confusion_matrix
 
 from resnet_jax.reporting.style import LIGHT, drawing_settings, shorten, to_png
 from resnet_jax.reporting.tables import escape_csv_formula
@@ -41,6 +40,8 @@ def write_confusion(
       class_names: by label.
       title: of the drawing.
     """
+    from sklearn.metrics import confusion_matrix  # takes as long to import as all else here
+
     counts = confusion_matrix(labels, predictions, labels=range(len(class_names)))
     write_text(folder / "confusion.csv", to_csv(counts, class_names))
     (folder / "confusion.png").write_bytes(draw_confusion(counts, class_names, title))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from resnet_jax.reporting import naming, papers, recipe_diff
+from resnet_jax.reporting import naming, papers
 from resnet_jax.reporting.load import Collection, Group, Result
 from resnet_jax.reporting.papers import Number
 from resnet_jax.reporting.selection import Selection
@@ -139,7 +139,7 @@ def _beside_paper(
         test = group.sample("test_error")
         ours = test.median if number.statistic == "median" else test.mean
         if number.error is not None and not math.isnan(ours):
-            reasons = recipe_diff.departures(group.settings, number)
+            reasons = papers.departures(group.settings, number)
             if not reasons:
                 recipes = {result.recipe for result in group.results} - {"paper", None}
                 reasons = [f"the sweep calls its recipe {recipe!r}" for recipe in sorted(recipes)]

@@ -4,7 +4,7 @@ import pytest
 
 from configs import imagenet
 from resnet_jax.errors import InputError
-from resnet_jax.reporting import naming, papers, recipe_diff
+from resnet_jax.reporting import naming, papers
 from resnet_jax.runs import Recipe
 from resnet_jax.training.schedules import Schedule
 
@@ -23,7 +23,7 @@ def test_paper_recipe_departs_from_the_paper_nowhere():
         if (number.dataset, number.model, number.protocol)
         == ("imagenet2012", "resnet-50", papers.SINGLE_VIEW)
     ]
-    assert recipe_diff.departures(settings, number) == []
+    assert papers.departures(settings, number) == []
 
 
 def test_rate_drops_to_a_tenth_at_epochs_30_60_and_90():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from resnet_jax.data import folder_to_tfds
 from resnet_jax.errors import InputError
-from resnet_jax.reporting import naming, papers, recipe_diff
+from resnet_jax.reporting import naming, papers
 from resnet_jax.sweeps import grid, plan
 from resnet_jax.training.run import check_dataset
 
@@ -87,7 +87,7 @@ def test_nets_of_batches_of_64_follow_the_releases_recipe():
         if settings["batch_size"] == 64:
             found += [papers.lookup(settings)]
             # The release draws kernels by their fan-out.
-            assert recipe_diff.departures(settings, found[-1]) == [
+            assert papers.departures(settings, found[-1]) == [
                 "model.initialization default, not he_normal_fan_out"
             ]
     assert {number.error for number in found} == {4.62}

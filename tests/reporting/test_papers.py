@@ -1,6 +1,6 @@
 import pytest
 
-from resnet_jax.reporting import naming, papers, recipe_diff
+from resnet_jax.reporting import naming, papers
 
 RECIPE = {
     "dataset.name": "cifar10",
@@ -57,7 +57,7 @@ def test_batch_of_64_has_its_own_number():
     assert papers.lookup(settings).error == 4.92
     small = papers.lookup({**settings, "batch_size": 64})
     assert small.error == 4.62
-    assert recipe_diff.departures({**settings, "batch_size": 64}, small) == [
+    assert papers.departures({**settings, "batch_size": 64}, small) == [
         "num_steps 64,000, not 156,250"
     ]
     own = {
@@ -65,7 +65,7 @@ def test_batch_of_64_has_its_own_number():
         "schedule.warmup": "none", "optimizer.nesterov": True, "optimizer.weight_decay_mask": "all",
         "dataset.mean": "channel", "dataset.std": "channel",
     }  # fmt: skip
-    assert recipe_diff.departures({**settings, "batch_size": 64, **own}, small) == []
+    assert papers.departures({**settings, "batch_size": 64, **own}, small) == []
 
 
 def test_papers_own_recipe_is_not_the_releases():
@@ -77,7 +77,7 @@ def test_papers_own_recipe_is_not_the_releases():
     }  # fmt: skip
     small = papers.lookup(settings)
     assert small.source == "v2 Table 4, the authors' release"
-    assert set(recipe_diff.departures(settings, small)) == {
+    assert set(papers.departures(settings, small)) == {
         "schedule.warmup constant, not none",
         "optimizer.nesterov false, not true",
         "optimizer.weight_decay_mask kernels, not all",
@@ -93,7 +93,7 @@ def test_papers_own_recipe_is_not_the_releases():
 )
 def test_warm_up_is_a_departure(model: str, warmup: str, expected: str):
     settings = {**RECIPE, "model.name": model, "schedule.warmup": warmup}
-    (departure,) = recipe_diff.departures(settings, papers.lookup(settings))
+    (departure,) = papers.departures(settings, papers.lookup(settings))
     assert departure == f"schedule.warmup {warmup}, not {expected}"
 
 
@@ -108,8 +108,8 @@ def test_warm_up_is_a_departure(model: str, warmup: str, expected: str):
 def test_warm_up_of_another_length_is_a_departure(model: str, warmup: str, field: str, value):
     settings = {**RECIPE, "model.name": model, "schedule.warmup": warmup}
     number = papers.lookup(settings)
-    assert recipe_diff.departures(settings, number) == []
-    (departure,) = recipe_diff.departures({**settings, f"schedule.{field}": value}, number)
+    assert papers.departures(settings, number) == []
+    (departure,) = papers.departures({**settings, f"schedule.{field}": value}, number)
     assert departure.startswith(f"schedule.{field} ")
 
 
@@ -124,11 +124,11 @@ def test_number_of_a_named_table_comes_first():
 def test_10_crop_numbers_say_so():
     plain = papers.lookup({"model.name": "plain-34", "dataset.name": "imagenet2012"})
     assert plain.error == 28.54
-    assert recipe_diff.departures({}, plain) == ["the paper tests with 10-crop"]
+    assert papers.departures({}, plain) == ["the paper tests with 10-crop"]
 
 
 def test_recipe_of_the_paper_has_no_departures():
-    assert recipe_diff.departures(RECIPE, number("resnet-20")) == []
+    assert papers.departures(RECIPE, number("resnet-20")) == []
 
 
 @pytest.mark.parametrize(
@@ -137,13 +137,13 @@ def test_recipe_of_the_paper_has_no_departures():
      ("init_from", "runs/other"), ("freeze", "stem"), ("dataset.test", "train[:10000]")],
 )  # fmt: skip
 def test_data_decay_and_foreign_weights_are_departures_too(field: str, value: str):
-    (departure,) = recipe_diff.departures({**RECIPE, field: value}, number("resnet-20"))
+    (departure,) = papers.departures({**RECIPE, field: value}, number("resnet-20"))
     assert departure.startswith(f"{field} {value}, not ")
 
 
 def test_departures_name_field_value_and_what_the_paper_has():
     settings = {**RECIPE, "num_steps": 2000, "schedule.learning_rate": 0.05}
-    assert recipe_diff.departures(settings, number("resnet-20")) == [
+    assert papers.departures(settings, number("resnet-20")) == [
         "num_steps 2,000, not 64,000",
         "schedule.learning_rate 0.05, not 0.1",
     ]
