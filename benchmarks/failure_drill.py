@@ -89,11 +89,14 @@ class Drill:
         damages = [kind for kind in deck if kind in faults.DAMAGES]
         stops = [kind for kind in deck if kind in faults.STOPS]
         while stops or damages:
-            if not self._train_until_struck(stops[0] if stops else None):
+            stop = stops[0] if stops else None
+            if not self._train_until_struck(stop):
                 continue  # The run was finished too soon; the fault strikes the next one.
             stops = stops[1:]
             share = len(damages) / (len(stops) + 1)  # So that both last until the end.
             several = len(checkpoint_steps(self._run.workdir)) > 1 and not self._run.finished
+            # A NaN took one checkpoint away; of two others the older may be half deleted.
+            several &= stop != "NaN in the parameters"
             if damages and several and self._chance.random() < share:
                 self._damage(damages.pop())
         self._start()
