@@ -285,6 +285,10 @@ def _account_for(
             for name in found
             if name in wanted and not np.issubdtype(tensors[name].dtype, np.floating)
         ],
+        "not finite": [name for name in found if not np.isfinite(tensors[name]).all()],
+        "negative": [
+            name for name in found if name.endswith(".running_var") and (tensors[name] < 0).any()
+        ],
     }
     told = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
     if told:

@@ -349,13 +349,29 @@ def load_weights(directory: str | os.PathLike, step: int | None = None) -> Saved
       step: None for the last one that is whole.
 
     Raises:
-      InputError: there is no such checkpoint, or it is damaged.
+      InputError: there is no such checkpoint, or it is damaged or of a run that diverged.
     """
     with Checkpoints(directory, read_only=True) as checkpoints:
         state = checkpoints.restore(step=step)
     # A network without batch norm has no statistics.
     variables = {"params": state["params"], "batch_stats": state.get("batch_stats", {})}
+    check_finite(variables, Path(directory) / str(state["step"]))
     return SavedWeights(int(state["step"]), variables)
+
+
+def check_finite(variables: Mapping[str, Any], checkpoint: Path) -> None:
+    """Raises `InputError` if one is NaN or infinite: what XLA computes from it may look like more.
+
+    Args:
+      variables: parameters and statistics.
+      checkpoint: where they were saved.
+    """
+    for path, value in flatten_dict(variables).items():
+        if not np.isfinite(value).all():
+            raise InputError(
+                f"{checkpoint}: {'.'.join(path[1:])} has values that are not finite; has the run "
+                "diverged? Earlier checkpoints may be whole"
+            )
 
 
 def check_shapes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -227,6 +227,8 @@ def changed(**tensors):
             r"misshapen: bn1.num_batches_tracked \[2\] instead of \[\]",
         ),
         (changed(bn1__bias=np.zeros(16, np.int8)), r"not floating-point: bn1.bias \(int8\)"),
+        (changed(bn1__bias=np.full(16, np.nan, np.float32)), r"not finite: bn1.bias$"),
+        (changed(bn1__running_var=-np.ones(16, np.float32)), r"negative: bn1.running_var$"),
         (
             changed(bn1__bias=None, extra=np.zeros(1), bn1__weight=np.zeros(3, np.float32)),
             r"missing: bn1.bias; surplus: extra; misshapen: bn1.weight \[3\] instead of \[16\]$",

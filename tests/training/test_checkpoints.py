@@ -15,7 +15,7 @@ import pytest
 from resnet_jax.errors import WRONG_INPUT, InputError
 from resnet_jax.models import zoo
 from resnet_jax.training import schedules, state, step
-from resnet_jax.training.checkpoints import Checkpoints
+from resnet_jax.training.checkpoints import Checkpoints, load_weights
 
 SCHEDULE = schedules.Schedule("constant", 10, 0.1)
 
@@ -58,7 +58,7 @@ def test_step_that_is_saved_already_is_not_saved_again(tmp_path):
 def test_save_that_never_ends_ends_the_process_with_one_line(tmp_path):
     code = f"""
         import threading
-        from resnet_jax.training.checkpoints import Checkpoints
+        from resnet_jax.training.checkpoints import Checkpoints, load_weights
         with Checkpoints({str(tmp_path)!r}, save_timeout=2) as hanging:
             hanging._manager.wait_until_finished = threading.Event().wait
         """
@@ -73,7 +73,7 @@ def test_save_that_never_ends_ends_the_process_with_one_line(tmp_path):
 def test_seconds_in_which_the_process_is_stopped_do_not_count(tmp_path):
     code = f"""
         import time
-        from resnet_jax.training.checkpoints import Checkpoints
+        from resnet_jax.training.checkpoints import Checkpoints, load_weights
         def save():
             print("saving", flush=True)
             for _ in range(6):
@@ -115,3 +115,15 @@ def test_missing_checkpoints_are_named(tmp_path):
         checkpoints.save(make(at=1))
         with pytest.raises(InputError, match=r"step=7: no such checkpoint; .* has \[1\]"):
             checkpoints.restore(make(), step=7)
+
+
+def test_weights_of_a_run_that_diverged_are_refused(tmp_path):
+    variables = make(at=1)
+    bias = {"bias": jnp.full(3, jnp.nan)}
+    diverged = variables.replace(
+        params={**variables.params, "classifier": {**variables.params["classifier"], **bias}}
+    )
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(diverged)
+    with pytest.raises(InputError, match=r"1: classifier.bias has values that are not finite"):
+        load_weights(tmp_path)
