@@ -65,7 +65,6 @@ def recipe(name: str) -> ConfigDict:
     config.dataset.std = "none"
     config.dataset.crop_padding = 4
     config.dataset.flip = True
-    config.dataset.exif_orientation = False  # True: as viewers turn them; not for ImageNet's
 
     config.batch_size = 128
     config.num_steps = 64_000

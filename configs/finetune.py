@@ -3,10 +3,11 @@ r"""Your own images, on the weights of a network that has been trained before.
     python -m experiments.train --workdir=runs/pets \
         --config=configs/finetune.py:init_from=runs/akamaster-20,data_dir=pictures
 
-`init_from` is a run's folder: one of `experiments.convert`, or of any run here. Its network and its
-colours' mean and deviation are taken over; its classifier is replaced by a new one for the classes
-in `data_dir/train/`. ("pixel" and "channel" are then statistics of the new images.) The whole
-network learns, at a tenth of the usual learning rate. What is named in `freeze` stays as it is:
+`init_from` is a run's folder: one of `experiments.convert`, or of any run here. Its network, its
+colours' mean and deviation, and whether it mirrors images are taken over; its classifier is
+replaced by a new one for the classes in `data_dir/train/`. ("pixel" and "channel" are then
+statistics of the new images.) The whole network learns, at a tenth of the usual learning rate. What
+is named in `freeze` stays as it is:
 
     …:init_from=runs/akamaster-20,data_dir=pictures,freeze=stem+stage1+stage2+batch_norm
 
@@ -46,7 +47,8 @@ def get_config(argument: str | None = None) -> ConfigDict:
     config.model.bn_group_size = 32
     config.dataset.name = "image_folder"
     config.dataset.data_dir = fields.pop("data_dir", None)
-    config.dataset.mean, config.dataset.std = theirs["dataset"]["mean"], theirs["dataset"]["std"]
+    for field in ("mean", "std", "flip"):
+        config.dataset[field] = theirs["dataset"][field]
     size = theirs["dataset"].get("image_size") or IMAGE_SIZES[_stem(theirs["model"])]
     config.dataset.image_size = fields.get("dataset.image_size", size)
     config.dataset.crop_padding = config.dataset.image_size // 8

@@ -1,7 +1,7 @@
 """A file of weights as a run's folder, and a run as a file: what `experiments.convert` does."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -54,7 +54,8 @@ def fill(
     config.converted_from = source.name
     recipe = Recipe.from_config(config)
     check_dataset(recipe)
-    fits = _has_classes_of(weights, recipe)
+    class_names = _check_channels(weights, recipe)
+    fits = len(class_names) == weights.num_classes
     with lockfile.claim(workdir):
         runs.write_config(workdir, recipe.to_dict(), devices="none: converted weights")
         with Checkpoints(workdir / "checkpoints") as checkpoints:
@@ -62,9 +63,13 @@ def fill(
     network = " ".join([weights.name, *(f"{k}={v}" for k, v in weights.overrides.items())])
     told = f"{workdir}: {network}, {weights.num_classes} classes, from {source.name}"
     if fits:
-        return f"{told}; to score it: python -m experiments.evaluate --workdir={workdir}"
+        return (
+            f"{told}, taken to be, in this order, {_first(class_names)} of {recipe.dataset.name}, "
+            f"and images normalised with {_normalized(recipe)}; to score it: python -m "
+            f"experiments.evaluate --workdir={workdir}"
+        )
     return (
-        f"{told}; {recipe.dataset.name} has other classes: to fine-tune it: python -m "
+        f"{told}; {recipe.dataset.name} has {len(class_names)} classes: to fine-tune it: python -m "
         f"experiments.train --config=configs/finetune.py:init_from={workdir} --workdir=FOLDER"
     )
 
@@ -91,13 +96,17 @@ def export(workdir: Path, output: Path, step: int | None) -> str:
             f"{output}: {loaded.recipe.model.name} at step {loaded.step}, from uint8 images "
             f"[batch, {shape}] to logits [batch, {len(loaded.class_names)}]"
         )
-    net = load_recipe(workdir).architecture
+    recipe = load_recipe(workdir)
+    net = recipe.architecture
     layout = "torchvision" if net.stem == "imagenet" else "akamaster"
     pytorch_names.check_has(layout, net)
     saved = load_weights(workdir / "checkpoints", step)
     tensors = pytorch_names.to_torch(saved.variables, net, layout, num_batches=saved.step)
     weight_files.write(output, tensors)
-    return f"{output}: {len(tensors)} tensors at step {saved.step}, under {layout}'s names"
+    return (
+        f"{output}: {len(tensors)} tensors at step {saved.step}, under {layout}'s names, for "
+        f"images normalised with {_normalized(recipe)}"
+    )
 
 
 def _default_dataset(num_classes: int) -> str:
@@ -129,8 +138,16 @@ def _config(
     return config
 
 
-def _has_classes_of(weights: pytorch_names.Weights, recipe: Recipe) -> bool:
-    """Whether the data set has as many classes as the weights.
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])}, … {names[-1]}"
+
+
+def _normalized(recipe: Recipe) -> str:
+    return f"mean={recipe.dataset.mean}, std={recipe.dataset.std}"
+
+
+def _check_channels(weights: pytorch_names.Weights, recipe: Recipe) -> tuple[str, ...]:
+    """The names of the data set's classes.
 
     Raises:
       InputError: its images have other channels than the weights or the normalisation need.
@@ -146,7 +163,7 @@ def _has_classes_of(weights: pytorch_names.Weights, recipe: Recipe) -> bool:
     with section("dataset"):
         blank = np.zeros((1, *info.image_shape), np.uint8)
         device_dataset.normalization(blank, dataset.mean, dataset.std)
-    return len(info.class_names) == weights.num_classes
+    return info.class_names
 
 
 def _state(weights: pytorch_names.Weights, recipe: Recipe) -> TrainState:

@@ -126,7 +126,9 @@ class Dataset:
     std: str = _field("divided by: channel, none or imagenet", choices=STDS)
     crop_padding: int = _field("pixels added to each side before a random crop", _FROM_0)
     flip: bool = _field("whether training images are mirrored at random")
-    exif_orientation: bool = _field("whether images are turned as EXIF says")
+    exif_orientation: bool | None = _field(
+        "whether images are turned as EXIF says; none: if they may be photographs of one's own"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,7 +224,16 @@ class Recipe:
         with section("model"):
             resolved = zoo.describe(self.model.name, **self.model_overrides)
         object.__setattr__(self, "architecture", resolved)
+        if self.dataset.exif_orientation is None:
+            dataset = dataclasses.replace(self.dataset, exif_orientation=self.has_own_photographs)
+            object.__setattr__(self, "dataset", dataset)
         _check(self)
+
+    @property
+    def has_own_photographs(self) -> bool:
+        """Whether images may be as cameras store them: an image folder's, or a streamed set's."""
+        name, streamed = self.dataset.name, self.streaming is not None
+        return name == "image_folder" or (streamed and name != "imagenet2012")
 
     @classmethod
     def from_config(cls, config: ConfigDict | Mapping[str, Any]) -> "Recipe":

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,20 @@ from resnet_jax.models.resnet import ResNet
 from resnet_jax.runs import Recipe, load_recipe
 from resnet_jax.runtime import parallel
 from resnet_jax.training import trainer
-from resnet_jax.training.checkpoints import Checkpoints, check_shapes, load_weights
+from resnet_jax.training.checkpoints import (
+    Checkpoints,
+    check_finite,
+    check_shapes,
+    load_weights,
+)
 from resnet_jax.training.class_activation import Box, box, class_activation_map, enlarge
 from resnet_jax.training.evaluation import make_predict_logits
-from resnet_jax.training.multi_crop import AVERAGES, MultiCropPredictor, filled_shape
+from resnet_jax.training.multi_crop import (
+    AVERAGES,
+    MultiCropPredictor,
+    check_image,
+    filled_shape,
+)
 
 Draw = Callable[[np.ndarray, np.ndarray, Box | None, str, float], bytes]
 
@@ -66,12 +76,7 @@ class LoadedModel:
         Raises:
           InputError: it has another shape, or values of another type.
         """
-        channels = self.image_shape[-1]
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != channels:
-            raise InputError(
-                f"image of {picture.dtype} {list(picture.shape)}: this network needs "
-                f"uint8 [height, width, {channels}]"
-            )
+        check_image(picture, self.image_shape[-1])
         streaming = self.recipe.streaming is not None
         side = self.recipe.streaming.shorter_side if streaming else self.size
         return image_ops.centre_square(picture, self.size, side)
@@ -295,8 +300,10 @@ def predict(
 
 
 def _read(net: LoadedModel, file: Path) -> np.ndarray | InputError:
+    # As in training. But of others' sets few images are tagged, whatever training made of those.
+    upright = net.recipe.dataset.exif_orientation or not net.recipe.has_own_photographs
     try:
-        return net.decode(image_folder.read_file(file), upright=True)
+        return net.decode(image_folder.read_file(file), upright=upright)
     except InputError as error:
         return error
 
@@ -379,7 +386,8 @@ def evaluate(
         found = _predict_images(recipe, workdir, name, step, recalibrate_batch_norm)
     else:
         found = _predict_crops(view, average, recipe, workdir, name, step, recalibrate_batch_norm)
-    _tell_of_other_data(recipe, workdir, name)  # Last: what is refused is refused in one line.
+    # Last: what is refused is refused in one line.
+    _tell_of_other_data(recipe, workdir, {name, "train"} if recalibrate_batch_norm else {name})
     return dataclasses.replace(found, about={**found.about, "split": split})
 
 
@@ -395,6 +403,7 @@ def _predict_images(
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         state = checkpoints.restore(run.state_template(), step)
     variables, about = state.variables, _about(recipe, split, int(state.step))
+    check_finite(variables, workdir / "checkpoints" / str(state.step))
     if recalibrate_batch_norm:
         data, sharded = run.splits["train"], parallel.sharded(run.mesh)
         look = jax.jit(lambda data, inputs: data.plain(inputs)[0])
@@ -450,11 +459,12 @@ def _predict_crops(
     return Predictions({**about, "test_crops": view}, logits, labels, pictures.class_names)
 
 
-def _tell_of_other_data(recipe: Recipe, workdir: Path, split: str) -> None:
-    """Says on stderr if a split is not what it was when the run began."""
+def _tell_of_other_data(recipe: Recipe, workdir: Path, used: Collection[str]) -> None:
+    """Says on stderr if a split that is used is not what it was when the run began."""
     kept, dataset = runs.read_run(workdir).info.get("data"), recipe.dataset
     if kept:
-        now = datasets.fingerprint(dataset.name, [getattr(dataset, split)], dataset.data_dir)
+        specs = [getattr(dataset, split) for split in sorted(used)]
+        now = datasets.fingerprint(dataset.name, specs, dataset.data_dir)
         if difference := datasets.compare_fingerprints(kept, now):
             print(f"note: other data than in training: {difference}", file=sys.stderr)
 

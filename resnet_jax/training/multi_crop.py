@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from resnet_jax.data.device_dataset import Normalization
-from resnet_jax.errors import check_choice
+from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models.fully_convolutional import output_stride, score_map
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runtime import parallel
@@ -46,6 +46,15 @@ def filled_shape(height: int, width: int, grain: int) -> tuple[int, int]:
         bound *= ELONGATION
     short, long = (grain * -(-round(side) // grain) for side in (short, bound))
     return (short, long) if height < width else (long, short)
+
+
+def check_image(image: np.ndarray, channels: int) -> None:
+    """Raises `InputError` unless an image is uint8 [height, width, channels]."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != channels:
+        raise InputError(
+            f"image of {image.dtype} {list(image.shape)}: this network needs "
+            f"uint8 [height, width, {channels}]"
+        )
 
 
 class MultiCropPredictor:
@@ -73,6 +82,7 @@ class MultiCropPredictor:
         self._grain = output_stride(model.architecture)
         self._mesh, self._pixels, self._average = mesh, pixels, average
         self._normalization = normalization
+        self._channels = variables["params"]["stem"]["kernel"].shape[2]
         self._variables = parallel.device_put_global(variables, parallel.replicated(mesh))
         whole, shared = parallel.replicated(mesh), parallel.sharded(mesh)
 
@@ -91,6 +101,9 @@ class MultiCropPredictor:
 
         Args:
           images: the crops of each, uint8 [height, width, channels], of any sizes.
+
+        Raises:
+          InputError: a crop has another type or shape.
         """
         totals: list[np.ndarray | float] = []
         counts: list[int] = []
@@ -107,6 +120,7 @@ class MultiCropPredictor:
             totals.append(0.0 if self._average == "logits" else -np.inf)
             counts.append(len(crops))
             for crop in crops:
+                check_image(crop, self._channels)
                 shape = filled_shape(*crop.shape[:2], self._grain)
                 waiting[shape].append((owner, crop))
                 if len(waiting[shape]) == self._at_once(shape):

@@ -137,9 +137,17 @@ def test_data_set_of_as_many_classes_is_the_default(tmp_path):
     assert not (tmp_path / "7").exists()
 
 
+def test_order_in_which_classes_are_taken_and_the_normalisation_are_told(tmp_path):
+    told = fill(tmp_path / "run", write(tmp_path / "net.safetensors"), DIGITS)
+    assert "taken to be, in this order, 0, 1, 2, … 9 of digits" in told
+    assert "normalised with mean=pixel, std=none; to score it" in told
+    told = export.export(tmp_path / "run", tmp_path / "back.safetensors", None)
+    assert told.endswith("for images normalised with mean=pixel, std=none")
+
+
 def test_weights_with_other_classes_than_the_data_are_said_to_be_for_fine_tuning(tmp_path):
     told = fill(tmp_path / "run", write(tmp_path / "net.safetensors", num_classes=7), DIGITS)
-    assert "digits has other classes: to fine-tune it" in told
+    assert "digits has 10 classes: to fine-tune it" in told
     assert "to score it" not in told
 
 

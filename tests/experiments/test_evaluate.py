@@ -206,6 +206,14 @@ def test_data_set_of_other_classes_is_refused(view, run, run_command, tmp_path):
     assert "class 1 is 'cyan'; the network was trained on 'green'" in done.stderr
 
 
+def test_other_training_images_are_told_of_where_statistics_are_theirs(run, run_command, tmp_path):
+    shutil.copytree(run.parent / "pictures", tmp_path / "pictures")
+    (tmp_path / "pictures" / "train" / "red" / "20x20.png").unlink()
+    flags = [f"--workdir={run}", f"--data_dir={tmp_path / 'pictures'}"]
+    assert "note: other data" not in run_command("evaluate", *flags).stderr
+    assert "note: other data" in run_command("evaluate", *flags, "--recalibrate_batch_norm").stderr
+
+
 def test_data_sets_of_one_size_have_one_view(tmp_path):
     """CIFAR's images are what the net was shown; nothing can be cut from them."""
     from configs import digits

@@ -167,6 +167,15 @@ def test_net_that_does_not_fit_is_named_before_anything_is_made(
     assert not (tmp_path / "run").exists()
 
 
+def test_colours_and_mirroring_are_those_of_the_other_run(tmp_path, pictures):
+    config = cifar10.recipe("resnet-8")
+    config.dataset.update(flip=False, mean="channel", std="channel")
+    runs.write_config(tmp_path / "other", Recipe.from_config(config).to_dict(), devices="")
+    found = Recipe.from_config(tuned(tmp_path / "other", pictures)).dataset
+    assert (found.mean, found.std, found.flip) == ("channel", "channel", False)
+    assert found.exif_orientation  # the images are one's own
+
+
 def test_config_wants_a_start():
     with pytest.raises(InputError, match="name the folder of a trained run"):
         finetune.get_config("data_dir=pictures")

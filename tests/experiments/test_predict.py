@@ -1,5 +1,6 @@
 """Files of pictures get their classes, whatever else is among them, as the run would see them."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -176,6 +177,23 @@ def test_file_is_turned_as_viewers_turn_it_and_so_is_its_box(run, tmp_path):
     assert turned.box == straight.box
     assert turned.box.right <= 90
     assert turned.box.bottom <= 60
+
+
+def test_network_that_was_trained_on_pixels_as_stored_sees_files_so(run, tmp_path):
+    stored = np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / "photograph.png", exif=exif)
+    net, seen = inference.load(run), []
+    assert net.recipe.dataset.exif_orientation  # an image folder's are turned
+    for fields in (
+        {"dataset.exif_orientation": False},
+        {"dataset.exif_orientation": False, "dataset.name": "imagenet2012"},
+    ):
+        one = dataclasses.replace(net, recipe=net.recipe.replace(**fields))
+        seen.append(inference._read(one, tmp_path / "photograph.png"))
+    np.testing.assert_array_equal(seen[0], stored)
+    np.testing.assert_array_equal(seen[1], np.rot90(stored, -1))  # of ImageNet few are tagged
 
 
 @pytest.mark.slow

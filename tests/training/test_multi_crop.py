@@ -139,6 +139,12 @@ def test_logits_can_be_averaged_instead():
         scorer(model, variables, 32, average="median")
 
 
+@pytest.mark.parametrize("crop", [np.zeros((8, 8, 3), np.float32), np.zeros((3, 8, 8), np.uint8)])
+def test_crop_of_another_type_or_layout_is_refused(crop):
+    with pytest.raises(InputError, match=r"needs uint8 \[height, width, 3\]$"):
+        scorer(*net("resnet-8", 32), 32)([[crop]])
+
+
 def test_few_shapes_are_compiled_for_pictures_of_all_shapes():
     for side in (224, 256, 384, 480, 640):
         longer = range(side, 3 * side)
