@@ -20,9 +20,26 @@ def of(argument: str) -> Recipe:
 @pytest.mark.parametrize("config", [digits.get_config(), imagenet.get_config()])
 def test_recipe_has_the_configs_paths_and_values(config):
     made = Recipe.from_config(config)
-    assert made.to_dict() == config.to_dict()
+    values = config.to_dict()
+    values["dataset"]["exif_orientation"] = False  # what None stands for here
+    assert made.to_dict() == values
     assert made.schedule.learning_rate == config.schedule.learning_rate
     assert Recipe.from_config(made.to_dict()) == made
+
+
+@pytest.mark.parametrize(
+    ("config", "turned"),
+    [
+        (digits.get_config("resnet-8,dataset.name=image_folder,dataset.image_size=8"), True),
+        (imagenet.get_config("resnet-18,dataset.name=pets,dataset.test=test"), True),
+        (imagenet.get_config("resnet-18"), False),
+        (digits.get_config("resnet-8"), False),
+    ],
+)
+def test_photographs_of_ones_own_are_turned_as_exif_says(config, turned):
+    assert Recipe.from_config(config).dataset.exif_orientation is turned
+    config.dataset.exif_orientation = not turned
+    assert Recipe.from_config(config).dataset.exif_orientation is not turned
 
 
 def test_blank_config_has_every_field_unset_and_of_its_type():
