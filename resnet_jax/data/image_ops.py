@@ -73,11 +73,11 @@ class EncodedImage(NamedTuple):
 def decode(
     data: bytes, mode: str = "RGB", *, min_side: int | None = None, upright: bool = False
 ) -> np.ndarray:
-    """An image's pixels: uint8 [height, width, channels]. Transparency is dropped.
+    """An image's pixels: uint8 [height, width, channels]. What is transparent shows white.
 
     Args:
       data: a file's content, in any format that Pillow knows.
-      mode: Pillow's name of the colours: "RGB", "L" for grey or "RGBA".
+      mode: Pillow's name of the colours: "RGB", "L" for grey or "RGBA", which keeps transparency.
       min_side: pixels that suffice for the shorter side: a JPEG that is at least twice as large is
         decoded at the smallest size that leaves as many, by which the inverse DCT does less work;
         the size of other images is their own.
@@ -119,6 +119,8 @@ def _decode_with_pillow(data: bytes, mode: str, upright: bool) -> np.ndarray:
             if image.mode.startswith(("I", "F")):
                 raise UnreadableImage(f"more than 8 bits a channel (mode {image.mode})")
             found = ImageOps.exif_transpose(image) if upright else image
+            if mode != "RGBA" and _has_alpha(found):
+                found = _on_white(found)
             pixels = np.asarray(found if found.mode == mode else found.convert(mode))
             return pixels.reshape(*pixels.shape[:2], -1)
     except UnreadableImage:
@@ -135,6 +137,20 @@ def _decode_with_pillow(data: bytes, mode: str, upright: bool) -> np.ndarray:
         Image.DecompressionBombError,
     ) as error:
         raise UnreadableImage(str(error)) from error
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    """Pillow's `has_transparency_data`, which fails for a PNG that lacks its palette."""
+    alpha = image.mode.endswith(("A", "a")) or "transparency" in image.info
+    return alpha or (image.palette is not None and image.palette.mode.endswith("A"))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """As viewers show it: what lies under transparent pixels is mostly black, and never meant."""
+    layer = image.convert("RGBA")
+    ground = Image.new("RGB", image.size, "white")
+    ground.paste(layer, mask=layer)
+    return ground
 
 
 def _orientation(data: bytes) -> int | None:

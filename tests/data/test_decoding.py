@@ -1,6 +1,8 @@
 """A picture is decoded whole, to the pixels that other decoders see, or is refused."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -132,6 +134,69 @@ def test_what_is_no_picture_is_refused_in_words(data: bytes):
     with pytest.raises(image_ops.UnreadableImage, match=r"\w") as caught:
         image_ops.decode(data)
     assert "0x" not in str(caught.value)
+
+
+HALF_CLEAR = np.dstack([PIXELS, np.where(COLUMNS < 45, 0, 255).astype(np.uint8)])
+
+
+def with_clear_half(kind: str) -> bytes:
+    """A picture, each way of saying so, whose left half is transparent over black."""
+    black = HALF_CLEAR * (HALF_CLEAR[..., 3:] > 0)
+    if kind == "palette":
+        flat = Image.fromarray((COLUMNS >= 45).astype(np.uint8)).convert("P")
+        flat.putpalette([0, 0, 0, 30, 60, 90])
+        stream = io.BytesIO()
+        flat.save(stream, "PNG", transparency=0)
+        return stream.getvalue()
+    if kind == "colour key":
+        return encode("PNG", pixels=black[..., :3].copy(), transparency=(0, 0, 0))
+    format, mode = kind.split()
+    return encode(format, mode, black, lossless=True)
+
+
+@pytest.mark.parametrize("kind", ["PNG RGBA", "PNG LA", "WEBP RGBA", "palette", "colour key"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("upright", [False, True])
+def test_transparent_ground_is_white(kind: str, mode: str, upright: bool):
+    pixels = image_ops.decode(with_clear_half(kind), mode, upright=upright)
+    assert (pixels[:, :45] == 255).all()
+    opaque = Image.open(io.BytesIO(with_clear_half(kind))).convert("RGB").convert(mode)
+    np.testing.assert_array_equal(pixels[:, 45:], np.asarray(opaque).reshape(pixels.shape)[:, 45:])
+
+
+def test_half_transparent_pixels_are_mixed_with_white():
+    pixels = np.full((4, 4, 4), (0, 100, 200, 51), np.uint8)  # a fifth
+    mixed = image_ops.decode(encode("PNG", "RGBA", pixels))
+    assert (mixed == (204, 224, 244)).all()
+
+
+def test_transparency_is_kept_where_it_is_asked_for():
+    data = encode("PNG", "RGBA", HALF_CLEAR)
+    np.testing.assert_array_equal(image_ops.decode(data, "RGBA"), HALF_CLEAR)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_opaque_alpha_changes_no_bit(mode: str):
+    opaque = encode("PNG", "RGBA")
+    np.testing.assert_array_equal(
+        image_ops.decode(opaque, mode), image_ops.decode(ENCODED["png"], mode)
+    )
+
+
+def png(depth: int, color_type: int, row: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of 2×2 pixels of which both rows are `row`, also one that Pillow does not write."""
+    header = struct.pack(">IIBBBBB", 2, 2, depth, color_type, 0, 0, 0)
+    content = zlib.compress((b"\0" + row) * 2)  # \0: the row is not filtered
+    whole = [(b"IHDR", header), *chunks, (b"IDAT", content), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in whole
+    )
+
+
+@pytest.mark.parametrize("keys", [(), ((b"tRNS", b"\xff\xff"),)])
+def test_palette_that_is_missing_is_no_bug(keys: tuple):
+    assert image_ops.decode(png(8, 3, b"\0\1", *keys)).shape == (2, 2, 3)
 
 
 def test_more_than_eight_bits_are_refused():
