@@ -26,6 +26,8 @@ from resnet_jax.errors import InputError
 # --- decoding
 
 _JPEG_START = b"\xff\xd8\xff"
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_PNG_DEPTH = slice(24, 25)  # after width and height
 _MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # where Pillow, too, takes an image for an attack
 _ORIENTATION = 0x0112  # EXIF
 _TO_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -113,6 +115,9 @@ def decode(
 
 
 def _decode_with_pillow(data: bytes, mode: str, upright: bool) -> np.ndarray:
+    if data.startswith(_PNG_START) and data[_PNG_DEPTH] == b"\x10":
+        # Pillow keeps 16 bits of grey, and the upper 8 of colours.
+        raise UnreadableImage("more than 8 bits a channel (a PNG of 16); save it with 8")
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()

@@ -211,3 +211,13 @@ def test_absurd_size_is_refused_before_memory_is_taken():
     data[frame + 5 : frame + 9] = b"\xff\xdc\xff\xdc"  # 65500 × 65500
     with pytest.raises(image_ops.UnreadableImage, match="65500×65500"):
         image_ops.decode(bytes(data))
+
+
+@pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_sixteen_bits_a_channel_are_refused_in_every_colour(
+    color_type: int, channels: int, mode: str
+):
+    row = struct.pack(">H", 3000) * 2 * channels
+    with pytest.raises(image_ops.UnreadableImage, match="more than 8 bits"):
+        image_ops.decode(png(16, color_type, row), mode)
