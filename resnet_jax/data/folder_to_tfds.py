@@ -4,6 +4,8 @@ The files' bytes and names are kept: nothing is decoded and encoded again. The s
 of TFDS's `imagenet2012` (image, label, file_name) and is read by `tfds.data_source`.
 """
 
+import itertools
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -50,14 +52,16 @@ def prepare(name: str, data_dir: str | None, source: str) -> tfds.core.DatasetIn
 
     Raises:
       InputError: for a tree without images or with one class, for classes outside those in `train`,
-        for broken images, all of them named, for a disk too full, and for a set of that name that
-        was prepared from other images. Nothing is left that looks prepared.
+        for file names that are not UTF-8, for broken images, all of them named, for a disk too
+        full, and for a set of that name that was prepared from other images. Nothing is left that
+        looks prepared.
     """
     info = find(name, data_dir)
     root = Path(source).expanduser()
     if not root.is_dir():
         raise InputError(f"source={source!r}: not a folder")
     classes, listings = image_folder.list_tree(root)
+    _check_names(listings)
     sizes = {split: len(part.paths) for split, part in listings.items()}
     files = {split: image_folder.fingerprint(part.paths) for split, part in listings.items()}
     made_from = {split: part["digest"] for split, part in files.items()}
@@ -80,6 +84,16 @@ def prepare(name: str, data_dir: str | None, source: str) -> tfds.core.DatasetIn
     builder = _Tree(name, _data_dir(data_dir), classes, listings, {_SOURCE: made_from})
     small.write(builder, f"from {root}")
     return find(name, data_dir)
+
+
+def _check_names(listings: dict[str, Listing]) -> None:
+    """Raises `InputError` for what TFDS could not keep."""
+    for path in itertools.chain.from_iterable(part.paths for part in listings.values()):
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            name = os.fsencode(path.name)
+            raise InputError(f"{path.parent}: file {name} is not UTF-8; rename it") from error
 
 
 def _is_of(info: tfds.core.DatasetInfo, classes: tuple, sizes: dict, made_from: dict) -> bool:

@@ -207,7 +207,7 @@ def fingerprint(paths: Sequence[Path]) -> dict[str, Any]:
         sizes = [path.stat().st_size for path in paths]
         total = sum(sizes)
         for path, size in zip(paths, sizes, strict=True):
-            digest.update(f"{path.parent.name}/{path.name}\0{size}\0".encode())
+            digest.update(os.fsencode(f"{path.parent.name}/{path.name}\0{size}\0"))
         is_small = total <= _READ_WHOLE
         spread = np.linspace(0, len(paths) - 1, min(len(paths), 256)).astype(int)
         for index in range(len(paths)) if is_small else spread:

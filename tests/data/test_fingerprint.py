@@ -1,6 +1,7 @@
 """A run's data are known again, and told from others, without being kept."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -26,6 +27,29 @@ def tree(tmp_path: Path) -> Path:
 
 def of(tree: Path, *splits: str) -> dict:
     return datasets.fingerprint("image_folder", splits or ["train", "test"], str(tree))
+
+
+def rename(path: Path, name: bytes) -> Path:
+    try:
+        return path.rename(path.parent / os.fsdecode(name))
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+
+
+def test_names_that_are_not_utf8_are_told_apart(tree: Path):
+    digests = set()
+    cat = tree / "train" / "cat" / "0.png"
+    for name in (b"M\xfcller.png", b"M\xf6ller.png", "Müller.png".encode()):
+        cat = rename(cat, name)
+        digests.add(of(tree)["splits"]["train"]["digest"])
+    assert len(digests) == 3
+
+
+def test_digest_of_a_tree_is_that_of_earlier_versions(tree: Path):
+    (tree / "train" / "cat" / "0.png").rename(tree / "train" / "cat" / "Müller.png")
+    for number, path in enumerate(sorted(tree.rglob("*.png"))):
+        path.write_bytes(bytes([number]))
+    assert of(tree, "train")["splits"]["train"]["digest"] == "64ad1783e54b806c4e0008201bd1f0be"
 
 
 def test_same_images_elsewhere_are_the_same_data(tree: Path, tmp_path: Path):

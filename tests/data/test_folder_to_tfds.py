@@ -1,6 +1,7 @@
 """Records of a TFDS set, and of a tree of pictures that became one: the files as they were."""
 
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -109,6 +110,16 @@ def test_broken_picture_is_found_before_training(tree: Path, tmp_path: Path):
     broken = tree / "train" / "dog" / "dog1.jpg"
     broken.write_bytes(broken.read_bytes()[:-50])
     assert f"{broken}: unreadable image" in refused(tree, tmp_path)
+
+
+def test_file_name_that_is_not_utf8_is_refused(tree: Path, tmp_path: Path):
+    cat = tree / "val" / "cat" / "cat0.jpg"
+    try:
+        cat.rename(cat.with_name(os.fsdecode(b"M\xfcller.jpg")))
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    message = refused(tree, tmp_path)
+    assert f"{cat.parent}: file b'M\\xfcller.jpg' is not UTF-8; rename it" in message
 
 
 def test_class_that_is_not_trained_is_refused(tree: Path, tmp_path: Path):
