@@ -1,6 +1,7 @@
 """Images in folders: `<split>/<class>/*.png`, one folder a class."""
 
 import hashlib
+import itertools
 import os
 import sys
 from collections import Counter
@@ -16,7 +17,8 @@ from resnet_jax.data.image_ops import EncodedImage
 from resnet_jax.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_OTHER_IMAGES = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif", ".jp2", ".jfif")
+_OTHER_IMAGES = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".jpe")
+_OTHER_IMAGES += (".jfif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga")
 _FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 _READ_WHOLE, _END = 2**28, 2**16  # bytes
 _LISTED = 20  # broken files that a message names
@@ -110,7 +112,24 @@ def list_tree(root: Path) -> tuple[tuple[str, ...], dict[str, Listing]]:
             raise InputError(f"{root}: has {wrong}, both for the {split} split; keep one of them")
         if folders:
             found[split] = list_images(folders[0], classes)
+    found["train"].left_out.update(_in_no_split(root, classes))
     return classes, found
+
+
+def _in_no_split(root: Path, classes: tuple[str, ...]) -> Counter[str]:
+    """Images in folders that have classes, as splits do, under names that are none of theirs."""
+    read = [root / name for name in itertools.chain(*_FOLDERS.values()) if (root / name).is_dir()]
+    wanted = ", ".join(" or ".join(f"{name}/" for name in names) for names in _FOLDERS.values())
+    found: Counter[str] = Counter()
+    for entry in os.scandir(root):
+        if entry.name.startswith(".") or not entry.is_dir():
+            continue
+        _, folders, _ = next(os.walk(entry.path), ("", (), ()))  # nothing if it cannot be read
+        # By another name if it is a link, or on a disk that takes Val/ for val/.
+        is_read = any(path.samefile(entry.path) for path in read)
+        if not is_read and not set(classes).isdisjoint(folders):
+            found[f"in {entry.name}/, no split (read are {wanted})"] = _count(entry)
+    return +found  # without zeros
 
 
 def class_names(split_dir: Path) -> tuple[str, ...]:
@@ -138,7 +157,12 @@ def list_images(split_dir: Path, classes: tuple[str, ...]) -> Listing:
     Raises `InputError` for a class folder that is not in `classes` and for an empty one.
     """
     paths, labels, left_out = [], [], Counter()
-    for name in class_names(split_dir):
+    names = class_names(split_dir)
+    for entry in os.scandir(split_dir):
+        reason = "" if entry.is_dir() else _why_not(entry)
+        if reason != "":
+            left_out[reason or f"directly in {split_dir.name}/, not in a class folder"] += 1
+    for name in names:
         if name not in classes:
             raise InputError(f"{split_dir / name}: not a class; classes are {', '.join(classes)}")
         images = []

@@ -199,6 +199,48 @@ def test_what_is_left_out_is_counted_with_its_reason(tree: Path):
     assert len(datasets.load("image_folder", "all", data_dir=str(tree), image_size=4).labels) == 24
 
 
+def left_out(tree: Path) -> str:
+    return datasets.describe("image_folder", data_dir=str(tree), image_size=4).left_out
+
+
+def test_images_beside_the_class_folders_are_counted(tree: Path):
+    assert left_out(tree) == ""
+    make_picture(tree / "train" / "stray.png", (0, 0, 0))
+    make_picture(tree / "train" / "moving.gif", (0, 0, 0))
+    make_picture(tree / "test" / "0.jpg", (0, 0, 0))
+    (tree / "train" / "labels.csv").write_text("no image")
+    assert left_out(tree) == (
+        "1 directly in test/, not in a class folder, 1 directly in train/, not in a class folder, "
+        "1 of type .gif (read are .png, .jpg, .jpeg, .webp)"
+    )
+
+
+@pytest.mark.parametrize("ending", ["ppm", "pgm", "pbm", "heif", "jpe", "jxl", "tga", "TIF"])
+def test_images_of_other_formats_are_counted(tree: Path, ending: str):
+    (tree / "train" / "cat" / f"x.{ending}").write_bytes(b"an image")
+    assert left_out(tree).startswith(f"1 of type .{ending.lower()} (read are ")
+
+
+@pytest.mark.parametrize("folder", ["valid", "Validation", "test2"])
+def test_folder_that_looks_like_a_split_is_told(tree: Path, folder: str):
+    make_picture(tree / folder / "cat" / "0.png", (0, 0, 0))
+    make_picture(tree / folder / "dog" / "1.bmp", (0, 0, 0))
+    if (tree / folder.lower()).exists() and folder != folder.lower():
+        pytest.skip("this file system takes Validation/ for validation/")
+    assert (
+        left_out(tree) == f"2 in {folder}/, no split (read are train/, validation/ or val/, test/)"
+    )
+
+
+def test_other_folders_beside_the_splits_are_passed_over(tree: Path):
+    make_picture(tree / "figures" / "0.png", (0, 0, 0))
+    make_picture(tree / ".cache" / "cat" / "0.png", (0, 0, 0))
+    (tree / "val").symlink_to(tree / "test")
+    (tree / "holdout").symlink_to(tree / "test")
+    (tree / "empty" / "cat").mkdir(parents=True)
+    assert left_out(tree) == ""
+
+
 def test_class_whose_images_all_lie_deeper_is_told_so(tree: Path):
     for path in (tree / "train" / "cat").iterdir():
         (tree / "train" / "cat" / "sub").mkdir(exist_ok=True)
