@@ -39,7 +39,8 @@ class DatasetInfo(NamedTuple):
       image_shape: (height, width, channels) in which all images are seen; None if they vary.
       class_names: by label.
       num_examples: of each split.
-      left_out: what lies beside the images and is not used, in words; "" if there is nothing.
+      left_out: in words, what lies beside the images and is not used, and which classes have none
+        in a split; "" if there is nothing to say.
     """
 
     image_shape: tuple[int, int, int] | None
@@ -192,6 +193,8 @@ def describe(name: str, *, data_dir: str | None, image_size: int | None) -> Data
     left_out = ""
     if isinstance(source, image_folder.ImageFolder):
         left_out = image_folder.tell(image_folder.left_out(source.listings))
+        if lacking := image_folder.lacking(source.class_names, source.listings):
+            left_out = "; ".join([left_out or "nothing", *lacking])
     counts = {split: info.num_examples for split, info in source.splits.items()}
     return DatasetInfo(source.image_shape, source.class_names, counts, left_out)
 

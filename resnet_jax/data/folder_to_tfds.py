@@ -77,6 +77,8 @@ def prepare(name: str, data_dir: str | None, source: str) -> tfds.core.DatasetIn
     left_out = image_folder.left_out(listings)
     if left_out:
         print(f"left out: {image_folder.tell(left_out)}")
+    for line in image_folder.lacking(classes, listings):
+        print(line)
     _check_space(name, _data_dir(data_dir), sum(part["bytes"] for part in files.values()))
     for part in listings.values():
         read = lambda index, paths=part.paths: image_folder.read_file(paths[index]).decode()

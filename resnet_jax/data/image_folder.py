@@ -21,7 +21,7 @@ _OTHER_IMAGES = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".j
 _OTHER_IMAGES += (".jfif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga")
 _FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 _READ_WHOLE, _END = 2**28, 2**16  # bytes
-_LISTED = 20  # broken files that a message names
+_LISTED = 20  # broken files, or classes, that a message names
 
 
 class Listing(NamedTuple):
@@ -189,6 +189,17 @@ def left_out(listings: dict[str, Listing]) -> Counter[str]:
 def tell(left_out: Counter[str]) -> str:
     """In words what a listing left out: "2 images in folders within a class folder, …"."""
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(left_out.items()))
+
+
+def lacking(classes: tuple[str, ...], listings: dict[str, Listing]) -> list[str]:
+    """A line for each split that has no image of some classes: "no test images of: cat, dog"."""
+    lines = []
+    for split, part in listings.items():
+        names = [classes[label] for label in np.setdiff1d(range(len(classes)), part.labels)]
+        if names:
+            more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+            lines.append(f"no {split} images of: {', '.join(names[:_LISTED])}{more}")
+    return lines
 
 
 def _why_not(entry: os.DirEntry) -> str | None:

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,12 @@ def test_record_of_a_set_without_file_names_is_named_by_its_place(tmp_path: Path
     opened = datasets.open_records("toy", "train", str(tmp_path))
     assert opened[4].name == "train[4]"
     assert Image.open(io.BytesIO(opened[4].encoded)).size == (5, 4)
+
+
+def test_classes_without_an_image_are_named(tree: Path, tmp_path: Path, capsys):
+    shutil.rmtree(tree / "val" / "cat")
+    folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
+    assert "\nno validation images of: cat\n" in capsys.readouterr().out
 
 
 def refused(tree: Path, tmp_path: Path, name: str = "pets") -> str:

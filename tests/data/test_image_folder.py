@@ -241,6 +241,22 @@ def test_other_folders_beside_the_splits_are_passed_over(tree: Path):
     assert left_out(tree) == ""
 
 
+def test_classes_without_an_image_to_test_on_are_named(tree: Path):
+    make_picture(tree / "train" / "horse" / "0.png", (0, 0, 0))
+    make_picture(tree / "val" / "cat" / "0.png", (0, 0, 0))
+    assert left_out(tree) == (
+        "nothing; no validation images of: dog, horse; no test images of: horse"
+    )
+    make_picture(tree / "test" / "stray.png", (0, 0, 0))
+    assert left_out(tree).startswith("1 directly in test/, not in a class folder; no validation ")
+
+
+def test_long_list_of_classes_without_an_image_is_cut(tree: Path):
+    for i in range(25):
+        make_picture(tree / "train" / f"horse{i:02}" / "0.png", (0, 0, 0))
+    assert left_out(tree).endswith(" horse18, horse19 and 5 more")
+
+
 def test_class_whose_images_all_lie_deeper_is_told_so(tree: Path):
     for path in (tree / "train" / "cat").iterdir():
         (tree / "train" / "cat" / "sub").mkdir(exist_ok=True)
