@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -259,13 +259,22 @@ def fingerprint(paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
-    """The paths, with the images in it and in its folders, by name, in place of each folder."""
+    """The paths, with the images in it and in its folders, by name, in place of each folder.
+
+    Hidden files and folders, such as .ipynb_checkpoints, are passed over.
+    """
     found: list[Path] = []
     for path in paths:
-        inside = path.rglob("*") if path.is_dir() else ()
-        named = (file for file in inside if file.name.lower().endswith(SUFFIXES))
-        found += sorted(file for file in named if not file.name.startswith(".")) or [path]
+        found += (sorted(_inside(path, SUFFIXES)) if path.is_dir() else ()) or [path]
     return found
+
+
+def _inside(folder: Path, endings: tuple[str, ...]) -> Iterator[Path]:
+    """What has such a name in a folder and in its folders, and is not hidden there."""
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        if path.name.lower().endswith(endings) and not any(part[0] == "." for part in parts):
+            yield path
 
 
 def read_file(path: Path, label: int = 0) -> EncodedImage:
@@ -274,7 +283,11 @@ def read_file(path: Path, label: int = 0) -> EncodedImage:
         encoded = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         return EncodedImage(encoded, label, str(path))
     except IsADirectoryError as error:
-        raise InputError(f"{path}: no images in it (read are {', '.join(SUFFIXES)})") from error
+        others = Counter(found.suffix.lower() for found in _inside(path, _OTHER_IMAGES))
+        beside = f"; there is {tell(others)}" if others else ""
+        raise InputError(
+            f"{path}: no images in it (read are {', '.join(SUFFIXES)}){beside}"
+        ) from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_jax.data import datasets
+from resnet_jax.data import datasets, image_folder
 from resnet_jax.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -334,3 +334,21 @@ def test_orientation_is_applied_if_asked(tree: Path):
     index = int(np.argmax([image.max() for image in stored.images]))
     np.testing.assert_array_equal(stored.images[index], pixels)
     np.testing.assert_array_equal(turned.images[index], np.rot90(pixels, -1))
+
+
+def test_hidden_folders_are_not_searched(tmp_path: Path):
+    root = tmp_path / ".home" / "holiday"  # which may lie in a hidden one, if it is asked for
+    for name in ("b.png", "sub/a.JPG", ".ipynb_checkpoints/b.png", "sub/.thumbs/x/a.jpg"):
+        make_picture(root / name, (0, 0, 0))
+    assert image_folder.find([root]) == [root / "b.png", root / "sub" / "a.JPG"]
+
+
+def test_folder_of_other_formats_alone_is_told_which(tmp_path: Path):
+    for name in ("a.gif", "sub/b.GIF", "c.bmp", ".hidden/d.tga", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (found,) = image_folder.find([tmp_path])
+    with pytest.raises(
+        InputError, match=r"no images in it \(read are .*\); there is 1 \.bmp, 2 \.gif$"
+    ):
+        image_folder.read_file(found)
