@@ -15,6 +15,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import shuffle
+from tensorflow_datasets.core.utils import version
 
 from resnet_jax.data import image_folder, small, tfds_sets
 from resnet_jax.data.image_folder import Listing
@@ -26,12 +27,21 @@ _SPARE = 1.02  # of the files' sizes, for what ArrayRecord adds
 
 
 def find(name: str, data_dir: str | None = None) -> tfds.core.DatasetInfo | None:
-    """What TFDS knows of a prepared set `name`, else None; raises `InputError` for other names."""
+    """What TFDS knows of a prepared set `name`, else None.
+
+    Raises `InputError` for other names, and if there is a later version, which training would open.
+    """
     if name in tfds_sets.NOT_TFDS:
         raise InputError(f"dataset={name!r}: is not prepared; give the set a name of its own")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise InputError(f"dataset={name!r}: wanted small letters, digits and underscores")
+    versions = version.list_all_versions(_data_dir(data_dir) / name)
     folder = _data_dir(data_dir) / name / _VERSION
+    if versions and versions[-1] > _VERSION:
+        raise InputError(
+            f"{folder.with_name(str(versions[-1]))}: is there already and would be used; give the "
+            "set another name"
+        )
     if not folder.exists():
         tfds_sets.check_data_dir(data_dir)
         return None

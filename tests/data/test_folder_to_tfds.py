@@ -13,7 +13,7 @@ import pytest
 from photographs import sample
 from PIL import Image
 
-from resnet_jax.data import datasets, folder_to_tfds
+from resnet_jax.data import datasets, folder_to_tfds, image_folder
 from resnet_jax.errors import InputError
 
 
@@ -138,6 +138,35 @@ def test_names_and_folders_that_cannot_be_are_refused(tree: Path, tmp_path: Path
     assert "wanted small letters" in refused(tree, tmp_path, "My Pets")
     assert "not a folder" in refused(tree / "nowhere", tmp_path)
     assert "train: no such folder" in refused(tmp_path / "tree" / "val", tmp_path)
+
+
+@pytest.mark.parametrize("version", ["2.0.0", "1.0.1", "10.0.0"])
+def test_later_version_that_training_would_open_is_refused(
+    tree: Path, tmp_path: Path, monkeypatch, version: str
+):
+    monkeypatch.setattr(image_folder, "fingerprint", None)  # Nothing is read before.
+    later = tmp_path / "pets" / version
+    later.mkdir(parents=True)
+    with pytest.raises(InputError) as caught:
+        folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
+    assert str(caught.value) == (
+        f"{later}: is there already and would be used; give the set another name"
+    )
+    assert [path.name for path in later.parent.iterdir()] == [version]
+
+
+def test_later_version_is_refused_beside_a_prepared_set_too(tree: Path, tmp_path: Path):
+    folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
+    shutil.copytree(tmp_path / "pets" / "1.0.0", tmp_path / "pets" / "2.0.0")
+    with pytest.raises(InputError, match=r"2\.0\.0: is there already and would be"):
+        folder_to_tfds.find("pets", str(tmp_path))
+
+
+def test_earlier_version_and_other_folders_are_no_hindrance(tree: Path, tmp_path: Path):
+    for name in ("0.9.0", "notes", "incomplete.2.0.0"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+    folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
+    assert len(datasets.open_records("pets", "train", str(tmp_path))) == 10
 
 
 def test_lost_file_is_named(tree: Path, tmp_path: Path):
