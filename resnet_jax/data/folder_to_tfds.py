@@ -62,7 +62,7 @@ def prepare(name: str, data_dir: str | None, source: str) -> tfds.core.DatasetIn
 
     Raises:
       InputError: for a tree without images or with one class, for classes outside those in `train`,
-        for file names that are not UTF-8, for broken images, all of them named, for a disk too
+        for names that TFDS would not keep, for broken images, all of them named, for a disk too
         full, and for a set of that name that was prepared from other images. Nothing is left that
         looks prepared.
     """
@@ -71,7 +71,7 @@ def prepare(name: str, data_dir: str | None, source: str) -> tfds.core.DatasetIn
     if not root.is_dir():
         raise InputError(f"source={source!r}: not a folder")
     classes, listings = image_folder.list_tree(root)
-    _check_names(listings)
+    _check_names(root / "train", classes, listings)
     sizes = {split: len(part.paths) for split, part in listings.items()}
     files = {split: image_folder.fingerprint(part.paths) for split, part in listings.items()}
     made_from = {split: part["digest"] for split, part in files.items()}
@@ -98,8 +98,13 @@ def prepare(name: str, data_dir: str | None, source: str) -> tfds.core.DatasetIn
     return find(name, data_dir)
 
 
-def _check_names(listings: dict[str, Listing]) -> None:
-    """Raises `InputError` for what TFDS could not keep."""
+def _check_names(folder: Path, classes: tuple[str, ...], listings: dict[str, Listing]) -> None:
+    """Raises `InputError` for what TFDS would not keep: its classes are the lines of a file."""
+    for name in classes:
+        if name.splitlines() != [name.strip()]:
+            raise InputError(
+                f"{folder}: class folder {name!r}: has a line break or a space at an end; rename it"
+            )
     for path in itertools.chain.from_iterable(part.paths for part in listings.values()):
         try:
             path.name.encode()

@@ -129,6 +129,25 @@ def test_file_name_that_is_not_utf8_is_refused(tree: Path, tmp_path: Path):
     assert f"{cat.parent}: file b'M\\xfcller.jpg' is not UTF-8; rename it" in message
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", " a", "a ", "a\u00a0", "a\u2028b", " "])
+def test_class_name_that_tfds_would_read_as_another_is_refused(
+    tree: Path, tmp_path: Path, name: str
+):
+    (tree / "train" / "dog").rename(tree / "train" / name)
+    shutil.rmtree(tree / "val" / "dog")
+    message = refused(tree, tmp_path)
+    assert f"{tree / 'train'}: class folder {name!r}: " in message
+    assert "line break or a space at an end" in message
+
+
+def test_class_name_with_spaces_within_is_kept(tree: Path, tmp_path: Path):
+    for split in ("train", "val"):
+        (tree / split / "dog").rename(tree / split / "Great Dane, ’s")
+    folder_to_tfds.prepare("pets", str(tmp_path), str(tree))
+    opened = datasets.open_records("pets", "train", str(tmp_path))
+    assert opened.class_names == ("Great Dane, ’s", "cat")
+
+
 def test_class_that_is_not_trained_is_refused(tree: Path, tmp_path: Path):
     (tree / "val" / "cow").mkdir()
     assert "cow: not a class; classes are cat, dog" in refused(tree, tmp_path)
