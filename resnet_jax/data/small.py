@@ -54,7 +54,13 @@ def prepare(
     if folder is not None and not folder.is_dir():
         raise InputError(f"source={source!r}: not a folder")
     if info is None:
-        write(_builder(name, data_dir, folder), f"from {folder}" if folder else "download")
+        builder = _builder(name, data_dir, folder)
+        if folder is not None and builder.source_is_tree:
+            print(
+                f"{name}: from a tree, so in another order than TFDS's: parts such as "
+                "train[:45000] have other images"
+            )
+        write(builder, f"from {folder}" if folder else "download")
         return find(name, data_dir)
     if folder is not None and not _holds(name, data_dir, _builder(name, data_dir, folder)):
         raise InputError(
@@ -238,7 +244,7 @@ class _ReadsWithoutTensorFlow:
         source = self._source
         wanted = [info.filename for info in self.url_infos.values()]
         files = raw_readers.locate(source, wanted)
-        if not files and (source / "train").is_dir():
+        if self.source_is_tree:
             return {split: self._read_tree(source, split) for split in self._num_examples}
         missing = [name for name in wanted if name not in files]
         if missing:
@@ -247,6 +253,12 @@ class _ReadsWithoutTensorFlow:
                 f"images in {', '.join(f'{split}/<class>/' for split in self._num_examples)}"
             )
         return raw_readers.read(self.name, files)
+
+    @property
+    def source_is_tree(self) -> bool:
+        """Whether the folder that the builder was given has images, and no original file."""
+        wanted = (info.filename for info in self.url_infos.values())
+        return (self._source / "train").is_dir() and not raw_readers.locate(self._source, wanted)
 
     def _read_tree(self, source: Path, split: str) -> raw_readers.Original:
         folders = tuple(name.replace("/", "_") for name in self._class_names)

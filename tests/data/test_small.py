@@ -127,6 +127,22 @@ def test_tree_of_pictures_is_a_source(cifar_tree: Path, tmp_path: Path):
     assert as_set(train.images, train.labels) == as_set(np.stack(images), np.array(labels))
 
 
+def test_tree_is_said_to_have_an_order_of_its_own(cifar_tree: Path, tmp_path: Path, capsys):
+    line = (
+        "cifar10: from a tree, so in another order than TFDS's: parts such as train[:45000] have "
+    )
+    small.prepare("cifar10", str(tmp_path / "tfds"), str(cifar_tree))
+    assert capsys.readouterr().out.splitlines()[0] == line + "other images"
+    small.prepare("cifar10", str(tmp_path / "tfds"), str(cifar_tree))  # is there
+    assert capsys.readouterr().out == ""
+
+
+def test_original_files_have_the_order_of_tfds(tmp_path: Path, capsys):
+    write_cifar10(tmp_path / "source")
+    small.prepare("cifar10", str(tmp_path / "tfds"), str(tmp_path / "source"))
+    assert "order" not in capsys.readouterr().out
+
+
 def test_tree_of_grey_pictures_is_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(raw_readers.NUM_EXAMPLES, "fashion_mnist", {"train": 10, "test": 10})
     names = tfds.builder("fashion_mnist").info.features["label"].names
