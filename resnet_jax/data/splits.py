@@ -112,7 +112,10 @@ def check_apart(name: str, resolved: Sequence[tuple[str, list[tuple[str, int, in
 
 
 def _hold_out(spec: str, splits: dict[str, Any]) -> str:
-    """How to do without a split that there is not: hold examples out of the training split."""
+    """How to do without a split that there is not: take the other one, or hold examples out."""
     if spec not in SPLITS or spec in splits or "train" not in splits:
         return ""
-    return f"; to hold some out: dataset.train='train[:80%]', dataset.{spec}='train[80%:]'"
+    # The field may be `dataset.test`: ImageNet configs report on what they call validation.
+    is_there = spec == "validation" and "test" in splits
+    other = "; to report on test: dataset.test='test'" if is_there else ""
+    return f"{other}; to hold some out: dataset.train='train[:80%]', dataset.{spec}='train[80%:]'"

@@ -308,6 +308,16 @@ def test_tree_without_a_test_split_is_told_how_to_hold_one_out(tree: Path):
     assert "dataset.train='train[:80%]', dataset.test='train[80%:]'" in message
 
 
+def test_tree_without_a_validation_split_is_told_of_its_test_split_first(tree: Path):
+    message = refused(tree, split="validation")
+    assert message.endswith(
+        "; there is train (20), test (4); to report on test: dataset.test='test'; "
+        "to hold some out: dataset.train='train[:80%]', dataset.validation='train[80%:]'"
+    )
+    (tree / "test").rename(tree / "elsewhere")
+    assert "dataset.test='test'" not in refused(tree, split="validation")
+
+
 def test_images_larger_than_memory_are_refused_before_they_are_read(tree: Path):
     message = refused(tree, image_size=1_000_000)
     assert "20 images of 1000000×1000000 take 60,000 GB" in message
