@@ -28,7 +28,8 @@ from resnet_jax.errors import InputError
 _JPEG_START = b"\xff\xd8\xff"
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_DEPTH = slice(24, 25)  # after width and height
-_MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # where Pillow, too, takes an image for an attack
+# Where Pillow, too, takes an image for an attack; who has set None there wants no limit.
+_MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or math.inf)
 _ORIENTATION = 0x0112  # EXIF
 _TO_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],

@@ -103,6 +103,8 @@ class Network:
                     f"{self.recipe.init_from!r} and are no longer kept"
                 )
             return self.initial()
+        if self.path is None:
+            raise InputError(f"step={step}: {self.label} is not trained; it has step 0 alone")
         return _anew(load_weights(self.path / "checkpoints", step).variables)
 
     @property

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -86,6 +88,12 @@ def test_upright_image_is_that_of_viewers(format: str, orientation: int):
 def test_damaged_orientation_leaves_the_image_as_it_is():
     data = encode("JPEG", exif=b"Exif\0\0MM\0*garbage")
     np.testing.assert_array_equal(image_ops.decode(data, upright=True), image_ops.decode(data))
+
+
+def test_pillow_may_have_no_limit_of_pixels():
+    unlimited = "from PIL import Image; Image.MAX_IMAGE_PIXELS = None"
+    program = f"{unlimited}; from resnet_jax.data import image_ops"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_orientation_is_ignored_otherwise():

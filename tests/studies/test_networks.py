@@ -47,6 +47,12 @@ def test_streamed_run_reads_only_the_images_that_are_asked_for(monkeypatch):
     assert len(source.read) <= 5  # one more for the normalisation, which is constant
 
 
+def test_untrained_network_has_no_later_weights():
+    network = networks.Network(Recipe.from_config(digits.get_config("plain-8")), None, "plain-8")
+    with pytest.raises(InputError, match="step=5: plain-8 is not trained"):
+        network.at(5)
+
+
 def test_folder_of_runs_stands_for_those_that_are_finished(tmp_path: Path):
     for seed in range(3):
         folder = tmp_path / f"plain-8-seed{seed}"
