@@ -289,11 +289,12 @@ def _open(
                 f"data_dir={data_dir!r}: digits come with scikit-learn and have no folder; to read "
                 "images there: dataset.name='image_folder'"
             )
-        source = _Digits()
+        source: tfds_sets.TfdsSet | _Digits = _Digits()
     else:
         source = tfds_sets.TfdsSet(name, data_dir, image_size, upright)
-    if image_size and source.image_shape[:2] != (image_size, image_size):
-        height, width, _ = source.image_shape
+    shape = source.image_shape
+    if image_size and shape and shape[:2] != (image_size, image_size):
+        height, width, _ = shape
         raise InputError(
             f"image_size={image_size}: {name} has {width}×{height} pixels; only images of any size "
             "are resized"

@@ -86,7 +86,7 @@ def normalization(images: np.ndarray, mean: str = "pixel", std: str = "none") ->
     )
 
 
-def normalize(images: jax.Array, normalization: Normalization) -> jax.Array:
+def normalize(images: jax.Array | np.ndarray, normalization: Normalization) -> jax.Array:
     """Images, uint8 [n, height, width, channels], as float32."""
     pixels = jnp.asarray(images, jnp.float32) / 255
     return (pixels - normalization.mean) / normalization.std
@@ -176,8 +176,7 @@ def pca_lighting(key: jax.Array, batch: int, deviation: float) -> jax.Array:
 # --- the data set
 
 
-@struct.dataclass
-class DeviceDataset:
+class DeviceDataset(struct.PyTreeNode):
     """A split on the devices.
 
     Attributes:
@@ -187,8 +186,8 @@ class DeviceDataset:
       padding, flip: of the augmentation, see `crop_and_flip`.
     """
 
-    images: jax.Array
-    labels: jax.Array
+    images: jax.Array | np.ndarray  # of NumPy on the way to the devices
+    labels: jax.Array | np.ndarray
     normalization: Normalization
     padding: int = struct.field(pytree_node=False, default=0)
     flip: bool = struct.field(pytree_node=False, default=False)
@@ -198,7 +197,8 @@ class DeviceDataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        return self.images.shape[1:]
+        _, height, width, channels = self.images.shape
+        return height, width, channels
 
     @property
     def on_devices(self) -> "DeviceDataset":

@@ -109,8 +109,8 @@ def _check_names(folder: Path, classes: tuple[str, ...], listings: dict[str, Lis
         try:
             path.name.encode()
         except UnicodeEncodeError as error:
-            name = os.fsencode(path.name)
-            raise InputError(f"{path.parent}: file {name} is not UTF-8; rename it") from error
+            stored = os.fsencode(path.name)
+            raise InputError(f"{path.parent}: file {stored!r} is not UTF-8; rename it") from error
 
 
 def _is_of(info: tfds.core.DatasetInfo, classes: tuple, sizes: dict, made_from: dict) -> bool:
@@ -137,7 +137,8 @@ def _data_dir(data_dir: str | None) -> epath.Path:
     return epath.Path(tfds_sets.expand(data_dir) or tfds.core.constants.DATA_DIR)
 
 
-class _Tree(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+# TFDS is not typed: to mypy this base has no arguments.
+class _Tree(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     VERSION = tfds.core.Version(_VERSION)
 
     def __init__(

@@ -17,8 +17,8 @@ from resnet_jax.data.image_ops import EncodedImage
 from resnet_jax.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_OTHER_IMAGES = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".jpe")
-_OTHER_IMAGES += (".jfif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga")
+_OTHER_IMAGES: tuple[str, ...] = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
+_OTHER_IMAGES += (".jp2", ".jxl", ".jpe", ".jfif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga")
 _FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 _READ_WHOLE, _END = 2**28, 2**16  # bytes
 _LISTED = 20  # broken files, or classes, that a message names
@@ -80,6 +80,7 @@ class ImageFolder:
     def read(self, split: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Images, uint8 [n, size, size, 3], and labels, int32 [n], of positions in a split."""
         paths, labels = self.files(split, start, stop)
+        assert self.image_shape  # else `datasets.check` has refused
         return read_files(paths, self.image_shape, fit=True, upright=self._upright), labels
 
     def fingerprint(self, split: str) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def class_names(split_dir: Path) -> tuple[str, ...]:
         try:
             name.encode()
         except UnicodeEncodeError as error:
-            raise InputError(f"{split_dir}: folder {os.fsencode(name)} is not UTF-8") from error
+            raise InputError(f"{split_dir}: folder {os.fsencode(name)!r} is not UTF-8") from error
     names = sorted(name for name in names if not name.startswith("."))
     if not names:
         raise InputError(f"{split_dir}: no class folders; wanted {split_dir.name}/<class>/<image>")
@@ -156,7 +157,8 @@ def list_images(split_dir: Path, classes: tuple[str, ...]) -> Listing:
 
     Raises `InputError` for a class folder that is not in `classes` and for an empty one.
     """
-    paths, labels, left_out = [], [], Counter()
+    paths, labels = [], []
+    left_out: Counter[str] = Counter()
     names = class_names(split_dir)
     for entry in os.scandir(split_dir):
         reason = "" if entry.is_dir() else _why_not(entry)
@@ -313,7 +315,7 @@ def read_files(
     return images
 
 
-def for_each(function: Callable[[int], None], count: int) -> None:
+def for_each(function: Callable[[int], object], count: int) -> None:
     """Calls `function` with 0, 1, … up to `count` in threads.
 
     Raises one `InputError` with all that it raised, so that broken files are all named at once.

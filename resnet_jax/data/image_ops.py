@@ -15,7 +15,7 @@ import io
 import math
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -109,7 +109,7 @@ def decode(
         except (ValueError, MemoryError) as error:
             raise UnreadableImage(str(error) or "too large") from error
         if pixels.shape[-1] == 3:
-            turn = _TO_UPRIGHT.get(_orientation(data)) if upright else None
+            turn = _TO_UPRIGHT.get(_orientation(data) or 0) if upright else None
             return np.ascontiguousarray(turn(pixels)) if turn else pixels
         # A whole one of four inks, whose inversion, or not, by Adobe's marker Pillow knows.
     return _decode_with_pillow(data, mode, upright)
@@ -201,7 +201,7 @@ def _resized_shape(height: int, width: int, shorter_side: int) -> tuple[int, int
 
 
 def _resample(
-    image: np.ndarray, height: int, width: int, box: tuple[float, ...] | None = None
+    image: np.ndarray, height: int, width: int, box: tuple[float, float, float, float] | None = None
 ) -> np.ndarray:
     whole = Image.fromarray(image)
     return np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR, box=box))
@@ -288,7 +288,7 @@ def centre_crop(
     return _crop_of_resized(height, width, config.shorter_side, config.size, None, flip=False)
 
 
-AUGMENTATIONS: dict[str, Callable[[int, int, CropConfig, np.ndarray], Crop]] = {
+AUGMENTATIONS: dict[str, Callable[[int, int, CropConfig, Any], Crop]] = {
     "scale": scaled_crop,
     "random_resized_crop": random_resized_crop,
     "centre": centre_crop,
@@ -364,8 +364,6 @@ class TestCrops(NamedTuple):
       size: pixels of the squares.
       flipped: also mirrored left to right.
     """
-
-    __test__ = False  # to pytest
 
     shorter_sides: tuple[int, ...]
     crops: str

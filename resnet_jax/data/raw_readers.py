@@ -59,7 +59,7 @@ CIFAR100_CLASSES = tuple(sorted(" ".join(CIFAR100_SUPERCLASSES.values()).split()
 CLASSES = {"cifar10": CIFAR10_CLASSES, "cifar100": CIFAR100_CLASSES}
 """Names that TFDS only knows of sets that are prepared."""
 
-_CIFAR_PARTS = {
+_CIFAR_PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "cifar10": {
         "train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
         "test": ("test_batch.bin",),
@@ -167,7 +167,8 @@ def _unpacked(archive: Path) -> dict[str, bytes]:
     try:
         with tarfile.open(archive) as tar:
             members = [member for member in tar if member.isfile() and member.name.endswith(".bin")]
-            return {Path(member.name).name: tar.extractfile(member).read() for member in members}
+            files = {Path(member.name).name: tar.extractfile(member) for member in members}
+            return {name: file.read() for name, file in files.items() if file}
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"{archive}: truncated or not a tar archive ({error})") from error
 

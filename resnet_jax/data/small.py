@@ -55,14 +55,14 @@ def prepare(
         raise InputError(f"source={source!r}: not a folder")
     if info is None:
         builder = _builder(name, data_dir, folder)
-        if folder is not None and builder.source_is_tree:
+        if folder is not None and builder.is_tree(folder):
             print(
                 f"{name}: from a tree, so in another order than TFDS's: parts such as "
                 "train[:45000] have other images"
             )
         write(builder, f"from {folder}" if folder else "download")
         return find(name, data_dir)
-    if folder is not None and not _holds(name, data_dir, _builder(name, data_dir, folder)):
+    if folder is not None and not _holds(name, data_dir, folder):
         raise InputError(
             f"{info.data_dir}: holds other images than source={source!r}; give another data_dir, "
             "or remove the folder and prepare it again"
@@ -70,10 +70,10 @@ def prepare(
     return info
 
 
-def _holds(name: str, data_dir: str | None, builder: "_ReadsWithoutTensorFlow") -> bool:
+def _holds(name: str, data_dir: str | None, source: Path) -> bool:
     """Whether a prepared set has the images and labels of a source, in whatever order."""
     stored = TfdsSet(name, data_dir)
-    for split, data in builder.read_source().items():
+    for split, data in _builder(name, data_dir, source).read_source(source).items():
         if split not in stored.splits or stored.splits[split].num_examples != len(data.images):
             return False
         images, labels = stored.read(split, 0, len(data.images))
@@ -85,7 +85,7 @@ def _holds(name: str, data_dir: str | None, builder: "_ReadsWithoutTensorFlow") 
 def _content(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
     """What examples are, whatever their order."""
     digest = lambda image, label: hashlib.blake2b(
-        np.ascontiguousarray(image), digest_size=16, salt=int(label).to_bytes(4, "big")
+        image.tobytes(), digest_size=16, salt=int(label).to_bytes(4, "big")
     ).digest()
     return sorted(map(digest, images, labels))
 
@@ -158,9 +158,9 @@ def _storage(error: BaseException) -> str | None:
     """What is wrong with the disk; ArrayRecord says it in the text of a RuntimeError."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    known = ("No space left on device", "Disk quota exceeded", "Read-only file system")
-    known += ("Permission denied", "Input/output error", "File too large")
-    return next((reason for reason in known if reason in str(error)), None)
+    full = ("No space left on device", "Disk quota exceeded", "Read-only file system")
+    failed = ("Permission denied", "Input/output error", "File too large")
+    return next((reason for reason in full + failed if reason in str(error)), None)
 
 
 @contextlib.contextmanager
@@ -193,6 +193,11 @@ def _builder(name: str, data_dir: str | None, source: Path | None) -> tfds.core.
 class _ReadsWithoutTensorFlow:
     """Goes before a stock builder: where its examples come from, as PNG bytes."""
 
+    name: str  # as the stock builder has it
+    info: Any
+    url_infos: dict[str, Any]
+    data_dir_root: Path
+
     def __init__(self, *, source: Path | None, **kwargs: Any):
         super().__init__(**kwargs)
         self._source = source
@@ -203,7 +208,7 @@ class _ReadsWithoutTensorFlow:
         if self._source is None:
             splits = raw_readers.read(self.name, self._download(dl_manager))
         else:
-            splits = self.read_source()
+            splits = self.read_source(self._source)
         if "cifar" in self.name:
             self._name_cifar_classes()
         return {split: self._generate_examples(split, data) for split, data in splits.items()}
@@ -239,12 +244,11 @@ class _ReadsWithoutTensorFlow:
                 f"--data_dir={self.data_dir_root}`"
             ) from error
 
-    def read_source(self) -> dict[str, raw_readers.Original]:
-        """The splits in the folder that the builder was given; raises `InputError`."""
-        source = self._source
+    def read_source(self, source: Path) -> dict[str, raw_readers.Original]:
+        """The splits in the folder `source`; raises `InputError`."""
         wanted = [info.filename for info in self.url_infos.values()]
         files = raw_readers.locate(source, wanted)
-        if self.source_is_tree:
+        if self.is_tree(source):
             return {split: self._read_tree(source, split) for split in self._num_examples}
         missing = [name for name in wanted if name not in files]
         if missing:
@@ -254,11 +258,10 @@ class _ReadsWithoutTensorFlow:
             )
         return raw_readers.read(self.name, files)
 
-    @property
-    def source_is_tree(self) -> bool:
-        """Whether the folder that the builder was given has images, and no original file."""
+    def is_tree(self, source: Path) -> bool:
+        """Whether the folder `source` has images, and no original file."""
         wanted = (info.filename for info in self.url_infos.values())
-        return (self._source / "train").is_dir() and not raw_readers.locate(self._source, wanted)
+        return (source / "train").is_dir() and not raw_readers.locate(source, wanted)
 
     def _read_tree(self, source: Path, split: str) -> raw_readers.Original:
         folders = tuple(name.replace("/", "_") for name in self._class_names)

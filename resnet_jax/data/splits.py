@@ -12,6 +12,8 @@ from resnet_jax.errors import InputError
 if TYPE_CHECKING:
     import jax
 
+    from resnet_jax.data.device_dataset import Normalization
+
 # TensorFlow Datasets is imported where it is needed: it takes most of a second.
 
 SPLITS = ("train", "validation", "test")
@@ -23,6 +25,10 @@ Inputs = Any
 
 class OnDevices(Protocol):
     """What of a split is on every device: a pytree that jitted functions take."""
+
+    @property
+    def normalization(self) -> "Normalization":
+        """Of the training split."""
 
     def augmented(
         self, inputs: Inputs, key: "jax.Array", batch_size: int, own: Callable[[Any], Any]

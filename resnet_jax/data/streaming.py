@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -38,6 +38,7 @@ _FOR_STATISTICS = 1000  # images
 
 Batch = tuple[np.ndarray, np.ndarray]
 """Images, uint8 [batch, size, size, 3], and labels, int32 [batch]."""
+OnDevice = tuple[jax.Array, jax.Array]  # the same there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +91,11 @@ class Batches:
             raise InputError(f"dataset: {error}") from error
         draws = None if self.seed is None else image_ops.crop_uniforms(self.seed, place)
         cut = image_ops.AUGMENTATIONS[self.augmentation]
-        crop = cut(*image.shape[:2], self.crops, draws)
+        crop = cut(image.shape[0], image.shape[1], self.crops, draws)
         return image_ops.render(image, crop, self.crops.size), record.label
 
 
-@struct.dataclass
-class Receiver:
+class Receiver(struct.PyTreeNode):
     """What a stream keeps on the devices, and what is done there with its batches.
 
     Attributes:
@@ -107,13 +107,13 @@ class Receiver:
     pca_lighting_std: float = struct.field(pytree_node=False, default=0.0)
 
     def augmented(
-        self, batch: Batch, key: jax.Array, batch_size: int, own: Callable[[Any], Any]
-    ) -> tuple[jax.Array, jax.Array]:
+        self, batch: OnDevice, key: jax.Array, batch_size: int, own: Callable[[Any], Any]
+    ) -> OnDevice:
         """A batch as the network is trained on it; see `DeviceDataset.augmented`."""
         noise = own(device_dataset.pca_lighting(key, batch_size, self.pca_lighting_std))
         return self._normalized(batch[0], noise), batch[1]
 
-    def plain(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def plain(self, batch: OnDevice) -> OnDevice:
         """A batch as the network is tested on it."""
         return self._normalized(batch[0], 0.0), batch[1]
 
@@ -159,7 +159,7 @@ class Stream:
         self._upright = upright
         self._num_workers = setup.num_cores() if num_workers is None else num_workers
         self._next: tuple[int, int] | None = None  # seed and step that the iterator is at
-        self._iterator: Iterator[Batch] | None = None
+        self._iterator: Generator[Batch] | None = None
 
     def __len__(self) -> int:
         return len(self._records)
@@ -177,7 +177,7 @@ class Stream:
         Raises:
           InputError: an image cannot be decoded; the line names it.
         """
-        if self._next != (seed, start):
+        if self._iterator is None or self._next != (seed, start):
             self.close()
             order = functools.partial(
                 device_dataset.batch_indices, seed, batch_size=batch_size, num_examples=len(self)
@@ -194,7 +194,8 @@ class Stream:
         orders, masks = zip(*device_dataset.evaluation_batches(len(self), batch_size), strict=True)
         with contextlib.closing(self._read(orders.__getitem__, 0, len(orders))) as batches:
             for batch, mask in zip(batches, masks, strict=True):
-                yield tuple(part[0] for part in self._in_rows([batch], batch_size)), mask
+                images, labels = self._in_rows([batch], batch_size)
+                yield (images[0], labels[0]), mask
 
     def _in_rows(self, batches: Sequence[Batch], batch_size: int) -> Batch:
         """This process's rows at their places in whole batches, [steps, batch, …].
@@ -202,7 +203,8 @@ class Stream:
         The rows of other processes are never written: they take addresses, but no memory.
         """
         if len(batches) == 1 and len(self._rows) == batch_size:
-            return tuple(part[None] for part in batches[0])
+            images, labels = batches[0]
+            return images[None], labels[None]
         images = np.empty((len(batches), batch_size, *self.image_shape), np.uint8)
         labels = np.zeros((len(batches), batch_size), np.int32)
         for i, batch in enumerate(batches):
@@ -215,7 +217,7 @@ class Stream:
             self._iterator.close()
         self._next = self._iterator = None
 
-    def _read(self, order: Callable, start: int, stop: int, **how: Any) -> Iterator[Batch]:
+    def _read(self, order: Callable, start: int, stop: int, **how: Any) -> Generator[Batch]:
         batches = Batches(
             self._records, order, self._crops, self._rows, stop, upright=self._upright, **how
         )

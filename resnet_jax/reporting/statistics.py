@@ -13,6 +13,8 @@ CONFIDENCE = 0.95
 POWER = 0.8
 MOST_SEEDS = 10_000  # beyond which nobody plans
 
+Values = Sequence[float] | np.ndarray
+
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
@@ -65,7 +67,7 @@ class Difference:
 
     @property
     def _margin(self) -> float:
-        return self.error * float(stats.t.ppf((1 + self.confidence) / 2, self.freedom))
+        return (self.error or 0.0) * float(stats.t.ppf((1 + self.confidence) / 2, self.freedom))
 
     @property
     def p_value(self) -> float:
@@ -122,13 +124,13 @@ def _noncentrality(power: float, freedom: float) -> float:
     return float(optimize.brentq(excess, 0.0, upper))
 
 
-def summarize(values: Sequence[float]) -> Sample:
-    values = np.asarray(values, np.float64)
-    if not values.size:
+def summarize(values: Values) -> Sample:
+    found = np.asarray(values, np.float64)
+    if not found.size:
         return Sample(0, math.nan, math.nan, math.nan, math.nan)
-    std = float(values.std(ddof=1)) if values.size > 1 else math.nan
-    freedom = values.size - 1 if values.size > 1 else math.nan
-    return Sample(values.size, float(values.mean()), std, float(np.median(values)), freedom)
+    std = float(found.std(ddof=1)) if found.size > 1 else math.nan
+    freedom = found.size - 1 if found.size > 1 else math.nan
+    return Sample(found.size, float(found.mean()), std, float(np.median(found)), freedom)
 
 
 def contrast(*terms: tuple[float, Sample], limit: float = math.inf) -> Difference:
@@ -151,7 +153,7 @@ def contrast(*terms: tuple[float, Sample], limit: float = math.inf) -> Differenc
     return Difference(value, variances, error, freedom, limit=limit)
 
 
-def welch(values: Sequence[float], baseline: Sequence[float]) -> Difference:
+def welch(values: Values, baseline: Values) -> Difference:
     """Mean of `values` less mean of `baseline`, with Welch's t interval at `CONFIDENCE`."""
     return contrast((1.0, summarize(values)), (-1.0, summarize(baseline)))
 

@@ -48,7 +48,7 @@ def is_one_of_several(
             f"process_id={process_id}: no scheduler says which processes there are, so all three "
             "are needed"
         )
-    if None not in (process_id, num_processes) and not 0 <= process_id < num_processes:
+    if process_id is not None and num_processes and not 0 <= process_id < num_processes:
         raise InputError(f"process_id={process_id}: must be from 0 to {num_processes - 1}")
     return True
 

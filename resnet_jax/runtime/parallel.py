@@ -1,6 +1,7 @@
 """Over which devices a run is spread: data parallelism over one mesh axis."""
 
 import collections
+import dataclasses
 import math
 import re
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from resnet_jax.errors import InputError, wrong_environment
 
@@ -79,7 +80,7 @@ def sharded(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
 
-def device_put_global(tree: Any, sharding: NamedSharding) -> Any:
+def device_put_global(tree: Any, sharding: Sharding) -> Any:
     """Puts arrays of this process on a mesh's devices.
 
     Where the mesh has devices of other processes, all of them call this with the same arrays, and
@@ -114,7 +115,18 @@ def local_shard(batch: Any, axis: str | None) -> Any:
     return jax.tree.map(lambda x: x.reshape(size, -1, *x.shape[1:])[number], batch)
 
 
-def _jit(function: Callable, mesh: Mesh) -> Callable:
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A function of a state, data and inputs that, as `jax.jit`'s, is called or lowered."""
+
+    call: Callable[[Any, Any, Any], Any]
+    lower: Callable[[Any, Any, Any], Any]
+
+    def __call__(self, state: Any, data: Any, inputs: Any) -> Any:
+        return self.call(state, data, inputs)
+
+
+def _jit(function: Callable, mesh: Mesh) -> Program:
     whole, shared = replicated(mesh), sharded(mesh, axis=1)
     compiled = jax.jit(
         function, in_shardings=(whole, whole, shared), out_shardings=whole, donate_argnums=0
@@ -123,13 +135,13 @@ def _jit(function: Callable, mesh: Mesh) -> Callable:
     def run(state, data, inputs):
         return block_on_cpu(compiled(state, data, device_put_global(inputs, shared)))
 
-    run.lower = lambda state, data, inputs: compiled.lower(
-        state, data, device_put_global(inputs, shared)
-    )
-    return run
+    def lower(state, data, inputs):
+        return compiled.lower(state, data, device_put_global(inputs, shared))
+
+    return Program(run, lower)
 
 
-def _pmap(function: Callable, mesh: Mesh) -> Callable:
+def _pmap(function: Callable, mesh: Mesh) -> Program:
     devices = list(mesh.devices.flat)
     mapped = jax.pmap(
         function, AXIS, in_axes=(None, None, 0), out_axes=None, devices=devices, donate_argnums=0
@@ -151,11 +163,10 @@ def _pmap(function: Callable, mesh: Mesh) -> Callable:
         state = block_on_cpu(mapped(state, data, split(inputs)))
         return state if all(own) else jax.tree.map(whole, state)
 
-    run.lower = lambda state, data, inputs: mapped.lower(state, data, split(inputs))
-    return run
+    return Program(run, lambda state, data, inputs: mapped.lower(state, data, split(inputs)))
 
 
-ENGINES: dict[str, Callable[[Callable, Mesh], Callable]] = {"jit": _jit, "pmap": _pmap}
+ENGINES: dict[str, Callable[[Callable, Mesh], Program]] = {"jit": _jit, "pmap": _pmap}
 """Compiles `function(state, data, inputs) -> state` for a mesh: the compiler divides it or each
 device runs its own copy on its part of the inputs [steps, batch, …]. The state is donated."""
 
@@ -192,7 +203,7 @@ def bytes_sent(program: str) -> dict[str, int]:
     Args:
       program: optimised HLO: `jax.jit(f).lower(…).compile().as_text()`.
     """
-    total = collections.Counter()
+    total: collections.Counter[str] = collections.Counter()
     for line in program.splitlines():
         found = _INSTRUCTION.search(line)
         if found:

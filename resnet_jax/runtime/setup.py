@@ -25,7 +25,7 @@ def prepare(*, deterministic: bool = False, onednn: bool = False) -> None:
       onednn: on CPUs, convolutions are oneDNN's where that is the faster library. Programs with
         them cannot be written to the compilation cache.
     """
-    flags = {}
+    flags: dict[str, str] = {}
     accelerator = _has_gpu_plugin() or _has_tpu_library()
     on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or not accelerator
     if onednn and on_cpu:
@@ -57,7 +57,7 @@ def _keep_compiled_programs() -> None:
 
     Where there is no such folder, it is compiled anew.
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     with contextlib.suppress(OSError, RuntimeError):  # No home, or one that cannot be written.
         caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
@@ -69,7 +69,7 @@ def _keep_compiled_programs() -> None:
 def _use_cores_as_devices() -> None:
     """On a CPU, JAX sees each core as a device: on one device XLA:CPU leaves cores idle."""
     in_flags = "xla_force_host_platform_device_count" in os.environ["XLA_FLAGS"]
-    if jax.config.jax_num_cpu_devices < 1 and not in_flags:
+    if jax.config.values["jax_num_cpu_devices"] < 1 and not in_flags:
         jax.config.update("jax_num_cpu_devices", num_cores())
 
 

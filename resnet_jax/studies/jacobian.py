@@ -121,7 +121,7 @@ def _largest(model, variables, image, blocks, place, count, seed) -> np.ndarray:
 
 def _outputs(model, variables, blocks, image) -> tuple[jax.Array, ...]:
     wanted = {model.block_names[block]: place for place, block in enumerate(blocks)}
-    found = [None] * len(blocks)
+    found: list[Any] = [None] * len(blocks)
 
     def seen(block, _, y):
         if block.name in wanted:

@@ -76,8 +76,8 @@ def surface(
     images: np.ndarray,
     labels: np.ndarray,
     directions: tuple[Any, Any],
-    xs: Sequence[float],
-    ys: Sequence[float],
+    xs: Sequence[float] | np.ndarray,
+    ys: Sequence[float] | np.ndarray,
     track: Track = iter,
 ) -> Surface:
     """Evaluates the network, with its running statistics, at each point of a grid.
@@ -186,8 +186,7 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
     surfaces, ways = (table[table["kind"] == kind] for kind in ("surface", "trajectory"))
     levels = _levels(surfaces)
     found = [
-        Panel(name,
-              lambda axes, own=own: _contour(axes, own[own["seed"] == own["seed"].iloc[0]], levels))
+        Panel(name, partial(_contour, own=own[own["seed"] == own["seed"].iloc[0]], levels=levels))
         for name, own in by(surfaces, "network")
     ]  # fmt: skip
     middle = surfaces[surfaces["y"] == 0]
@@ -211,7 +210,7 @@ def summarize(table: pd.DataFrame) -> list[str]:
         shares = [
             _area(loss, centre + 1.0) for (_, _, loss), centre in zip(grids, centres, strict=True)
         ]
-        bends = np.mean([_nonconvex(loss) for _, _, loss in grids])
+        bends = float(np.mean([_nonconvex(loss) for _, _, loss in grids]))
         error = own[(own["x"] == 0) & (own["y"] == 0)]["error"].mean()
         valleys[name] = error, [share * (xs[-1] - xs[0]) ** 2 for share in shares]
         sentences.append(
@@ -283,8 +282,7 @@ def _area(loss: np.ndarray, below: float) -> float:
 def _nonconvex(loss: np.ndarray) -> float:
     """The share of inner points, along both axes, where the second difference is negative."""
     with np.errstate(invalid="ignore"):
-        bends = [np.diff(loss, 2, axis=axis).ravel() for axis in (0, 1)]
-    bends = np.concatenate(bends)
+        bends = np.concatenate([np.diff(loss, 2, axis=axis).ravel() for axis in (0, 1)])
     return float((bends[np.isfinite(bends)] < 0).mean()) if np.isfinite(bends).any() else 0.0
 
 

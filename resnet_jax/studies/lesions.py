@@ -223,10 +223,15 @@ def _path_parts(model, variables, images, labels) -> jax.Array:
 
 
 def _first_input(model, variables, images) -> jax.Array:
-    seen = []
-    with hooks.block_input(lambda block, x: seen.append(x) or x):
+    found = []
+
+    def seen(block, x):
+        found.append(x)
+        return x
+
+    with hooks.block_input(seen):
         model.apply(variables, images, train=False)
-    return seen[0]
+    return found[0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -277,7 +282,7 @@ def measure(
         pairs = num_pairs(network.model)
         for kind, most in (("delete", count - 1), ("swap", min(count - 1, pairs))):
             counts = [number + 1 for number in tables.evenly_spaced(most, 8)] if most else []
-            how = {"repeats": repeats, "seed": seed, "track": track(kind)}
+            how: dict[str, Any] = {"repeats": repeats, "seed": seed, "track": track(kind)}
             errors = random_lesions(kind, *asked, counts, **how)
             rows += [
                 row(kind, count=number, repeat=repeat, error=float(error))

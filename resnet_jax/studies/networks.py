@@ -67,8 +67,8 @@ class Network:
     def initial(self) -> Variables:
         """The weights before the first step that the recipe's seed gives."""
         key, _ = trainer.keys(self.recipe.seed)
-        size = self.recipe.dataset.image_size
-        shape = (size, size, 3) if self._is_streamed else self._source("train").images.shape[1:]
+        size, train = self.recipe.dataset.image_size, self._source("train")
+        shape = train.images.shape[1:] if isinstance(train, datasets.Examples) else (size, size, 3)
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         fresh = self.model.lazy_init(key, image, train=False)
         return _anew({"batch_stats": {}, **fresh})
@@ -136,15 +136,15 @@ class Network:
         dataset = self.recipe.dataset
         check_choice("split", split, [name for name in _SPLITS if getattr(dataset, name)])
         source = self._source(split)
-        there = len(source) if self._is_streamed else len(source.images)
+        there = len(source.images if isinstance(source, datasets.Examples) else source)
         if not 1 <= count <= there:
             raise InputError(
                 f"examples={count}: {split} of {dataset.name} has {there}; give 1 to so many"
             )
-        if self._is_streamed:  # Only these are read, and what the normalisation needs.
-            images, labels = _centres(source, self.recipe, count)
-        else:
+        if isinstance(source, datasets.Examples):
             images, labels = source.images[:count], source.labels[:count]
+        else:  # Only these are read, and what the normalisation needs.
+            images, labels = _centres(source, self.recipe, count)
         how = self._normalization
         return (images.astype(np.float32) / 255 - how.mean) / how.std, labels
 
@@ -176,7 +176,7 @@ class Network:
 
     def for_steps(self, steps: int) -> Recipe:
         """The recipe with another length, its schedule fitted to that."""
-        fields = {"num_steps": steps, "num_devices": None}
+        fields: dict[str, Any] = {"num_steps": steps, "num_devices": None}
         if self.recipe.schedule.name == "steps":
             before = self.recipe.num_steps
             shares = (b if b < 1 else b / before for b in self.recipe.schedule.boundaries)
@@ -221,7 +221,7 @@ def collect(
     """
     runs = (run for workdir in workdirs for run in _runs_of(Path(workdir)))
     paths = {path.resolve(): path for path in runs}.values()
-    found = [(load_recipe(path), path) for path in paths]
+    found: list[tuple[Recipe, Path | None]] = [(load_recipe(path), path) for path in paths]
     found += [(recipe, None) for recipe in recipes]
     if not found:
         raise InputError("give networks: --workdir=RUN, or --config=configs/digits.py:plain-56")
@@ -357,7 +357,7 @@ def _anew(variables: Variables) -> Variables:
 def _centres(records: Records, recipe: Recipe, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The centre crops of the first records, uint8, and their labels."""
     first, crops = np.arange(count), trainer.crop_config(recipe)
-    upright = recipe.dataset.exif_orientation
+    upright = bool(recipe.dataset.exif_orientation)
     return streaming.Batches(records, lambda _: first, crops, first, upright=upright)[0]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jax.flatten_util import ravel_pytree
@@ -50,7 +51,7 @@ def largest_eigenvalue(
     flat, unravel = ravel_pytree(variables["params"])
 
     def product(vector: np.ndarray) -> np.ndarray:
-        tangent = unravel(vector.astype(np.float32).ravel())
+        tangent = unravel(jnp.asarray(vector.astype(np.float32).ravel()))
         found = _hessian_times(model, variables, images, labels, tangent)
         return np.asarray(ravel_pytree(found)[0], np.float64)
 
@@ -209,7 +210,7 @@ def _against_rate(
     rates = sorted(rate["rate"].unique())
     axes.set_xticks(rates, map(number, rates))
     axes.set_xticks([], minor=True)
-    muted = {"color": style.LIGHT["muted"], "linewidth": 0.9, "linestyle": ":"}
+    muted: dict[str, Any] = {"color": style.LIGHT["muted"], "linewidth": 0.9, "linestyle": ":"}
     if is_error:  # Where the constructed network's own eigenvalue is at the threshold.
         for _, own in by(built, "network"):
             axes.axvline((own["rate"] * own["limit"] / own["eigenvalue"]).median(), **muted)

@@ -116,7 +116,7 @@ def measure(
             )
         for kind in (*kinds, network.variant()):
             for each in kind.with_seeds(seeds):
-                key = (line, each.label, each.recipe.seed)
+                key: tuple = (line, each.label, each.recipe.seed)
                 asked.setdefault(key, (f"{line}, untrained", each, 0))
         if network.steps:
             key = (line, network.label, network.recipe.seed, "trained")

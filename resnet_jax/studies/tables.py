@@ -97,7 +97,7 @@ def geometric_mean(values: Iterable[float]) -> Interval:
         return Interval(*np.exp(mean(np.log(list(values)))))
 
 
-def difference(values: Sequence[float], baseline: Sequence[float]) -> Interval | None:
+def difference(values: statistics.Values, baseline: statistics.Values) -> Interval | None:
     """Mean of `values` less mean of `baseline` with Welch's interval.
 
     Returns:
@@ -131,7 +131,7 @@ def looks(table: pd.DataFrame) -> dict[str, Look]:
     networks = dict(zip(table["network"], table["family"], strict=True))
     families = list(networks.values())
     if max(families.count(family) for family in families) <= 2:
-        colour = lambda _, family: style.LIGHT[f"family-{family}"]
+        colour: Callable[[int, str], str] = lambda _, family: style.LIGHT[f"family-{family}"]
     else:
         colour = lambda index, _: style.SERIES[style.shade(index, len(networks))]
     return {

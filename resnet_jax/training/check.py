@@ -32,6 +32,7 @@ from PIL import Image
 from resnet_jax import runs
 from resnet_jax.data import device_dataset, image_ops, streaming
 from resnet_jax.data.image_ops import EncodedImage
+from resnet_jax.data.tfds_sets import Records
 from resnet_jax.models.architecture import Architecture
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runs import Recipe
@@ -265,7 +266,8 @@ def _load(folder: Path, name: str) -> dict[str, np.ndarray] | None:
 
 
 def _save(folder: Path, name: str, gradient: Any, different_bits: int = 0) -> None:
-    flat = {path: np.asarray(leaf) for path, leaf in flatten_dict(gradient, sep="/").items()}
+    leaves = flatten_dict(gradient, sep="/")
+    flat: dict[str, Any] = {path: np.asarray(leaf) for path, leaf in leaves.items()}
     # Whole or not at all, because a process may crash.
     partial = folder / f"partial-{name}.npz"
     np.savez(partial, different_bits=different_bits, **flat)
@@ -314,8 +316,8 @@ def _gradient_twice(case: Case) -> tuple[Any, Any]:
     mesh = parallel.make_mesh(_BATCH, _BATCH // _GROUP, num_devices)
     model, optimizer = case.model(case.dtype), step.sgd(0.9, 0.0)
     schedule = schedules.Schedule("constant", 1, 0.1)
-    shape = (_SIZE, _SIZE, 3)
-    normalization = device_dataset.Normalization(np.full(shape, 0.5, np.float32), np.float32(0.25))
+    mean, std = np.full((_SIZE, _SIZE, 3), 0.5, np.float32), np.array(0.25, np.float32)
+    normalization = device_dataset.Normalization(mean, std)
     data = device_dataset.DeviceDataset(*_examples(), normalization)
     data = parallel.device_put_global(data, parallel.replicated(mesh))
     axis = parallel.axis_name(case.engine)
@@ -373,7 +375,7 @@ def _check_stream(work: _Work) -> Iterator[Finding]:
     yield Finding("stream", case, different, 0, "pixels differ", failure)
 
 
-class _NoiseImages:
+class _NoiseImages(Records):
     """Records of random images; their shorter side is the one that crops are made of."""
 
     class_names = ("0", "1")
@@ -381,7 +383,7 @@ class _NoiseImages:
     def __init__(self, count: int, shorter_side: int):
         random = np.random.default_rng(0)
         sizes = [(shorter_side, shorter_side + i) for i in range(count)]
-        sizes = [size[:: 1 if i % 2 else -1] for i, size in enumerate(sizes)]
+        sizes = [size if i % 2 else size[::-1] for i, size in enumerate(sizes)]
         self.images = [random.integers(256, size=(*size, 3), dtype=np.uint8) for size in sizes]
 
     def __len__(self) -> int:

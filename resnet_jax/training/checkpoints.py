@@ -318,10 +318,9 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _rename(folder: Path) -> Path:
-    for number in itertools.count(1):
-        aside = folder.with_name(f"{folder.name}.damaged" + (f"-{number}" if number > 1 else ""))
-        if not aside.exists():
-            return folder.rename(aside)
+    endings = ("" if number == 1 else f"-{number}" for number in itertools.count(1))
+    places = (folder.with_name(f"{folder.name}.damaged{ending}") for ending in endings)
+    return folder.rename(next(place for place in places if not place.exists()))
 
 
 def _first_line(error: Exception) -> str:

@@ -77,6 +77,6 @@ def box(map: np.ndarray, threshold: float = THRESHOLD) -> Box | None:
     if not map.max() > 0:
         return None
     parts, _ = ndimage.label(map > threshold * map.max())
-    largest = np.bincount(parts.ravel())[1:].argmax()
+    largest = np.argmax(np.bincount(parts.ravel())[1:])
     rows, columns = ndimage.find_objects(parts)[largest]
     return Box(columns.start, rows.start, columns.stop, rows.stop)

@@ -27,7 +27,7 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
 
     def evaluate_batch(sums, variables, data, inputs, mask):
         images, labels = data.plain(inputs)
-        logits = model.apply(variables, images, train=False)
+        logits: Any = model.apply(variables, images, train=False)
         losses, errors = cross_entropy(logits, labels), logits.argmax(-1) != labels
         return sums + jnp.stack([losses, errors.astype(jnp.float32)]).sum(1, where=mask)
 

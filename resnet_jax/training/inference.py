@@ -77,8 +77,8 @@ class LoadedModel:
           InputError: it has another shape, or values of another type.
         """
         check_image(picture, self.image_shape[-1])
-        streaming = self.recipe.streaming is not None
-        side = self.recipe.streaming.shorter_side if streaming else self.size
+        streaming = self.recipe.streaming
+        side = streaming.shorter_side if streaming else self.size
         return image_ops.centre_square(picture, self.size, side)
 
     def decode(self, image: EncodedImage, *, upright: bool) -> np.ndarray:
@@ -158,6 +158,7 @@ def _describe(
                 raise
             known = datasets.DatasetInfo(shape, (), {})
         shape, names = shape or known.image_shape, names or known.class_names
+    assert shape  # that of a run's images is known
     if len(names) != num_classes:
         names = tuple(f"class {label}" for label in range(num_classes))
     return shape, names
@@ -219,7 +220,7 @@ class Prediction:
         if self.error:
             return json.dumps({"file": str(self.file), "error": self.error})
         classes = [{"class": name, "probability": share} for name, share in self.classes]
-        record = {"file": str(self.file), "classes": classes}
+        record: dict[str, Any] = {"file": str(self.file), "classes": classes}
         if self.map:
             record |= {"box": self.box and self.box._asdict(), "map": str(self.map)}
         return json.dumps(record)
@@ -239,8 +240,8 @@ class CamDrawer:
     """
 
     def __init__(self, net: LoadedModel, folder: Path, stride: int | None, draw: Draw):
-        self._net, self._folder, self._names = net, folder, set()
-        self._draw = draw
+        self._net, self._folder, self._draw = net, folder, draw
+        self._names: set[str] = set()
         self._model = net.model if stride is None else with_output_stride(net.model, stride)
 
     def draw(self, file: Path, picture: np.ndarray, label: int, probability: float):
@@ -248,7 +249,7 @@ class CamDrawer:
         scaled = resize(picture, self._net.size)
         seen, stride = scaled.shape[:2], output_stride(self._model.architecture)
         grain = output_stride(self._net.model.architecture)
-        full = [-(-side // grain) * grain for side in filled_shape(*seen, grain)]
+        full = [-(-side // grain) * grain for side in filled_shape(seen[0], seen[1], grain)]
         image = np.zeros((*full, scaled.shape[-1]), np.float32)
         image[: seen[0], : seen[1]] = device_dataset.normalize(
             scaled, self._net.normalization.uniform()
@@ -282,10 +283,11 @@ def predict(
     predictor = net.predictor(count=len(files))
     for start in range(0, len(files), AT_ONCE):
         part = files[start : start + AT_ONCE]
-        pictures = list(datasets.read_ahead(lambda i, part=part: _read(net, part[i]), len(part)))
+        read = lambda i, part=part: _read(net, part[i])
+        pictures = list(datasets.read_ahead(read, len(part)))
         whole = [picture for picture in pictures if not isinstance(picture, InputError)]
         crops = [_crops(net, picture, view) for picture in whole]
-        probabilities = iter(np.exp(predictor(crops)) if crops else ())
+        probabilities: Iterator[np.ndarray] = iter(np.exp(predictor(crops)) if crops else ())
         for file, picture in zip(part, pictures, strict=True):
             if isinstance(picture, InputError):
                 yield Prediction(file, error=" ".join(str(picture).split()))
@@ -428,7 +430,7 @@ def _predict_crops(
 ) -> Predictions:
     """The images of a split, read anew and cut as the view says."""
     dataset = recipe.dataset
-    upright = dataset.exif_orientation
+    upright = bool(dataset.exif_orientation)
     try:
         pictures = datasets.open_images(
             dataset.name, getattr(dataset, split), data_dir=dataset.data_dir

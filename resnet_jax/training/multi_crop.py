@@ -41,7 +41,7 @@ def filled_shape(height: int, width: int, grain: int) -> tuple[int, int]:
     if height == width:
         return height, width
     short, long = sorted((height, width))
-    bound = short
+    bound: float = short
     while round(bound) < long:
         bound *= ELONGATION
     short, long = (grain * -(-round(side) // grain) for side in (short, bound))
@@ -121,7 +121,7 @@ class MultiCropPredictor:
             counts.append(len(crops))
             for crop in crops:
                 check_image(crop, self._channels)
-                shape = filled_shape(*crop.shape[:2], self._grain)
+                shape = filled_shape(crop.shape[0], crop.shape[1], self._grain)
                 waiting[shape].append((owner, crop))
                 if len(waiting[shape]) == self._at_once(shape):
                     score(shape)

@@ -155,7 +155,9 @@ def _refuse_folder_of_runs(workdir: Path) -> None:
         )
 
 
-def _run(experiment: "Experiment", workdir: Path, stop: multihost.StopSignals) -> int:
+def _run(
+    experiment: "Experiment", workdir: Path, stop: multihost.StopSignals | multihost.StopTogether
+) -> int:
     from resnet_jax.runs.loggers import open_loggers
     from resnet_jax.runs.progress import Display
     from resnet_jax.training.checkpoints import Checkpoints

@@ -20,8 +20,7 @@ from resnet_jax.runs.recipe import Recipe, check_schedule
 _SMOOTHING = 0.95  # of the training error that ends the "until_error" warm-up
 
 
-@struct.dataclass
-class ScheduleState:
+class ScheduleState(struct.PyTreeNode):
     """What adaptive rules remember.
 
     Attributes:

@@ -44,9 +44,7 @@ class TimedStep:
     ):
         self.start_seconds: dict[str, float] = {}
         self._last = time.perf_counter()
-        self.experiment = trainer.with_random_data(
-            recipe, tuple(image_shape), num_classes, num_examples
-        )
+        self.experiment = trainer.with_random_data(recipe, image_shape, num_classes, num_examples)
         self._lap("setup")
         self.state = jax.block_until_ready(self.experiment.initial_state())
         self._lap("init")
@@ -110,7 +108,7 @@ def measure(
         "process_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "train_images_per_second": rates(timed.train, repeats, seconds),
         "evaluate_images_per_second": rates(
-            lambda: evaluate(variables, data) and len(data), repeats, seconds
+            lambda: len(data) if evaluate(variables, data) else 0, repeats, seconds
         ),
         "depth": recipe.architecture.depth,
         "multiply_adds": adds,

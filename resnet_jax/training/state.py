@@ -14,8 +14,7 @@ from resnet_jax.training.schedules import Schedule, ScheduleState
 NOT_DIVERGED = -1
 
 
-@struct.dataclass
-class MetricAccumulator:
+class MetricAccumulator(struct.PyTreeNode):
     """Training figures since the last row of the log.
 
     They are part of the state, so that a run which is stopped between two rows and started
@@ -39,8 +38,8 @@ class MetricAccumulator:
     @classmethod
     def empty(cls) -> "MetricAccumulator":
         # Five arrays, not one five times: a buffer can be donated only once.
-        count, *sums = [jnp.zeros((), dtype) for dtype in [jnp.int32] + [jnp.float32] * 4]
-        return cls(count, *sums, diverged_at=jnp.full((), NOT_DIVERGED, jnp.int32))
+        figures = [jnp.zeros((), dtype) for dtype in [jnp.int32] + [jnp.float32] * 4]
+        return cls(*[*figures, jnp.full((), NOT_DIVERGED, jnp.int32)])
 
     def add(self, step: jax.Array, metrics: dict[str, jax.Array]) -> "MetricAccumulator":
         """Takes in the metrics of step number `step`, counted from 0."""
@@ -56,8 +55,7 @@ class MetricAccumulator:
         )
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """The state of training after `step` steps.
 
     Attributes:

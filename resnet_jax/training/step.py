@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -88,7 +89,9 @@ def _kernels(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+def cross_entropy(
+    logits: jax.Array | np.ndarray, labels: jax.Array | np.ndarray, smoothing: float = 0.0
+) -> jax.Array:
     """Cross-entropy of each example, float32 [batch], from logits [batch, classes]."""
     if not smoothing:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)

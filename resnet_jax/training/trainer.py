@@ -6,7 +6,7 @@ The loop makes steps between the points where something is due, and nothing else
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,18 @@ class Intervals:
         return step % period == 0 or step == self.num_steps
 
 
-RunSteps = Callable[[TrainState, Split, int, int], TrainState]
+@dataclasses.dataclass(frozen=True)
+class RunSteps:
+    """What `make_run_steps` makes."""
+
+    program: parallel.Program
+    arguments: Callable[[TrainState, Split, int, int], tuple[TrainState, Any, Inputs]]
+
+    def __call__(self, state: TrainState, data: Split, start: int, end: int) -> TrainState:
+        return self.program(*self.arguments(state, data, start, end))
+
+    def lower(self, state: TrainState, data: Split, start: int, end: int) -> Any:
+        return self.program.lower(*self.arguments(state, data, start, end))
 
 
 def make_run_steps(
@@ -122,18 +133,11 @@ def make_run_steps(
         packed, _ = jax.lax.scan(body, scan_layers.pack(state, loops), inputs)
         return scan_layers.unpack(packed, loops)
 
-    run = parallel.ENGINES[engine](call, mesh)
-
     def arguments(state, data, start, end):
         inputs = data.inputs(seed, start, end, batch_size, state.step)
         return state, (data.on_devices, bits), inputs
 
-    def run_steps(state, data, start, end):
-        return run(*arguments(state, data, start, end))
-
-    run_steps.arguments = arguments
-    run_steps.lower = lambda *args: run.lower(*arguments(*args))
-    return run_steps
+    return RunSteps(parallel.ENGINES[engine](call, mesh), arguments)
 
 
 def fit(
@@ -418,7 +422,8 @@ def _steps_per_call(*periods: int) -> int:
 
 def keys(seed: int) -> tuple[jax.Array, jax.Array]:
     """Keys of a seed's initial weights and of its steps."""
-    return tuple(jax.random.split(jax.random.key(seed)))
+    weights, steps = jax.random.split(jax.random.key(seed))
+    return weights, steps
 
 
 def load_pretrained(fresh: TrainState, folder: Path) -> TrainState:
@@ -501,7 +506,7 @@ def assemble(
 
 
 def with_random_data(
-    recipe: Recipe, shape: tuple[int, int, int], num_classes: int, num_examples: int
+    recipe: Recipe, shape: Sequence[int], num_classes: int, num_examples: int
 ) -> Experiment:
     """An experiment on random images [height, width, channels], to see how fast it runs."""
     mesh = make_mesh(recipe)
@@ -532,7 +537,7 @@ def load_splits(
     """
     dataset, section = recipe.dataset, recipe.streaming
     named = {name: split for name in SPLITS if name in only and (split := getattr(dataset, name))}
-    sources = {name: source(dataset, split, bool(section)) for name, split in named.items()}
+    sources: dict[str, Any] = {n: source(dataset, s, bool(section)) for n, s in named.items()}
     seen = _glance if section else _bytes
     multihost.same_everywhere("dataset", lambda: b"".join(map(seen, sources.values())))
     statistics = statistics or normalization(recipe, sources["train"])
@@ -558,7 +563,7 @@ def load_splits(
             crops=crop_config(recipe),
             rows=parallel.local_indices(mesh, recipe.batch_size),
             num_workers=section.num_workers,
-            upright=dataset.exif_orientation,
+            upright=bool(dataset.exif_orientation),
         )
         for name, part in sources.items()
     }
@@ -574,7 +579,7 @@ def source(dataset: Dataset, split: str, streamed: bool) -> datasets.Examples | 
         split,
         data_dir=dataset.data_dir,
         image_size=dataset.image_size,
-        upright=dataset.exif_orientation,
+        upright=bool(dataset.exif_orientation),
     )
 
 
@@ -583,17 +588,19 @@ def normalization(
 ) -> device_dataset.Normalization:
     """Statistics of the training split; of a streamed one, of its centre crops."""
     how = recipe.dataset.mean, recipe.dataset.std
-    if recipe.streaming:
-        return streaming.normalization(training, crop_config(recipe), *how)
-    return device_dataset.normalization(training.images, *how)
+    if isinstance(training, datasets.Examples):
+        return device_dataset.normalization(training.images, *how)
+    return streaming.normalization(training, crop_config(recipe), *how)
 
 
 def crop_config(recipe: Recipe) -> CropConfig:
     """How images become squares."""
-    section = recipe.streaming
+    section, size = recipe.streaming, recipe.dataset.image_size
+    assert section  # Only a stream's are asked for.
+    assert size  # A stream's config has one.
     return CropConfig(
-        size=recipe.dataset.image_size,
-        scales=tuple(section.scales),
+        size=size,
+        scales=(section.scales[0], section.scales[1]),
         shorter_side=section.shorter_side,
         flip=recipe.dataset.flip,
     )
