@@ -91,6 +91,9 @@ class RunningBaseline:
             text=True,
             env=_environment(),
         )
+        assert self._process.stdin  # a pipe
+        assert self._process.stdout  # as well
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         if ready := self._answer():
             self.start_seconds = float(ready[1])
             self._steps = max(1, round(_SECONDS.value * self._train(2)))
@@ -105,21 +108,21 @@ class RunningBaseline:
         self._process.kill()
         self._process.wait()
         with contextlib.suppress(BrokenPipeError):  # What it was told last was never read.
-            self._process.stdin.close()
-        self._process.stdout.close()
+            self._stdin.close()
+        self._stdout.close()
         self._errors.close()
 
     def _train(self, num_steps: int) -> float:
         """Trains for at least so many steps; returns the steps a second, 0 if it dies."""
         with contextlib.suppress(BrokenPipeError):  # It has ended: there will be no answer.
-            self._process.stdin.write(f"{num_steps}\n")
-            self._process.stdin.flush()
+            self._stdin.write(f"{num_steps}\n")
+            self._stdin.flush()
         made, seconds = self._answer() or (0, 1)
         return int(made) / float(seconds)
 
     def _answer(self) -> list[str]:
         """The words of its next line; none if it has died."""
-        line = self._process.stdout.readline()
+        line = self._stdout.readline()
         if not line:
             code = self._process.wait()
             self._errors.seek(0)

@@ -205,7 +205,7 @@ def deal(count: int, chance: random.Random) -> list[str]:
     """So many faults in random order: one of each kind, and others by their weights."""
     kinds = {**STOPS, **DAMAGES}.items()
     weights = {kind: weight for kind, (_, weight) in kinds if kind not in left_out()}
-    more = chance.choices(list(weights), weights.values(), k=count - len(weights))
+    more = chance.choices(list(weights), list(weights.values()), k=count - len(weights))
     deck = [*weights, *more]
     chance.shuffle(deck)
     return deck

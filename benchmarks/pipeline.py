@@ -19,7 +19,7 @@ import io
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import NamedTuple
 
 import jax
@@ -31,7 +31,7 @@ from experiments import command
 from resnet_jax.data import datasets, device_dataset, image_ops, streaming
 from resnet_jax.data.tfds_sets import Records
 
-Pipeline = Callable[[Records, int, int, int], Iterator]
+Pipeline = Callable[[Records, int, int, int], Generator]
 """`pipeline(records, batch_size, workers, steps)` yields so many batches."""
 
 AUGMENTATION = "scale"
@@ -83,11 +83,12 @@ def _decode(record: image_ops.EncodedImage) -> np.ndarray:
 
 
 def _augment(image: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    crop = image_ops.AUGMENTATIONS[AUGMENTATION](*image.shape[:2], FRAMING, draws)
+    height, width, _ = image.shape
+    crop = image_ops.AUGMENTATIONS[AUGMENTATION](height, width, FRAMING, draws)
     return image_ops.render(image, crop, FRAMING.size)
 
 
-def ours(opened: Records, batch_size: int, workers: int, steps: int) -> Iterator:
+def ours(opened: Records, batch_size: int, workers: int, steps: int) -> Generator:
     """Our batches; their devices would take them from here."""
     receiver = streaming.Receiver(streaming.normalization(opened, FRAMING, "imagenet", "none"))
     stream = streaming.Stream(
@@ -157,7 +158,7 @@ class SameDecoder(Usual):
 def pytorch(kind: type[Usual]) -> Pipeline:
     """Batches of a DataLoader over `kind`."""
 
-    def batches(opened: Records, batch_size: int, workers: int, steps: int) -> Iterator:
+    def batches(opened: Records, batch_size: int, workers: int, steps: int) -> Generator:
         from torch.utils import data
 
         orders = [

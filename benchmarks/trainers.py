@@ -151,7 +151,7 @@ def poison(workdir: Path) -> int:
     step = int(state.step)
     shutil.rmtree(workdir / "checkpoints" / str(step))
     with Checkpoints(workdir / "checkpoints", keep=100) as checkpoints:
-        checkpoints.save(state.replace(params=tree.unflatten(leaves)))
+        checkpoints.save(state.replace(params=jax.tree.unflatten(tree, leaves)))
     return step
 
 

@@ -63,7 +63,7 @@ def main() -> None:
         if _OUTPUT.value:
             write_json(Path(_OUTPUT.value) / "benchmark.json", found)
     _show(found)
-    if _SWEEP.value:
+    if _SWEEP.value and _OUTPUT.value:
         about = [f"Command: python -m experiments.benchmark {' '.join(sys.argv[1:])}"]
         costs, folder = cost.table(found), Path(_OUTPUT.value)
         tables.write_data(folder, costs)

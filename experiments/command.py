@@ -7,6 +7,8 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -141,8 +143,9 @@ def _mistake(error: BaseException, argv: list[str]) -> str:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, flags.DuplicateFlagError):
         return "config: given twice, with fields set beside it; give it once"
-    if isinstance(error, AttributeError) and error.name == "get_config":
-        return missing_in_file(error.obj, error.obj.__file__, error.name)
+    file = error.obj if isinstance(error, AttributeError) and error.name == "get_config" else None
+    if isinstance(file, ModuleType):
+        return missing_in_file(file, str(file.__file__), "get_config")
     missing = re.search(r"No such file or directory: '(.+?)'", str(error))
     if missing:
         path = Path(missing[1])
@@ -185,7 +188,7 @@ def _names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
-def _fail(error: object) -> None:
+def _fail(error: object) -> NoReturn:
     message = " ".join(str(error).split())
     print(f"error: {message}", file=sys.stderr)
     sys.exit(WRONG_INPUT)

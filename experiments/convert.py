@@ -53,7 +53,7 @@ def main() -> None:
 
     if _SOURCE.value:
         print(export.fill(workdir, Path(_SOURCE.value), _DATASET.value, cifar10.recipe))
-    else:
+    elif _OUTPUT.value:
         print(export.export(workdir, Path(_OUTPUT.value), _STEP.value))
 
 

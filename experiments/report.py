@@ -81,7 +81,7 @@ def paper_table(path: str) -> PaperTable:
     command = ["python", "-m", "experiments.sweep", f"--config={path}"]
     return PaperTable(
         title=sweep.title,
-        source=sweep.paper,
+        source=sweep.paper or "",
         command=shlex.join([*command, f"--workdir=runs/{sweep.name}"]),
         configs={
             planned.name.removesuffix("-seed0"): runs.as_json(planned.config.to_dict())

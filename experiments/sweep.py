@@ -53,14 +53,16 @@ _SUBMITIT = flags.DEFINE_multi_string("submitit", [], "key=value, a setting of s
 
 def main() -> int:
     """Runs, submits or prints the sweep's runs; returns the exit code."""
-    how = {"executor": _EXECUTOR.value, "workers": _WORKERS.value, "settings": _SUBMITIT.value}
     end, workdir = run.deadline(_EXECUTOR.value, _MAX_MINUTES.value), Path(_WORKDIR.value)
     sweep, extra = grid.load(_CONFIG.value, _SEEDS.value), plan.parse_overrides(_OVERRIDE.value)
     planned = plan.plan(sweep, pattern=_FILTER.value, num_steps=_NUM_STEPS.value, extra=extra)
     changed = extra if _NUM_STEPS.value is None else {**extra, "num_steps": _NUM_STEPS.value}
     if _DRY_RUN.value:
         return _dry_run(sweep, planned, workdir, changed)
-    ended = run.run(sweep, planned, workdir, changed, **how, end=end)
+    ended = run.run(
+        sweep, planned, workdir, changed, executor=_EXECUTOR.value, workers=_WORKERS.value,
+        settings=_SUBMITIT.value, end=end,
+    )  # fmt: skip
     if ended is None:
         return 0
     if len(ended) < len(planned) or State.STOPPED in ended.values():

@@ -46,6 +46,7 @@ def main() -> int:
         for path, kind, value, meaning in describe_fields(Recipe.from_config(config)):
             print(f"{path} = {value!r}  ({kind})\n    {meaning}")
         return 0
+    assert _WORKDIR.value  # else its validator has refused
     workdir = Path(_WORKDIR.value)
     # The recipe, which may be wrong, comes once all can hear of it. Older configs lack the fields.
     join(deterministic=config.get("deterministic", False), onednn=config.get("onednn", False))

@@ -13,7 +13,7 @@ RECIPE = "paper"
 CONFIG = "configs/cifar10.py"
 COMMON = {"schedule.warmup": "constant"}  # v2: rate .01 for the first 400 steps of every run
 
-ROWS = (
+ROWS: tuple[dict, ...] = (
     {"model.shortcut": "identity"},
     *(
         {"model.shortcut": "constant_scaling", "model.shortcut_scale": s, "model.branch_scale": b}

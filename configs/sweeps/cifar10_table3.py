@@ -12,7 +12,7 @@ RECIPE = "paper"
 CONFIG = "configs/cifar10.py"
 COMMON = {"schedule.warmup": "constant"}  # v2: rate .01 for the first 400 steps of every run
 
-NETS = (
+NETS: tuple[dict, ...] = (
     {"model.name": "resnet-110", "model.block": "one_layer"},  # a skip over one layer
     {"model.name": "preact-resnet-110", "model.block": "one_layer"},
     *(

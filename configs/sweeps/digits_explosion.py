@@ -13,7 +13,7 @@ RECIPE = "other"
 CONFIG = "configs/digits.py"
 COMMON = {"schedule.warmup": "none"}
 
-INTERVENTIONS = (
+INTERVENTIONS: tuple[dict, ...] = (
     {},
     *({"schedule.warmup": "linear", "schedule.warmup_steps": n} for n in (10, 20, 40, 80, 160)),
     *({"optimizer.max_grad_norm": norm} for norm in (0.1, 0.3, 1.0)),

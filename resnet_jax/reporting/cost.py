@@ -66,6 +66,6 @@ def draw(axes: Axes, costs: pd.DataFrame, name: str) -> None:
     axes.minorticks_off()
     axes.set_xlabel("layers")
     axes.set_ylim(min(values) / 1.6, max(values) * 1.6)
-    above = {"textcoords": "offset points", "xytext": (0, 7), "ha": "center"}
+    above: dict[str, Any] = {"textcoords": "offset points", "xytext": (0, 7), "ha": "center"}
     for depth, value in zip(depths, values, strict=True):
         axes.annotate(f"{value:.2g}", (depth, value), **above)

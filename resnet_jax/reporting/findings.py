@@ -87,8 +87,8 @@ def _statements(arm: Arm) -> list[str]:
     lines = list(map(describe_contrast, arm.contrasts))
     lines += list(map(describe_trend, arm.trends))
     lines += list(map(describe_comparison, arm.comparisons))
-    judged = [*arm.contrasts, *arm.comparisons][:1]
-    return lines + [line for part in judged if (line := describe_power(part))]
+    judged: list[Contrast | Comparison] = [*arm.contrasts, *arm.comparisons]
+    return lines + [line for part in judged[:1] if (line := describe_power(part))]
 
 
 def describe_contrast(contrast: Contrast) -> str:
@@ -185,10 +185,10 @@ def _clause(comparison: Comparison, field: str, difference: Difference) -> str:
 
 def _interval(difference: Difference, digits: int = 1) -> str:
     """E.g. "95% interval +87.0 to +89.8"; adjusted ones say so."""
-    if not difference.has_interval:
+    low, high = difference.low, difference.high
+    if low is None or high is None:
         return "no interval"
-    low, high = signed(difference.low, digits), signed(difference.high, digits)
-    return f"{CONFIDENCE:.0%} interval {low} to {high}"
+    return f"{CONFIDENCE:.0%} interval {signed(low, digits)} to {signed(high, digits)}"
 
 
 def _borrowed(sources: Sequence[str]) -> str:
@@ -279,7 +279,7 @@ def _best(groups: Sequence[Group]) -> str:
     }
     if not level:
         return f"{dataset}: no completed run has a test error yet."
-    low, high = min(level, key=level.get), max(level, key=level.get)
+    low, high = min(level, key=level.__getitem__), max(level, key=level.__getitem__)
     text = f"{dataset}: {low} has a test error of {level[low]:.1f}%"
     if len(level) > 1:
         text = (

@@ -82,7 +82,7 @@ class Result:
         stated = {key: value for key, value in self.settings.items() if value is not None}
         summary = self.run.summary
         if summary is None:
-            came = [[row.get(field) for field in ROW_CONTENT] for row in self.run.rows]
+            came: Any = [[row.get(field) for field in ROW_CONTENT] for row in self.run.rows]
         else:
             came = [summary.get(field) for field in CONTENT]
         if not came:  # Nothing has come of it yet: the folder alone tells it from others.

@@ -32,7 +32,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     >>> flatten({"model": {"name": "plain-20"}, "seed": 0})
     {'model.name': 'plain-20', 'seed': 0}
     """
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{key}.")

@@ -171,7 +171,7 @@ def _about(collection: Collection) -> str:
     recipes = {"paper": ["the paper's recipe"], "shortened": ["a shortened recipe"]}
     for sweep in collection.sweeps:
         facts += [f"after {sweep.paper}"] if sweep.paper else []
-        facts += recipes.get(sweep.recipe, [])
+        facts += recipes.get(sweep.recipe or "", [])
     return " · ".join(dict.fromkeys(facts))
 
 
@@ -215,7 +215,7 @@ def inline(svg: str, name: str, alternative: str) -> Markup:
       name: put before every id, so that several drawings can stand on one page.
       alternative: what the drawing shows, for readers who cannot see it.
     """
-    view = re.search(r'viewBox="([^"]*)"', svg)[1]
+    view, *_ = re.findall(r'viewBox="([^"]*)"', svg)
     body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
     # matplotlib's style sheet and metadata would apply to the whole page; the page has its own.
     body = re.sub(r"<(style|metadata)\b.*?</\1>", "", body, flags=re.DOTALL)
@@ -246,7 +246,7 @@ def _making(collection: Collection) -> dict[str, list[str]]:
     told = lambda field: [naming.as_text(r.run.info.get(field) or "") for r in results]
     versions = (result.run.info.get("versions") for result in results)
     varied = naming.differing(result.settings for result in results if result.has_config)
-    facts = {
+    facts: dict[str, Iterable[str | None]] = {
         "Command": [sweep.command for sweep in collection.sweeps],
         "Devices": told("devices"),
         "Processor": told("processor"),

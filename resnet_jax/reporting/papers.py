@@ -50,7 +50,7 @@ class Number:
 def _table_6() -> list[Number]:
     single = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 1202: 7.93}
     rows = [Number("cifar10", f"resnet-{n}", e, "v1 Table 6") for n, e in single.items()]
-    five_runs = {"statistic": "mean", "mean": 6.61, "std": 0.16}
+    five_runs: dict[str, Any] = {"statistic": "mean", "mean": 6.61, "std": 0.16}
     rows.append(Number("cifar10", "resnet-110", 6.61, "v1 Table 6", **five_runs))
     # The other plain networks are curves without a number.
     return [*rows, Number("cifar10", "plain-110", None, "v1 Figure 6", above=60.0)]
@@ -112,7 +112,7 @@ def _very_deep() -> list[Number]:
         "dataset.mean": "channel", "dataset.std": "channel",
         "model.initialization": "he_normal_fan_out",
     }  # fmt: skip
-    small = {"mean": 4.69, "std": 0.20, "batch_size": 64, "recipe": release}
+    small: dict[str, Any] = {"mean": 4.69, "std": 0.20, "batch_size": 64, "recipe": release}
     # Means and deviations are Table 4's.
     return [
         row("resnet-110", 9.90, axes={"block": "one_layer"}),
@@ -205,7 +205,7 @@ def _architecture(number: Number):
 
 _UNSET = {"model.initialization": HE}  # what a field that is None stands for
 
-_BOTH = {
+_BOTH: dict[str, Any] = {
     "init_from": None,
     "freeze": None,
     "label_smoothing": 0.0,
@@ -224,7 +224,7 @@ _BOTH = {
     "dataset.std": "none",
 }
 
-CIFAR = {
+CIFAR: dict[str, Any] = {
     "batch_size": 128,
     "num_steps": 64_000,
     **_BOTH,
@@ -237,7 +237,7 @@ CIFAR = {
 }
 """v1 §4.2 and v2's appendix, by field of the config; the two differ in the warm-up."""
 
-IMAGENET = {
+IMAGENET: dict[str, Any] = {
     "batch_size": 256,
     "num_steps": 500_000,
     **_BOTH,

@@ -177,7 +177,7 @@ def draw_group(
 
     Returns where the strong line ends. Without a completed run the others' median is drawn.
     """
-    line = {"color": look.colour, "linestyle": _DASHED if dashed else "-"}
+    line: dict[str, Any] = {"color": look.colour, "linestyle": _DASHED if dashed else "-"}
     for result in group.results if len(group.results) > 1 else ():
         steps, values = thin(*result.curve(split, field))
         axes.plot(steps, scale * values, **line, linewidth=0.45 * width, alpha=0.32)
@@ -189,9 +189,9 @@ def draw_group(
     if not steps.size:
         return None
     sparse = max(steps.size // 6, 1)
-    marks = {} if dashed else {"marker": look.marker, "markevery": (sparse // 2, sparse)}
+    marks: dict[str, Any] = {"marker": look.marker, "markevery": (sparse // 2, sparse)}
     axes.plot(
-        steps, scale * values, **line, **marks, linewidth=width, markersize=4.6,
+        steps, scale * values, **line, **({} if dashed else marks), linewidth=width, markersize=4.6,
         markerfacecolor=style.LIGHT["paper"], markeredgewidth=1.2, zorder=3,
     )  # fmt: skip
     return float(steps[-1]), float(scale * values[-1])
@@ -248,8 +248,8 @@ def error_top(groups: Sequence[Group]) -> float:
 
 def gradient_limits(groups: Sequence[Group]) -> tuple[float, float]:
     """Ends of a logarithmic axis that holds every run's gradient norms."""
-    norms = [r.curve("train", "gradient_norm")[1] for group in groups for r in group.results]
-    norms = np.concatenate([np.array([]), *norms])
+    found = [r.curve("train", "gradient_norm")[1] for group in groups for r in group.results]
+    norms = np.concatenate([np.array([]), *found])
     norms = norms[norms > 0]
     return (norms.min() / 1.3, norms.max() * 1.3) if norms.size else (0.1, 10.0)
 
@@ -282,7 +282,7 @@ def lines_over_depth(groups: Sequence[Group]) -> list[list[Group]]:
         if group.depth is not None and group.values("train_error"):
             lines.setdefault((group.family, group.setting), []).append(group)
     return [
-        sorted(line, key=lambda group: group.depth)
+        sorted(line, key=lambda group: group.depth or 0)
         for line in lines.values()
         if len({group.depth for group in line}) > 1
     ]
@@ -316,20 +316,19 @@ def draw_depths(axes: Axes, groups: Sequence[Group], field: str, top: float) -> 
         colour, own = style.LIGHT[f"family-{family}"], of_family[family]
         if len(own) > 1:  # Settings of one family are told apart by colour, too.
             colour = style.SERIES[style.shade(own.index(line), len(own))]
-        depths = [group.depth for group in line]
+        depths = [group.depth or 0 for group in line]
         values = [group.percents(field) for group in line]
         means = [group.sample(field).mean for group in line]
         bands = [(d.low, d.high) if d.has_interval else (d.value,) * 2 for d in map(paired, values)]
-        axes.fill_between(
-            depths, *zip(*bands, strict=True), color=colour, alpha=0.16, linewidth=0, zorder=1
-        )
+        lows, highs = zip(*bands, strict=True)
+        axes.fill_between(depths, lows, highs, color=colour, alpha=0.16, linewidth=0, zorder=1)
         axes.plot(
             depths, means, color=colour, linewidth=width, linestyle=dashes, markersize=6,
             marker=FAMILY_MARKERS[family], markerfacecolor=style.LIGHT["paper"],
             markeredgewidth=1.4, zorder=3,
         )  # fmt: skip
         for depth, seeds in zip(depths, values, strict=True):
-            dots = {"color": colour, "markersize": 5, "alpha": 0.7, "zorder": 4}
+            dots: dict[str, Any] = {"color": colour, "markersize": 5, "alpha": 0.7, "zorder": 4}
             axes.plot([depth] * len(seeds), seeds, ".", **dots)
         all_depths.update(depths)
         ends.append(
@@ -347,7 +346,7 @@ def _mark_papers(axes: Axes, groups: Sequence[Group]) -> None:
         found = papers.lookup(group.settings)
         if found and found.error is not None and not papers.departures(group.settings, found):
             axes.plot(
-                group.depth, found.error, marker="_", markersize=16, markeredgewidth=1.6,
+                group.depth or 0, found.error, marker="_", markersize=16, markeredgewidth=1.6,
                 zorder=4, color=style.LIGHT["ink"],
             )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,7 +85,8 @@ def _draw_matrix(axes: Axes, counts: np.ndarray, names: Sequence[str], side: flo
     axes.set(xlabel="prediction", ylabel="true class")
     if len(names) <= WITH_NAMES:
         points = float(np.clip(44 * side / len(names), 4, 10))
-        how = {"labels": list(map(shorten, names)), "fontsize": points, "parse_math": False}
+        words = list(map(shorten, names))
+        how: dict[str, Any] = {"labels": words, "fontsize": points, "parse_math": False}
         axes.set_xticks(range(len(names)), rotation=90, **how)
         axes.set_yticks(range(len(names)), **how)
         axes.tick_params(length=0)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -65,7 +66,7 @@ def _planes_of(field: str, groups: list[Group], varied: Sequence[str]) -> list[P
     for group in groups:
         others = [key for key in varied if key not in (field, "model.name")]
         key = naming.describe_settings(group.settings, others), group.family
-        found.setdefault(key, {})[group.depth, group.settings[field]] = group
+        found.setdefault(key, {})[group.depth or 0, group.settings[field]] = group
     planes = [Plane(field, family, rest, own) for (rest, family), own in found.items()]
     return [p for p in planes if len(p.depths) >= FEWEST and len(p.values) >= FEWEST]
 
@@ -102,7 +103,7 @@ def draw_grid(axes: Axes, plane: Plane, error: str) -> None:
         column, row = depths.index(depth), values.index(value)
         level = group.sample(error).mean
         shade = 0 if math.isnan(level) else 0.04 + 0.009 * min(level, 100)
-        square = {
+        square: dict[str, Any] = {
             "facecolor": style.LIGHT[f"family-{plane.family}"],
             "alpha": shade,
             "linewidth": 0,
@@ -132,7 +133,7 @@ def _best_values(plane: Plane) -> dict[int, float]:
         for key, group in plane.groups.items()
         if group.values("train_error") and not group.diverged
     }
-    return dict(sorted(trained, key=trained.get, reverse=True))
+    return dict(sorted(trained, key=trained.__getitem__, reverse=True))
 
 
 def _cell(group: Group, level: float) -> str:
@@ -176,10 +177,10 @@ def _row_names(groups: Sequence[Group]) -> list[str]:
 def draw_settings(axes: Axes, groups: Sequence[Group], error: str) -> None:
     """A row for each setting, best above: every seed a dot, and a mark at each depth's mean."""
     names = _row_names(groups)
-    rank = {}
+    rank: dict[str, float] = {}
     for name, group in zip(names, groups, strict=True):
         rank[name] = max(rank.get(name, 0.0), group.sample("train_error").mean)
-    order = sorted(rank, key=rank.get, reverse=True)
+    order = sorted(rank, key=rank.__getitem__, reverse=True)
     depths = sorted({group.depth or 0 for group in groups})
     colours = [style.SERIES[style.shade(index, len(depths))] for index in range(len(depths))]
     for name, group in zip(names, groups, strict=True):

@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -50,7 +51,7 @@ LONGEST = 36  # characters of a name at a line's end
 _EARLY = 0.93  # of the axes' width: a line that ends before that is led to its name
 GAP = 0.062  # of the axes' height, between the middles of two names
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "axes.edgecolor": LIGHT["muted"],
     "axes.labelcolor": LIGHT["ink"],
     "axes.linewidth": 0.8,

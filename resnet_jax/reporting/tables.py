@@ -141,7 +141,7 @@ def _beside_paper(
         if number.error is not None and not math.isnan(ours):
             reasons = papers.departures(group.settings, number)
             if not reasons:
-                recipes = {result.recipe for result in group.results} - {"paper", None}
+                recipes = {r.recipe for r in group.results if r.recipe is not None} - {"paper"}
                 reasons = [f"the sweep calls its recipe {recipe!r}" for recipe in sorted(recipes)]
             if reasons:
                 departures.setdefault("; ".join(reasons), []).append(group.label)
@@ -153,7 +153,7 @@ def in_paper(number: Number) -> str:
     """The paper's error and, where it was several runs, their spread."""
     if number.error is None:
         return f"> {number.above:g}"
-    if number.std is None:
+    if number.mean is None or number.std is None:
         return f"{number.error:.2f}"
     over_runs = spread(number.mean, number.std)
     return over_runs if number.mean == number.error else f"{number.error:.2f} ({over_runs})"
@@ -182,17 +182,17 @@ def comparisons_table(arms: Sequence[Arm]) -> Table:
     several = len({arm.dataset for arm in arms if arm.comparisons}) > 1
     rows = []
     for arm in arms:
-        where = ", ".join(filter(None, [several and arm.dataset, arm.setting]))
+        where = ", ".join(filter(None, [arm.dataset if several else "", arm.setting]))
         for part in arm.contrasts:
             layers = f"{part.family.shallow.depth} to {part.family.deep.depth} layers"
             what = f"{part.family.family} less {part.twin.family}"
             reading = words_for(part.effects)
             rows.append(_judged(part, where, what, f"{layers} ({part.seeds})", reading))
-        for part in arm.comparisons:
-            over = f"{part.deep.name} − {part.shallow.name} ({part.describe_seeds()})"
-            means = "the deeper network diverges" if part.diverged else words_for(part.effects)
-            reading = f"{part.verdict.value}: {means}"
-            rows.append(_judged(part, where, part.family, over, reading))
+        for pair in arm.comparisons:
+            over = f"{pair.deep.name} − {pair.shallow.name} ({pair.describe_seeds()})"
+            means = "the deeper network diverges" if pair.diverged else words_for(pair.effects)
+            reading = f"{pair.verdict.value}: {means}"
+            rows.append(_judged(pair, where, pair.family, over, reading))
     return Table("Degradation and contrast", rows, frozenset({"What", "Over", "Reading"}))
 
 
@@ -221,9 +221,10 @@ def _judged(
 def _interval(difference: Difference) -> str:
     if math.isnan(difference.value):
         return NOTHING
-    if not difference.has_interval:
+    low, high = difference.low, difference.high
+    if low is None or high is None:
         return f"{signed(difference.value)} (no interval)"
-    return f"{signed(difference.value)} [{signed(difference.low)}, {signed(difference.high)}]"
+    return f"{signed(difference.value)} [{signed(low)}, {signed(high)}]"
 
 
 def selection_table(selections: Sequence[Selection]) -> Table:

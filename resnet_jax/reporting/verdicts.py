@@ -45,13 +45,14 @@ def judge(difference: Difference) -> Effect:
     """
     if difference.value != difference.value:
         return Effect.UNKNOWN
-    if not difference.has_interval:
+    low, high = difference.low, difference.high
+    if low is None or high is None:
         return Effect.ONE_SEED
-    if difference.low > -SMALLEST_EFFECT and difference.high < SMALLEST_EFFECT:
+    if low > -SMALLEST_EFFECT and high < SMALLEST_EFFECT:
         return Effect.SAME
-    if difference.low > 0 and difference.value >= SMALLEST_EFFECT:
+    if low > 0 and difference.value >= SMALLEST_EFFECT:
         return Effect.HIGHER
-    if difference.high < 0 and difference.value <= -SMALLEST_EFFECT:
+    if high < 0 and difference.value <= -SMALLEST_EFFECT:
         return Effect.LOWER
     return Effect.UNDECIDED
 
@@ -168,7 +169,8 @@ def _guarded(judged: Comparison | Contrast, flattered: float) -> tuple[Effect, E
     doubtful = (Effect.LOWER if flattered > 0 else Effect.HIGHER, Effect.SAME)
     if not flattered:
         return effects
-    return tuple(Effect.UNDECIDED if effect in doubtful else effect for effect in effects)
+    train, test = (Effect.UNDECIDED if effect in doubtful else effect for effect in effects)
+    return train, test
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +204,8 @@ class Arm:
     @property
     def differences(self) -> list[Difference]:
         """Those of which something is said; of a trend, the difference of the slopes."""
-        parts = (*self.contrasts, *self.trends, *self.comparisons)
+        parts: list[Contrast | Trend | Comparison] = [*self.contrasts, *self.trends]
+        parts += self.comparisons
         return [difference for part in parts for difference in (part.train, part.test)]
 
 
@@ -266,7 +269,7 @@ def _arm(dataset: str, setting: str, groups: list[Group], table: pd.DataFrame) -
     )
 
 
-def _ends(comparison: Comparison) -> tuple[int, int]:
+def _ends(comparison: Comparison) -> tuple[int | None, int | None]:
     return comparison.shallow.depth, comparison.deep.depth
 
 
@@ -354,7 +357,7 @@ def _trend(groups: Sequence[Group], family: str, twin: str) -> Trend | None:
         more = [a - b for a, b in zip(ours, theirs, strict=True)]
         slopes.append((fmean(ours), fmean(theirs)))
         found.append(statistics.paired(more))
-    return Trend(family, twin, tuple(depths), len(seeds), tuple(slopes), *found)
+    return Trend(family, twin, tuple(depths), len(seeds), (slopes[0], slopes[1]), *found)
 
 
 def compare_families(groups: Sequence[Group], table: pd.DataFrame) -> list[Comparison]:
