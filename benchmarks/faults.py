@@ -94,8 +94,8 @@ def stand_still(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
 def set_clock_back(trainers: Trainers, disk: "Disk", chance: random.Random) -> str:
     """The time of day jumps back by an hour while they train.
 
-    One process goes on. Of several, JAX's coordination service (0.10.2) takes all for lost, since
-    their last signs of life are of the future, and ends them; then they need only resume.
+    A single process keeps training. Several are ended by JAX's coordination service (0.10.2), for
+    their last heartbeats are then in the future; those need only resume.
     """
     trainers.kill()
     clock = trainers.workdir.parent / "clock"

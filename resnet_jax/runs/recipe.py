@@ -127,7 +127,7 @@ class Dataset:
     crop_padding: int = _field("pixels added to each side before a random crop", _FROM_0)
     flip: bool = _field("whether training images are mirrored at random")
     exif_orientation: bool | None = _field(
-        "whether images are turned as EXIF says; none: if they may be photographs of one's own"
+        "whether images are turned as EXIF says; none: if they are one's own"
     )
 
 
@@ -225,12 +225,12 @@ class Recipe:
             resolved = zoo.describe(self.model.name, **self.model_overrides)
         object.__setattr__(self, "architecture", resolved)
         if self.dataset.exif_orientation is None:
-            dataset = dataclasses.replace(self.dataset, exif_orientation=self.has_own_photographs)
+            dataset = dataclasses.replace(self.dataset, exif_orientation=self.has_own_images)
             object.__setattr__(self, "dataset", dataset)
         _check(self)
 
     @property
-    def has_own_photographs(self) -> bool:
+    def has_own_images(self) -> bool:
         """Whether images may be as cameras store them: an image folder's, or a streamed set's."""
         name, streamed = self.dataset.name, self.streaming is not None
         return name == "image_folder" or (streamed and name != "imagenet2012")

@@ -303,7 +303,7 @@ def predict(
 
 def _read(net: LoadedModel, file: Path) -> np.ndarray | InputError:
     # As in training. But of others' sets few images are tagged, whatever training made of those.
-    upright = net.recipe.dataset.exif_orientation or not net.recipe.has_own_photographs
+    upright = net.recipe.dataset.exif_orientation or not net.recipe.has_own_images
     try:
         return net.decode(image_folder.read_file(file), upright=upright)
     except InputError as error:

@@ -37,9 +37,10 @@ class MetricAccumulator(struct.PyTreeNode):
 
     @classmethod
     def empty(cls) -> "MetricAccumulator":
-        # Five arrays, not one five times: a buffer can be donated only once.
-        figures = [jnp.zeros((), dtype) for dtype in [jnp.int32] + [jnp.float32] * 4]
-        return cls(*[*figures, jnp.full((), NOT_DIVERGED, jnp.int32)])
+        # Four arrays, not one four times: a buffer can be donated only once.
+        count, diverged_at = jnp.zeros((), jnp.int32), jnp.full((), NOT_DIVERGED, jnp.int32)
+        loss, error, gradient_norm, rate = (jnp.zeros((), jnp.float32) for _ in range(4))
+        return cls(count, loss, error, gradient_norm, rate, diverged_at)
 
     def add(self, step: jax.Array, metrics: dict[str, jax.Array]) -> "MetricAccumulator":
         """Takes in the metrics of step number `step`, counted from 0."""

@@ -92,8 +92,9 @@ def test_damaged_orientation_leaves_the_image_as_it_is():
 
 def test_pillow_may_have_no_limit_of_pixels():
     unlimited = "from PIL import Image; Image.MAX_IMAGE_PIXELS = None"
-    program = f"{unlimited}; from resnet_jax.data import image_ops"
-    subprocess.run([sys.executable, "-c", program], check=True)
+    program = f"{unlimited}; from resnet_jax.data import image_ops; print(image_ops._MAX_PIXELS)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == ("inf", 0), done.stderr
 
 
 def test_orientation_is_ignored_otherwise():

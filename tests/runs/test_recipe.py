@@ -36,7 +36,7 @@ def test_recipe_has_the_configs_paths_and_values(config):
         (digits.get_config("resnet-8"), False),
     ],
 )
-def test_photographs_of_ones_own_are_turned_as_exif_says(config, turned):
+def test_images_of_ones_own_are_turned_as_exif_says(config, turned):
     assert Recipe.from_config(config).dataset.exif_orientation is turned
     config.dataset.exif_orientation = not turned
     assert Recipe.from_config(config).dataset.exif_orientation is not turned
