@@ -42,8 +42,11 @@ class OnDevices(Protocol):
 class Split(Protocol):
     """A split to train or test on: `device_dataset.DeviceDataset` or `streaming.Stream`."""
 
-    on_devices: OnDevices
-    image_shape: tuple[int, int, int]
+    @property
+    def on_devices(self) -> OnDevices: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
 
     def __len__(self) -> int: ...
 

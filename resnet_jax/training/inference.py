@@ -399,7 +399,8 @@ def _predict_images(
     """The images of a split as the network is shown them in training."""
     statistics = kept_statistics(workdir)
     needs_training = recalibrate_batch_norm or statistics is None
-    run = trainer.build(recipe, statistics, {split, *(("train",) if needs_training else ())})
+    needed = {split, *(("train",) if needs_training else ())}
+    run = trainer.build(recipe, trainer.load_data(recipe, statistics, needed))
     known = runs.read_run(workdir).info.get("class_names")
     _check_classes(known or run.class_names, run.class_names)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:

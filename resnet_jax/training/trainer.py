@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -445,22 +445,37 @@ def load_pretrained(fresh: TrainState, folder: Path) -> TrainState:
     return fresh.replace(params=taken["params"], batch_stats=taken["batch_stats"])
 
 
-def build(
-    recipe: Recipe,
-    statistics: device_dataset.Normalization | None = None,
-    only: Collection[str] = SPLITS,
-) -> Experiment:
-    """Loads the data and makes the objects.
+class Data(NamedTuple):
+    """A run's devices and the images on them; see `Experiment`."""
 
-    Args:
-      recipe: of the run.
-      statistics, only: see `load_splits`.
+    mesh: jax.sharding.Mesh
+    splits: dict[str, Split]
+    class_names: tuple[str, ...]
+
+
+def build(recipe: Recipe, data: Data | None = None) -> Experiment:
+    """Makes a recipe's objects, around `data` that are there already or else are loaded.
 
     Raises:
       InputError: the data cannot be loaded, or do not suit the recipe or the devices.
     """
-    mesh = make_mesh(recipe)
-    return assemble(recipe, mesh, *load_splits(recipe, mesh, statistics, only))
+    data, optimizer = data or load_data(recipe), recipe.optimizer
+    return Experiment(
+        recipe=recipe,
+        model=ResNet(
+            recipe.architecture,
+            jnp.dtype(recipe.model.dtype),
+            num_classes=len(data.class_names),
+            remat=recipe.remat,
+            # Frozen parts and layers are known by their blocks' names, which a loop's lack.
+            scan_blocks=recipe.scan_blocks and not recipe.freeze and optimizer.layer_decay == 1,
+        ),
+        optimizer=step.freeze_optimizer(
+            step.sgd(**dataclasses.asdict(optimizer)), recipe.frozen_parts
+        ),
+        schedule=schedules.Schedule.of(recipe),
+        **data._asdict(),
+    )
 
 
 def make_mesh(recipe: Recipe) -> jax.sharding.Mesh:
@@ -477,34 +492,6 @@ def make_mesh(recipe: Recipe) -> jax.sharding.Mesh:
     return mesh
 
 
-def assemble(
-    recipe: Recipe,
-    mesh: jax.sharding.Mesh,
-    splits: dict[str, Split],
-    class_names: tuple[str, ...],
-) -> Experiment:
-    """The objects of a recipe, around data that are there already."""
-    optimizer = recipe.optimizer
-    return Experiment(
-        recipe=recipe,
-        mesh=mesh,
-        model=ResNet(
-            recipe.architecture,
-            jnp.dtype(recipe.model.dtype),
-            num_classes=len(class_names),
-            remat=recipe.remat,
-            # Frozen parts and layers are known by their blocks' names, which a loop's lack.
-            scan_blocks=recipe.scan_blocks and not recipe.freeze and optimizer.layer_decay == 1,
-        ),
-        optimizer=step.freeze_optimizer(
-            step.sgd(**dataclasses.asdict(optimizer)), recipe.frozen_parts
-        ),
-        schedule=schedules.Schedule.of(recipe),
-        splits=splits,
-        class_names=class_names,
-    )
-
-
 def with_random_data(
     recipe: Recipe, shape: Sequence[int], num_classes: int, num_examples: int
 ) -> Experiment:
@@ -518,30 +505,32 @@ def with_random_data(
     noise = device_dataset.DeviceDataset(images, labels, statistics, padding, flip)
     noise = parallel.device_put_global(noise, parallel.replicated(mesh))
     names = tuple(map(str, range(num_classes)))
-    return assemble(recipe, mesh, {"train": noise, "test": noise}, names)
+    return build(recipe, Data(mesh, {"train": noise, "test": noise}, names))
 
 
-def load_splits(
+def load_data(
     recipe: Recipe,
-    mesh: jax.sharding.Mesh,
     statistics: device_dataset.Normalization | None = None,
     only: Collection[str] = SPLITS,
-) -> tuple[dict[str, Split], tuple[str, ...]]:
+) -> Data:
     """The recipe's splits, normalised as the training split is, and its classes.
 
     Args:
       recipe: of the run.
-      mesh: its devices.
       statistics: of the training images as the run first saw them; None computes them.
       only: which of "train", "validation" and "test"; "train" among them without `statistics`.
+
+    Raises:
+      InputError: they cannot be loaded, or do not suit the recipe or the devices.
     """
-    dataset, section = recipe.dataset, recipe.streaming
+    mesh, dataset, section = make_mesh(recipe), recipe.dataset, recipe.streaming
     named = {name: split for name in SPLITS if name in only and (split := getattr(dataset, name))}
     sources: dict[str, Any] = {n: source(dataset, s, bool(section)) for n, s in named.items()}
     seen = _glance if section else _bytes
     multihost.same_everywhere("dataset", lambda: b"".join(map(seen, sources.values())))
     statistics = statistics or normalization(recipe, sources["train"])
     class_names, place = next(iter(sources.values())).class_names, parallel.replicated(mesh)
+    splits: dict[str, Split]
     if not section:
         splits = {
             name: parallel.device_put_global(
@@ -552,7 +541,7 @@ def load_splits(
             )
             for name, part in sources.items()
         }
-        return splits, class_names
+        return Data(mesh, splits, class_names)
     receiver = streaming.Receiver(statistics, section.pca_lighting_std)
     receiver = parallel.device_put_global(receiver, place)
     splits = {
@@ -567,7 +556,7 @@ def load_splits(
         )
         for name, part in sources.items()
     }
-    return splits, class_names
+    return Data(mesh, splits, class_names)
 
 
 def source(dataset: Dataset, split: str, streamed: bool) -> datasets.Examples | Records:
