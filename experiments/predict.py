@@ -4,7 +4,8 @@
     python -m experiments.predict --workdir=runs/pets --json --cam_dir=maps FOLDER
     curl https://example.org/cat.jpg | python -m experiments.predict --workdir=runs/pets -
 
-A folder stands for the images in it and in its folders; "-" is an image on standard input.
+A folder stands for the images in it and in its folders; a note on stderr counts those of types
+that are not read. "-" is an image on standard input.
 Images are fitted to what the run's network was trained on, or cut by `--test_crops` (10-crop, …;
 see `experiments.evaluate`). A file's EXIF orientation is applied. `--json` prints one object a
 file. `--cam_dir` draws where the network sees the most likely class, with a box around it, into a
@@ -40,7 +41,8 @@ def main(argv: list[str]) -> int:
     """Prints a line a file; returns 2 if one could not be read."""
     if not argv[1:]:
         raise InputError('no images: name files or folders after the flags, or "-" for stdin')
-    files = image_folder.find([Path(name) for name in argv[1:]])
+    paths = [Path(name) for name in argv[1:]]
+    files = image_folder.find(paths)
     if _CROPS.value is not None:
         check_choice("test_crops", _CROPS.value, TEST_CROPS)
     if _OUTPUT_STRIDE.value is not None and _CAM_DIR.value is None:
@@ -56,6 +58,10 @@ def main(argv: list[str]) -> int:
     cams = None
     if _CAM_DIR.value:
         cams = inference.CamDrawer(net, Path(_CAM_DIR.value), _OUTPUT_STRIDE.value, draw_map)
+    for folder in paths:
+        if folder not in files and (others := image_folder.passed_over(folder)):
+            read = ", ".join(image_folder.SUFFIXES)
+            print(f"note: {folder}: passed over {others} (read are {read})", file=sys.stderr)
     code = 0
     for found in inference.predict(net, files, _TOP.value, view=_CROPS.value, cams=cams):
         if found.error and not _JSON.value:

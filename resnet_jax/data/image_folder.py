@@ -271,6 +271,11 @@ def find(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
+def passed_over(folder: Path) -> str:
+    """In words how many images of other types `find` leaves out: "2 .gif, 1 .heic", or ""."""
+    return tell(Counter(path.suffix.lower() for path in _inside(folder, _OTHER_IMAGES)))
+
+
 def _inside(folder: Path, endings: tuple[str, ...]) -> Iterator[Path]:
     """What has such a name in a folder and in its folders, and is not hidden there."""
     for path in folder.rglob("*"):
@@ -285,8 +290,8 @@ def read_file(path: Path, label: int = 0) -> EncodedImage:
         encoded = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         return EncodedImage(encoded, label, str(path))
     except IsADirectoryError as error:
-        others = Counter(found.suffix.lower() for found in _inside(path, _OTHER_IMAGES))
-        beside = f"; there is {tell(others)}" if others else ""
+        others = passed_over(path)
+        beside = f"; there is {others}" if others else ""
         raise InputError(
             f"{path}: no images in it (read are {', '.join(SUFFIXES)}){beside}"
         ) from error

@@ -108,11 +108,13 @@ def test_broken_and_missing_files_get_a_line_each_and_the_others_are_done(
 @pytest.mark.slow
 def test_folder_stands_for_its_images_and_a_hyphen_for_standard_input(run, files, tmp_path):
     paint(tmp_path / "sub" / "d.PNG", "red")
-    for name in ("._a.png", "notes.txt", "sub/.hidden.png"):
+    for name in ("._a.png", "notes.txt", "sub/.hidden.png", "sub/e.GIF", "f.heic"):
         (tmp_path / name).write_text("no image")
     command = [sys.executable, "-m", "experiments.predict", f"--workdir={run}", str(tmp_path), "-"]
     done = subprocess.run(command, capture_output=True, input=files[0].read_bytes())
-    assert (done.returncode, done.stderr) == (0, b"")
+    types = "1 .gif, 1 .heic (read are .png, .jpg, .jpeg, .webp)"
+    note = f"note: {tmp_path}: passed over {types}\n"
+    assert (done.returncode, done.stderr.decode()) == (0, note)
     lines = done.stdout.decode().splitlines()
     told = [(*files, tmp_path / "sub" / "d.PNG", "-"), ("green", "red", "blue", "red", "green")]
     for file, colour, line in zip(*told, lines, strict=True):
