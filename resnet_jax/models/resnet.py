@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
 from resnet_jax.models import scan_layers, tailored_relu
@@ -96,10 +97,11 @@ class ConvNormAct(nn.Module):
             kernel_init=kernel_init(self.architecture, role),
             bias_init=bias_init or nn.initializers.zeros,
             dtype=self.dtype,
+            promote_dtype=_to_dtype_but_bias,
             conv_general_dilated=cpu.conv_general_dilated if train else None,
             name=name,
         )(x)
-        return checkpoint_name(y, COSTLY)
+        return checkpoint_name(y.astype(self.dtype), COSTLY)
 
     def norm(self, x: jax.Array, train: bool, *, name: str, zero_init: bool = False) -> jax.Array:
         """Batch norm, where the architecture has it; its scale starts at 1, or at 0.
@@ -107,7 +109,7 @@ class ConvNormAct(nn.Module):
         Fixup has a scalar bias in its place.
         """
         if self.architecture.initialization == "fixup":
-            return x + self.learnt(name.replace("norm", "bias"), 0.0)
+            return (x + self.learnt(name.replace("norm", "bias"), 0.0)).astype(self.dtype)
         if self.architecture.norm == "none":
             return x
         scale_init = nn.initializers.zeros if zero_init else nn.initializers.ones
@@ -125,8 +127,11 @@ class ConvNormAct(nn.Module):
         return _ACTIVATIONS[self.architecture.activation](x)
 
     def learnt(self, name: str, start: float, shape: tuple[int, ...] = ()) -> jax.Array:
-        """A learnt number, in the type of activations."""
-        return Learnt(start, shape, name=name)().astype(self.dtype)
+        """A learnt number, float32, as what it makes of activations is until that is cast.
+
+        Its gradient is a sum over all positions: in bfloat16 it would not grow past 256 equal ones.
+        """
+        return Learnt(start, shape, name=name)()
 
     def sequence(
         self, steps: Sequence[str], x: jax.Array, train: bool, *, name: str, zero_init: bool = False
@@ -189,14 +194,16 @@ class ResidualBlock(ConvNormAct):
             if self.architecture.parameterization == "dirac":
                 y = self._dirac(x, y, number, stride)
             if last and initialization == "fixup":
-                y = y * self.learnt("multiplier", 1.0)
+                y = (y * self.learnt("multiplier", 1.0)).astype(self.dtype)
             zero_init = last and self.architecture.zero_init_last
             steps = order.last if last else order.between
             if self.architecture.parameterization == "repvgg":
                 y = self.norm(y, train, name=f"norm{number}", zero_init=zero_init)
                 y, steps = y + self._beside(x, channels, number, stride, train), steps[1:]
             x = self.sequence(steps, y, train, name=f"norm{number}", zero_init=zero_init)
-        return x * self.learnt("multiplier", 0.0) if initialization == "skipinit" else x
+        if initialization == "skipinit":
+            x = (x * self.learnt("multiplier", 0.0)).astype(self.dtype)
+        return x
 
     def _dirac(self, x: jax.Array, y: jax.Array, number: int, stride: int) -> jax.Array:
         """What the kernel a · δ + b · W / ‖W‖ makes of x: a · x + b · y / ‖W‖.
@@ -206,10 +213,11 @@ class ResidualBlock(ConvNormAct):
         """
         channels = y.shape[-1]
         kernel = self.variables["params"][f"conv{number}"]["kernel"]
-        norm = jnp.linalg.norm(kernel.reshape(-1, channels), axis=0).astype(self.dtype)
+        norm = jnp.linalg.norm(kernel.reshape(-1, channels), axis=0)
         delta = self.learnt(f"dirac{number}_delta", 1.0, (channels,))
         weight = self.learnt(f"dirac{number}_weight", 0.1, (channels,))
-        return delta * pad_shortcut(x, stride, channels) + weight / norm * y
+        total = delta * pad_shortcut(x, stride, channels) + weight / norm * y
+        return total.astype(self.dtype)
 
     def _beside(
         self, x: jax.Array, channels: int, number: int, stride: int, train: bool
@@ -258,6 +266,12 @@ class ResidualBlock(ConvNormAct):
                 x, self.channels, 1, train, stride=self.stride, name="gate", bias_init=bias_init
             )
         )
+
+
+def _to_dtype_but_bias(*arrays: jax.Array | None, dtype: Any = None, inexact: bool = True) -> list:
+    """Flax's `promote_dtype` for a convolution whose bias stays as it is; see `learnt`."""
+    *others, bias = arrays
+    return [*promote_dtype(*others, dtype=dtype, inexact=inexact), bias]
 
 
 def pad_shortcut(x: jax.Array, stride: int, channels: int, padding: str = "end") -> jax.Array:

@@ -48,7 +48,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "bottleneck": {"block": "bottleneck", "option": "B", "stem": "imagenet"},
 }
 LIMITS = {"float32": 1e-4, "bfloat16": 0.25}
-"""Of a gradient's distance from that in float64, over the latter's norm."""
+"""Of a gradient's distance from that in float64, over the latter's norm, by kind of parameter."""
 
 _BATCH, _GROUP, _SIZE, _CLASSES = 64, 8, 16, 10
 _KILLED = "killed and resumed"
@@ -250,14 +250,21 @@ def _check_gradients(work: _Work) -> Iterator[Finding]:
 
 
 def _distance(folder: Path, name: str, reference: str) -> float | None:
-    """|gradient − reference| / |reference|, over all parameters."""
+    """|gradient − reference| / |reference|, the largest of kernels, biases and scales."""
     gradient, wanted = _load(folder, name), _load(folder, reference)
     if gradient is None or wanted is None:
         return None
-    names = [name for name in wanted if name != "different_bits"]
+    kinds: dict[str, list[str]] = {}
+    for path in wanted.keys() - {"different_bits"}:
+        kinds.setdefault(path.rpartition("/")[2], []).append(path)
     squares = lambda arrays: sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays)
-    difference = squares(gradient[name] - wanted[name].astype(np.float64) for name in names)
-    return math.sqrt(difference / squares(wanted[name] for name in names))
+    return max(
+        math.sqrt(
+            squares(gradient[path] - wanted[path].astype(np.float64) for path in paths)
+            / squares(wanted[path] for path in paths)
+        )
+        for paths in kinds.values()
+    )
 
 
 def _load(folder: Path, name: str) -> dict[str, np.ndarray] | None:

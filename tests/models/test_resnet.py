@@ -185,7 +185,7 @@ def test_last_features_of_a_preactivation_net_are_activated(order):
 
 
 def test_residual_net_with_zero_branches_is_the_identity_between_its_stem_and_its_projections():
-    model = zoo.create("resnet-8", width=4, zero_init_last=True)
+    model = zoo.create("resnet-8", width=4, zero_init_last=True, option="B")
     images = IMAGES[:, :8, :8]
     variables = init(model, images)
     first, *_ = model.apply(variables, images, features=True)
@@ -208,3 +208,36 @@ def test_bfloat16_net_keeps_parameters_and_logits_in_float32():
     run = lambda v, x, **kwargs: model.apply(v, x, train=False, **kwargs)
     assert run(variables, images).dtype == jnp.float32
     assert run(variables, images, features=True)[0].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("name", "axes", "kind"),
+    [
+        ("resnet-8", {"norm": "none"}, "bias"),
+        ("resnet-8", {"initialization": "skipinit"}, "value"),
+        ("plain-8", {"parameterization": "dirac"}, "value"),
+    ],
+)
+def test_bfloat16_net_sums_gradients_in_float32(name, axes, kind):
+    """Where a parameter meets all positions; the rest of the distance is the activations'."""
+    images = np.random.default_rng(1).normal(size=(64, 32, 32, 3)).astype(np.float32)
+
+    def gradient(dtype):
+        model = zoo.create(name, width=4, dtype=dtype, **axes)
+        variables = init(model, images[:1])
+        # Apart from zeros, behind which others would have no gradient.
+        params = jax.tree.map(lambda leaf: leaf + 0.3 * (leaf.ndim == 0), variables["params"])
+
+        def loss(params):
+            logits, _ = model.apply(
+                {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+            )
+            return nn.log_softmax(logits)[:, 0].mean()
+
+        leaves = jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params))
+        found = [leaf.ravel() for path, leaf in leaves if path[-1].key == kind]
+        return np.concatenate(found[:-1] if kind == "bias" else found)
+
+    wanted = gradient("float32")
+    distance = np.linalg.norm(gradient("bfloat16") - wanted) / np.linalg.norm(wanted)
+    assert distance < 0.1
