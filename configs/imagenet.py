@@ -14,7 +14,8 @@ report, are the test split here, and choose nothing. Recipes, by name:
 linear warm-up, and Nesterov's momentum (Goyal et al. 2017, arXiv:1706.02677); 120 epochs of cosine,
 label smoothing, a zero-initialised last scale, no decay of scales and biases (He et al. 2019,
 arXiv:1812.01187); crops of random area and aspect, the stride on the 3×3, bfloat16. Give its batch
-size after the colon, where the rate and the number of steps follow it.
+size after the colon, where the rate and the number of steps follow it. Steps are counted for
+ImageNet's images: of another set give `num_steps`.
 """
 
 from typing import Any
@@ -85,7 +86,7 @@ def _modern(config: ConfigDict, fields: dict[str, Any]) -> None:
     config.num_steps = round(120 * steps_per_epoch)
     config.model.dtype = "bfloat16"
     net = zoo.describe(config.model.name)
-    if "norm" in ORDERS[net.order].last:
+    if net.shortcut != "none" and "norm" in ORDERS[net.order].last:
         config.model.zero_init_last = True
     if net.block == "bottleneck":
         config.model.downsample_in = "3x3"

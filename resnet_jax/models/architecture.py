@@ -7,7 +7,7 @@ Imports no JAX: a config is checked against these axes before anything slow is l
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import tailored_relu
@@ -90,12 +90,19 @@ _FOLDABLE = {
     **{"shortcut": ("none",), "norm": ("batch",), "block": ("basic", "one_layer")},
     **{"order": ("original",), "initialization": ("he_normal",)},
 }
-REQUIREMENTS: dict[tuple[str, str], dict[str, tuple]] = {
+# A branch that starts at 0 has no gradient behind an activation, or where nothing goes around it.
+_ENDS_LINEAR = tuple(name for name, order in ORDERS.items() if "activation" not in order.last)
+_ENDS_NORMALISED = tuple(name for name in _ENDS_LINEAR if ORDERS[name].last)
+REQUIREMENTS: dict[tuple[str, Any], dict[str, tuple]] = {
     ("initialization", "fixup"): {
-        **{"norm": ("none",), "shortcut": _RESIDUAL, "block": ("basic", "bottleneck")}
+        **{"norm": ("none",), "shortcut": _RESIDUAL, "block": ("basic", "bottleneck")},
+        "order": _ENDS_LINEAR,
     },
     # Of two zero factors of one branch, neither ever has a gradient.
     ("initialization", "skipinit"): {"shortcut": _RESIDUAL, "zero_init_last": (False,)},
+    ("zero_init_last", True): {
+        **{"norm": ("batch",), "shortcut": _RESIDUAL, "order": _ENDS_NORMALISED}
+    },
     ("initialization", "looks_linear"): {"shortcut": ("none",), "activation": ("relu",)},
     ("parameterization", "dirac"): _FOLDABLE,
     ("parameterization", "repvgg"): _FOLDABLE,
@@ -179,12 +186,6 @@ class Architecture:
             raise InputError(
                 f"output_stride={self.output_stride}: only networks with the ImageNet stem dilate"
             )
-        if self.zero_init_last and (self.norm == "none" or "norm" not in ORDERS[self.order].last):
-            raise InputError(
-                f"zero_init_last=True: no batch norm ends the branch with order={self.order!r}, "
-                f"norm={self.norm!r}; orders that have one: "
-                + ", ".join(name for name, order in ORDERS.items() if "norm" in order.last)
-            )
         for (axis, value), needed in REQUIREMENTS.items():
             if getattr(self, axis) == value:
                 self._check_requirements(f"{axis}={value!r}", needed)
@@ -192,6 +193,7 @@ class Architecture:
             value = getattr(self, axis)
             if value != getattr(type(self), axis):
                 self._check_requirements(f"{axis}={value!r}", needed)
+        self._check_zero_branches()
         if self.activation == "tailored_relu":
             _ = self.negative_slope  # raises an error if there is none
 
@@ -200,6 +202,20 @@ class Architecture:
             if getattr(self, axis) not in allowed:
                 wanted = " or ".join(map(repr, allowed))
                 raise InputError(f"{subject}: needs {axis}={wanted}, not {getattr(self, axis)!r}")
+
+    def _check_zero_branches(self) -> None:
+        """Refuses branches that start at 0 where the other summand is 0, too, and stays so."""
+        if self.zero_init_last and ORDERS[self.order].after and self.option == "A":
+            raise InputError(
+                "zero_init_last=True: needs option='B' or 'C', not 'A', whose added channels would "
+                "have no gradient behind the addition's activation"
+            )
+        starts_at_zero = self.zero_init_last or self.initialization in ("fixup", "skipinit")
+        if self.shortcut_scale == 0 and starts_at_zero:
+            raise InputError(
+                "shortcut_scale=0: nothing would be trained, because branches start at 0 with "
+                f"initialization={self.initialization!r}, zero_init_last={self.zero_init_last}"
+            )
 
     def _check_numbers(self) -> None:
         if not self.stage_sizes or any(size < 1 for size in self.stage_sizes):
@@ -212,6 +228,13 @@ class Architecture:
             raise InputError(f"width={self.width}: must be even for initialization='looks_linear'")
         if not 0 <= self.dropout_rate < 1:
             raise InputError(f"dropout_rate={self.dropout_rate}: must be in [0, 1)")
+
+    @property
+    def canonical(self) -> "Architecture":
+        """Itself, less what it does not use: equal where networks are."""
+        if self.shortcut != "none":
+            return self
+        return dataclasses.replace(self, option="A", option_a_padding="end")
 
     @property
     def num_blocks(self) -> int:

@@ -348,7 +348,7 @@ def test_plain_unit_has_no_path_around_its_layers():
 
 
 def test_zero_init_last_starts_the_unit_as_its_shortcut():
-    net = Architecture(stage_sizes=(1,), zero_init_last=True)
+    net = Architecture(stage_sizes=(1,), zero_init_last=True, option="B")
     unit = ResidualBlock(net, channels=8)
     variables = unit.init(jax.random.key(0), X, train=False)
     np.testing.assert_array_equal(run(unit, variables), nn.relu(X))
