@@ -39,6 +39,7 @@ def sgd(
     nesterov: bool = False,
     max_grad_norm: float | None = None,
     layer_decay: float = 1.0,
+    frozen: Collection[str] = (),
 ) -> optax.GradientTransformation:
     """SGD with momentum and L2 weight decay (v1 §3.4), before the learning rate.
 
@@ -53,15 +54,18 @@ def sgd(
         scaled down to it (Pascanu et al. 2013); None leaves them as they are.
       layer_decay: factor by which the learning rate falls from each layer to the one before it;
         the classifier has the whole. It undoes a gradient that grows by 1 / layer_decay a layer.
+      frozen: parts of the network that get no update.
     """
     check_choice("weight_decay_mask", weight_decay_mask, recipe.WEIGHT_DECAY_MASKS)
     mask = None if weight_decay_mask == "all" else _kernels
     steps = [optax.add_decayed_weights(weight_decay, mask), optax.trace(momentum, nesterov)]
     if max_grad_norm is not None:
         steps.insert(0, optax.clip_by_global_norm(max_grad_norm))
-    if layer_decay != 1.0:
+    if frozen:
+        steps = [_freeze(optax.chain(*steps), frozen)]
+    if layer_decay != 1.0:  # Of all layers, the frozen ones among them.
         steps.append(_scale_by_layer(layer_decay))
-    return optax.chain(*steps)
+    return optax.chain(*steps) if len(steps) > 1 else steps[0]
 
 
 def _scale_by_layer(decay: float) -> optax.GradientTransformation:
@@ -119,7 +123,7 @@ def make_train_step(
       grad_accum_steps: parts in which the batch goes through the network, one after another, to
         save memory. The update is the same as for the whole batch where no batch-norm group is
         larger than a part.
-      frozen: parts of the network that stay as they are; `freeze_optimizer` leaves them out.
+      frozen: parts of the network that stay as they are; `sgd` leaves them out.
       mesh: devices that share the parts; without one a part stays where its examples are.
       axis_name: of `jax.pmap`, whose devices' means make the update: the batch is then a device's
         part. None where `jax.jit` divides the whole batch.
@@ -235,12 +239,10 @@ def is_frozen(path: tuple[str, ...], frozen: Collection[str]) -> bool:
     return part in frozen or (recipe.BATCH_NORM in frozen and any("norm" in name for name in path))
 
 
-def freeze_optimizer(
+def _freeze(
     whole: optax.GradientTransformation, frozen: Collection[str]
 ) -> optax.GradientTransformation:
     """`whole` for what is trained, and no update for the rest, of which it keeps no state."""
-    if not frozen:
-        return whole
     label = lambda path, _: "frozen" if is_frozen(path, frozen) else "trained"
     transformations = {"trained": whole, "frozen": optax.set_to_zero()}
     return optax.multi_transform(transformations, lambda params: _map(label, params))

@@ -470,9 +470,7 @@ def build(recipe: Recipe, data: Data | None = None) -> Experiment:
             # Frozen parts and layers are known by their blocks' names, which a loop's lack.
             scan_blocks=recipe.scan_blocks and not recipe.freeze and optimizer.layer_decay == 1,
         ),
-        optimizer=step.freeze_optimizer(
-            step.sgd(**dataclasses.asdict(optimizer)), recipe.frozen_parts
-        ),
+        optimizer=step.sgd(**dataclasses.asdict(optimizer), frozen=recipe.frozen_parts),
         schedule=schedules.Schedule.of(recipe),
         **data._asdict(),
     )

@@ -20,7 +20,7 @@ def train(frozen: str | None, name: str = "resnet-8", grad_accum_steps: int = 1,
     model = zoo.create(name, 3, width=4, **axes)
     parts = parse_freeze(frozen, model.architecture)
     schedule = schedules.Schedule("constant", 3, 0.1)
-    optimizer = step.freeze_optimizer(step.sgd(weight_decay_mask="all"), parts)
+    optimizer = step.sgd(weight_decay_mask="all", frozen=parts)
     before = state.create(jax.random.key(0), model, (8, 8, 3), optimizer, schedule)
     train_step = jax.jit(
         step.make_train_step(
@@ -73,7 +73,7 @@ def test_gradient_norm_is_that_of_what_is_trained():
 def test_frozen_net_has_no_momentum_for_what_is_frozen():
     model = zoo.create("resnet-8", 3, width=4)
     params = model.init(jax.random.key(0), IMAGES, train=False)["params"]
-    kept = step.freeze_optimizer(step.sgd(), {"stem", "stage1", "stage2", "stage3"}).init(params)
+    kept = step.sgd(frozen={"stem", "stage1", "stage2", "stage3"}).init(params)
     assert sum(leaf.size for leaf in jax.tree.leaves(kept)) == 16 * 3 + 3
 
 

@@ -100,6 +100,18 @@ def test_learning_rate_falls_from_layer_to_layer_to_the_first(name):
     assert exponents["final_norm"]["scale"] == 0
 
 
+def test_frozen_layers_count_in_the_decay_from_layer_to_layer():
+    _, start, _ = make(name="plain-8")
+    ones = jax.tree.map(jnp.ones_like, start.params)
+
+    def first(frozen):
+        optimizer = step.sgd(0.0, 0.0, layer_decay=0.5, frozen=frozen)
+        scaled, _ = optimizer.update(ones, optimizer.init(ones), ones)
+        return scaled["stem"]["kernel"].ravel()[0]
+
+    assert first({"stage2", "stage3"}) == first(()) == 0.5**7
+
+
 def test_metrics_are_of_the_batch_before_the_update():
     model, start, train_step = make()
     _, metrics = train_step(start, (IMAGES, LABELS), jax.random.key(0))
