@@ -374,13 +374,15 @@ def check_finite(variables: Mapping[str, Any], checkpoint: Path) -> None:
 
 
 def check_shapes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raises `InputError`, naming the first that differs, unless all wanted variables are there.
+    """Raises `InputError`, naming the first that differs, unless these are the wanted variables.
 
     Args:
       found, wanted: variables, or their shapes.
     """
-    there = flatten_dict(found)
-    for path, own in flatten_dict(wanted).items():
+    there, needed = flatten_dict(found), flatten_dict(wanted)
+    for path in there.keys() - needed.keys():
+        raise InputError(f"{'.'.join(path[1:])} is there, and nothing of that name here")
+    for path, own in needed.items():
         if path not in there or there[path].shape != own.shape:
             has = list(there[path].shape) if path in there else "nothing"
             raise InputError(f"{'.'.join(path[1:])} is {has} there, here {list(own.shape)}")

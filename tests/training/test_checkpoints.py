@@ -15,7 +15,7 @@ import pytest
 from resnet_jax.errors import WRONG_INPUT, InputError
 from resnet_jax.models import zoo
 from resnet_jax.training import schedules, state, step
-from resnet_jax.training.checkpoints import Checkpoints, load_weights
+from resnet_jax.training.checkpoints import Checkpoints, check_shapes, load_weights
 
 SCHEDULE = schedules.Schedule("constant", 10, 0.1)
 
@@ -58,7 +58,7 @@ def test_step_that_is_saved_already_is_not_saved_again(tmp_path):
 def test_save_that_never_ends_ends_the_process_with_one_line(tmp_path):
     code = f"""
         import threading
-        from resnet_jax.training.checkpoints import Checkpoints, load_weights
+        from resnet_jax.training.checkpoints import Checkpoints, check_shapes, load_weights
         with Checkpoints({str(tmp_path)!r}, save_timeout=2) as hanging:
             hanging._manager.wait_until_finished = threading.Event().wait
         """
@@ -73,7 +73,7 @@ def test_save_that_never_ends_ends_the_process_with_one_line(tmp_path):
 def test_seconds_in_which_the_process_is_stopped_do_not_count(tmp_path):
     code = f"""
         import time
-        from resnet_jax.training.checkpoints import Checkpoints, load_weights
+        from resnet_jax.training.checkpoints import Checkpoints, check_shapes, load_weights
         def save():
             print("saving", flush=True)
             for _ in range(6):
@@ -127,3 +127,13 @@ def test_weights_of_a_run_that_diverged_are_refused(tmp_path):
         checkpoints.save(diverged)
     with pytest.raises(InputError, match=r"1: classifier.bias has values that are not finite"):
         load_weights(tmp_path)
+
+
+def test_variable_that_the_network_lacks_is_named():
+    scale = {"params": {"unit": {"scale": np.ones(3)}}}
+    more = {"params": {"unit": {"scale": np.ones(3), "multiplier": np.ones(())}}}
+    check_shapes(scale, scale)
+    with pytest.raises(InputError, match=r"^unit\.multiplier is there, and nothing of that name"):
+        check_shapes(more, scale)
+    with pytest.raises(InputError, match=r"^unit\.multiplier is nothing there, here \[\]"):
+        check_shapes(scale, more)
