@@ -79,7 +79,8 @@ def read_run(path: str | os.PathLike) -> Run:
         status = "failed"
     else:
         status = "partial" if begun else "missing"
-    if status != "missing" and not info and not problems:
+    # A bug may have ended it before it wrote one.
+    if not begun and (rows or summary is not None) and not problems:
         problems.append("config.json: missing")
     if summary is not None and not rows and not _exists(path / "metrics.jsonl"):
         problems.append("metrics.jsonl: missing")

@@ -52,6 +52,12 @@ def test_status_tells_how_far_a_run_is(tmp_path):
     assert runs.read_run(path).status == "diverged"
 
 
+def test_run_that_a_bug_ended_before_it_began_is_not_damaged(tmp_path):
+    (tmp_path / "error.txt").write_text("Traceback")
+    run = runs.read_run(tmp_path)
+    assert (run.status, run.problems) == ("failed", [])
+
+
 def test_damaged_files_are_named_and_the_rest_is_read(tmp_path):
     path = write_run(tmp_path / "a", [row(1), row(2)])
     with (path / "metrics.jsonl").open("a") as file:
