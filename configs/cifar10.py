@@ -2,7 +2,9 @@ r"""CIFAR-10 under the papers' recipe (v1 §4.2): 64,000 steps of 128 images.
 
     python -m experiments.train --config=configs/cifar10.py:resnet-56 --workdir=runs/resnet-56
 
-About 6 hours for ResNet-20 on two CPU cores. A shorter run keeps the shape of the schedule:
+About 6 hours for ResNet-20 on two CPU cores. A shorter run drops the
+learning rate at the same fractions of its length; its warm-up, if the network has one, stays as
+long:
 
     python -m experiments.train --config=configs/cifar10.py:resnet-20,num_steps=2000 \
         --workdir=runs/short

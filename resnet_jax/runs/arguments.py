@@ -60,6 +60,8 @@ def update(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:
         check_field(config, path)
         section, _, key = path.rpartition(".")
         part = config[section] if section else config
+        if value == "none" and part.get_type(key) is not str:
+            value = None
         try:
             part[key] = value
         except (TypeError, ValueError) as error:

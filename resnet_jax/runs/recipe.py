@@ -161,6 +161,25 @@ class Schedule:
     warmup_learning_rate: float = _field("of a constant or until_error warm-up")
     warmup_error: float = _field("training error that ends until_error, a fraction")
 
+    @property
+    def used(self) -> dict[str, Any]:
+        """The fields on which the learning rate depends, less those of other kinds of schedule."""
+        values = dataclasses.asdict(self)
+        for field, (kind, kinds) in _SCHEDULE_USED_WITH.items():
+            if values[kind] not in kinds:
+                values.pop(field)
+        return values
+
+
+_SCHEDULE_USED_WITH = {
+    "boundaries": ("name", ("steps",)),
+    "decay_factor": ("name", ("steps", "plateau")),
+    "patience": ("name", ("plateau",)),
+    "warmup_steps": ("warmup", ("constant", "linear")),
+    "warmup_learning_rate": ("warmup", ("constant", "until_error")),
+    "warmup_error": ("warmup", ("until_error",)),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Streaming:
@@ -296,15 +315,33 @@ class Recipe:
 
     def notes(self) -> list[str]:
         """Lines on what works but may not be meant."""
-        size = _image_size(self)
+        size, schedule, lines = _image_size(self), self.schedule, []
         if self.architecture.stem == "imagenet" and size and size < 64:
             near = min(zoo.CIFAR_DEPTHS, key=lambda depth: abs(depth - self.architecture.depth))
-            return [
+            lines.append(
                 f"model.name={self.model.name!r} is an ImageNet network: its 7×7 stem and strides "
                 f"leave {max(size // 32, 1)}×{max(size // 32, 1)} of {size}×{size} images; the "
                 f"CIFAR network of about that depth is resnet-{near}"
-            ]
-        return []
+            )
+        if self.dataset.flip and self.dataset.name in _OF_DIGITS_AND_LETTERS:
+            lines.append(f"dataset.flip=True mirrors {self.dataset.name}, and a mirrored 2 is none")
+        if self.architecture.depth >= 110 and schedule.warmup == "none" and not self.streaming:
+            lines.append(
+                f"schedule.warmup='none' with {self.architecture.depth} layers, for which v1 §4.2 "
+                "warms up; a config that is given the network after its colon does, too"
+            )
+        if schedule.warmup in ("constant", "linear") and schedule.warmup_steps >= self.num_steps:
+            lines.append(
+                f"schedule.warmup_steps={schedule.warmup_steps} do not end within num_steps="
+                f"{self.num_steps}: the learning rate never reaches {schedule.learning_rate:g}"
+            )
+        first_drop = (schedule.patience + 1) * self.evaluate_every
+        if schedule.name == "plateau" and first_drop >= self.num_steps:
+            lines.append(
+                f"schedule.patience={schedule.patience}: with evaluate_every={self.evaluate_every} "
+                f"the learning rate cannot drop within num_steps={self.num_steps}"
+            )
+        return lines
 
 
 def blank(kind: Any = Recipe) -> ConfigDict:
@@ -404,6 +441,8 @@ def check_schedule(schedule: Any, num_steps: int) -> None:
             f"warmup_steps={schedule.warmup_steps}: must be at least 1 with "
             f"warmup={schedule.warmup!r}"
         )
+    if schedule.decay_factor >= 1:
+        raise InputError(f"decay_factor={schedule.decay_factor!r}: must be below 1")
     if schedule.warmup_error > 1:
         raise InputError(f"warmup_error={schedule.warmup_error!r}: a fraction, at most 1")
     boundaries, steps = tuple(schedule.boundaries), []
@@ -539,6 +578,11 @@ def _check_dataset(recipe: Recipe) -> None:
         return
     if size is None:
         raise InputError("dataset.image_size=None: a stream needs the side of crops, such as 224")
+    if dataset.crop_padding:
+        raise InputError(
+            f"dataset.crop_padding={dataset.crop_padding}: a stream's crops are cut out of larger "
+            "images (streaming.augmentation) and not padded; set 0"
+        )
     sides = stream.scales
     if len(sides) != 2 or sides[0] > sides[1]:
         raise InputError(f"streaming.scales={sides}: wanted two lengths in pixels, the lower first")
@@ -550,9 +594,15 @@ def _check_dataset(recipe: Recipe) -> None:
             )
 
 
+_OF_DIGITS_AND_LETTERS = ("digits", "mnist", "kmnist", "emnist", "svhn_cropped")
+_SIZES = {
+    **{"digits": 8, "mnist": 28, "fashion_mnist": 28, "kmnist": 28, "emnist": 28},
+    **{"cifar10": 32, "cifar100": 32, "svhn_cropped": 32},
+}
+
+
 def _image_size(recipe: Recipe) -> int | None:
-    known = {"digits": 8, "mnist": 28, "fashion_mnist": 28, "cifar10": 32, "cifar100": 32}
-    return recipe.dataset.image_size or known.get(recipe.dataset.name)
+    return recipe.dataset.image_size or _SIZES.get(recipe.dataset.name)
 
 
 def _check_memory(recipe: Recipe) -> None:

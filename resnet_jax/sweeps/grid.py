@@ -29,6 +29,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from resnet_jax.errors import InputError, check_choice, missing_in_file, mistake_in_file
+from resnet_jax.runs import arguments
 
 Overrides = dict[str, Any]
 """Values of config fields by their path, such as "model.name" or "seed"."""
@@ -121,13 +122,16 @@ def _all_overrides(path: str, get_sweep: Any, seeds: int | None) -> tuple[Overri
 
 
 def _checked(source: str, overrides: Any) -> Overrides:
-    """A run's overrides as they came, if they are fields and values."""
+    """A run's overrides by the fields' own names, if they are fields and values."""
     if not isinstance(overrides, dict) or not all(isinstance(key, str) for key in overrides):
         raise InputError(f"{source}: {overrides!r}: expected a dictionary of fields and values")
-    for key, value in overrides.items():
+    fields: Overrides = overrides
+    named: Overrides = {}
+    for key, value in fields.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{source}: {key}={value!r}: must be finite")
-    return dict(overrides)
+        named[arguments.ALIASES.get(key, key)] = value
+    return named
 
 
 def _load_module(field: str, name: str, *wanted: str) -> dict[str, Any]:

@@ -81,9 +81,15 @@ def plan(
       InputError: a pattern that matches nothing, an override of a field that is none or that
         the sweep varies, two runs of one name.
     """
+    extra = dict(extra or {})
+    if "num_steps" in extra:
+        if num_steps is not None:
+            raise InputError(f"num_steps={num_steps}: an override sets it, too; give one of them")
+        if isinstance(extra["num_steps"], int):
+            num_steps = extra.pop("num_steps")
     if num_steps is not None and num_steps < 1:
         raise InputError(f"num_steps={num_steps}: must be at least 1")
-    for path in [*(extra or ()), *(["num_steps"] if num_steps else ())]:
+    for path in [*extra, *(["num_steps"] if num_steps else ())]:
         if any(path in overrides for overrides in sweep.overrides):
             raise InputError(
                 f"{path}: {sweep.name} varies this field, so that one value for all would train "
@@ -92,10 +98,10 @@ def plan(
             )
     planned = []
     for name, own in _chosen(pattern, _named(sweep)).items():
-        overrides = {**sweep.common, **own, **(extra or {})}
+        overrides = {**sweep.common, **own, **extra}
         if num_steps is not None:
             config = sweep.get_config(_argument(overrides))
-            overrides |= _scaled(config, num_steps, {*own, *(extra or {})})
+            overrides |= _scaled(config, num_steps, {*own, *extra})
         argument = _argument(overrides)
         config = Recipe.from_config(sweep.get_config(argument))
         planned.append(PlannedRun(name, overrides, f"{sweep.config}:{argument}", config))
@@ -139,11 +145,15 @@ def check(
         check_dataset(config)
     names: dict[str, str] = {}
     for run in planned:
-        # However they name the network.
-        computed = {**run.config.to_dict(), "model": run.config.model.dtype}
-        first = names.setdefault(repr((run.config.architecture, computed)), run.name)
+        # However they name the network, and whatever they set that it does not use.
+        computed = {
+            **run.config.to_dict(),
+            "model": run.config.model.dtype,
+            "schedule": run.config.schedule.used,
+        }
+        first = names.setdefault(repr((run.config.architecture.canonical, computed)), run.name)
         if first != run.name:
-            raise InputError(f"{first} and {run.name} are the same run: their configs are equal")
+            raise InputError(f"{first} and {run.name} are the same run: what differs has no effect")
     manifest(sweep, planned, workdir, command_line)
 
 

@@ -202,7 +202,7 @@ def _run(
             rows, note = metrics.rows, display.say
             outlets = [metrics.append, *(copy.write for copy in copies), display.show]
         lines = [_describe_data(recipe), experiment.describe(state), *recipe.notes()]
-        for line in [*lines, *_few_examples(experiment)]:
+        for line in [*lines, *_notes_on_data(experiment)]:
             note(line)
 
         def log(row: runs.Row) -> None:
@@ -245,15 +245,22 @@ def _describe_data(recipe: Recipe) -> str:
     return f"{dataset.name}: images: {counts}; {len(info.class_names)} classes{left_out}"
 
 
-def _few_examples(experiment: "Experiment") -> list[str]:
-    """A line if a batch holds images twice: it works, but is rarely meant."""
-    count, batch_size = len(experiment.splits["train"]), experiment.recipe.batch_size
-    if count >= batch_size:
-        return []
-    return [
-        f"note: each batch of batch_size={batch_size} holds the {count} training images more than "
-        "once"
-    ]
+def _notes_on_data(experiment: "Experiment") -> list[str]:
+    """Lines on what works with these data, but is rarely meant."""
+    count, recipe, lines = len(experiment.splits["train"]), experiment.recipe, []
+    if count < recipe.batch_size:
+        lines.append(
+            f"note: each batch of batch_size={recipe.batch_size} holds the {count} training images "
+            "more than once"
+        )
+    schedule, guessing = recipe.schedule, 1 - 1 / len(experiment.class_names)
+    if schedule.warmup == "until_error" and schedule.warmup_error >= guessing:
+        lines.append(
+            f"note: schedule.warmup_error={schedule.warmup_error:g}: guessing among "
+            f"{len(experiment.class_names)} classes has an error of {guessing:.2g}, so that the "
+            f"warm-up ends at once; what v1's .8 of .9 would be: {guessing * 0.8 / 0.9:.2g}"
+        )
+    return lines
 
 
 def _summary(experiment: "Experiment", rows: list[runs.Row], status: str, diverged_at: int) -> dict:

@@ -22,7 +22,7 @@ from resnet_jax.runs import Recipe, arguments, load_recipe
 from resnet_jax.runtime.multihost import StopSignals
 from resnet_jax.training import trainer
 from resnet_jax.training.checkpoints import Checkpoints
-from resnet_jax.training.run import _few_examples, train
+from resnet_jax.training.run import _notes_on_data, train
 from resnet_jax.training.trainer import build
 
 TINY = (
@@ -130,7 +130,15 @@ def test_seeds_are_arguments_of_one_program():
 @pytest.mark.parametrize(("count", "is_said"), [(5, True), (15, True), (16, False)])
 def test_batch_that_holds_images_twice_is_said(count, is_said):
     experiment = build(tiny(**{"dataset.train": f"train[:{count}]"}))
-    assert [line[: len(NOTE)] for line in _few_examples(experiment)] == is_said * [NOTE]
+    assert [line[: len(NOTE)] for line in _notes_on_data(experiment)] == is_said * [NOTE]
+
+
+@pytest.mark.parametrize(("error", "told"), [(0.9, "of .9 would be: 0.8"), (0.89, "")])
+def test_warm_up_that_guessing_would_end_is_said(error, told):
+    fields = {"schedule.warmup": "until_error", "schedule.warmup_error": error}
+    notes = _notes_on_data(build(tiny(**fields)))
+    assert len(notes) == bool(told)
+    assert "".join(notes).endswith(told)
 
 
 @pytest.mark.parametrize("chunks", [1, 4, 6])

@@ -131,6 +131,7 @@ def test_field_that_older_runs_lack_has_the_value_that_stood_for_it():
         ("resnet-20,seed=4294967296", "seed=4294967296: must be at most 4294967295"),
         ("resnet-20,model.width=1000000", "model.width=1000000.* alone take about .* GB"),
         ("resnet-20,batch_size=128000000", "batch_size=128000000: .* alone take about .* GB"),
+        ("resnet-20,schedule.decay_factor=1.0", "schedule.decay_factor=1.0: must be below 1"),
         ("resnet-60000000002", "its weights, gradients and momentum alone take about .* GB"),
     ],
 )
@@ -143,6 +144,29 @@ def test_largest_papers_networks_are_not_refused():
     deepest = Recipe.from_config(cifar10.get_config("resnet-1202"))
     largest = Recipe.from_config(imagenet.get_config("resnet-200,batch_size=1024"))
     assert [each.architecture.depth for each in (deepest, largest)] == [1202, 200]
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (cifar10.get_config("resnet-20,dataset.name=svhn_cropped"), "mirrors svhn_cropped"),
+        (digits.get_config("resnet-20,steps=40"), "warmup_steps=40 do not end within num_steps=40"),
+        (digits.get_config("resnet-20,steps=41"), ""),
+        (imagenet.get_config("resnet-50,recipe=plateau,steps=30000"), "cannot drop within num_st"),
+        (imagenet.get_config("resnet-50,recipe=plateau,steps=30001"), ""),
+        (cifar10.get_config("resnet-20,model.name=resnet-110"), "'none' with 110 layers, for wh"),
+        (cifar10.get_config("resnet-110"), ""),
+    ],
+)
+def test_what_may_not_be_meant_is_told(config, told):
+    notes = Recipe.from_config(config).notes()
+    assert len(notes) == bool(told)
+    assert told in "".join(notes)
+
+
+def test_crop_padding_of_a_stream_is_refused():
+    with pytest.raises(InputError, match=r"dataset\.crop_padding=4: a stream's crops are cut"):
+        Recipe.from_config(imagenet.get_config("resnet-18,dataset.crop_padding=4"))
 
 
 def test_imagenet_network_on_small_images_is_told():
@@ -167,6 +191,14 @@ def test_imagenet_network_on_small_images_is_told():
 def test_values_with_commas_brackets_and_short_names_are_understood(argument, path, value):
     assert arguments.split(f"plain-8,{argument}", "")[1][path] == value
     assert arguments.split(f"plain-8,{argument}", "")[0] == "plain-8"
+
+
+def test_none_is_no_value_but_where_it_is_a_word():
+    made = of("resnet-20,model.bn_group_size=none,schedule.warmup=none,model.norm=none")
+    assert (made.model.bn_group_size, made.bn_group_size) == (None, 1)
+    assert (made.schedule.warmup, made.architecture.norm) == ("none", "none")
+    with pytest.raises(InputError, match="seed=None: must be a whole number"):
+        of("resnet-20,seed=none")
 
 
 def test_paths_begin_at_home_where_they_say_so(monkeypatch):

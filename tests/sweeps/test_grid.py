@@ -60,3 +60,8 @@ def test_sweep_that_never_ends_is_refused(load):
 def test_wrong_value_in_a_sweeps_file_is_named(load, line: str, message: str):
     with pytest.raises(InputError, match=message):
         load(f"def get_sweep():\n    yield {{'model.name': 'plain-8'}}\n{line}\n")
+
+
+def test_short_name_of_a_field_is_the_field(load):
+    found = load("def get_sweep():\n    yield {'model.name': 'plain-8', 'lr': 0.1}\n")
+    assert found.overrides == ({"model.name": "plain-8", "schedule.learning_rate": 0.1},)

@@ -99,6 +99,22 @@ def test_shorter_runs_log_evaluate_save_and_warm_up_in_proportion():
     assert config.schedule.warmup_steps == 10
 
 
+def test_length_that_is_overridden_shortens_runs_as_num_steps_does():
+    overridden, shortened = (
+        plan.plan(sweep(), extra={"num_steps": 20}),
+        plan.plan(sweep(), num_steps=20),
+    )
+    assert overridden == shortened
+    with pytest.raises(InputError, match=r"^num_steps=20: an override sets it, too"):
+        plan.plan(sweep(), num_steps=20, extra={"num_steps": 30})
+
+
+def test_option_that_a_plain_network_does_not_use_makes_no_second_run(tmp_path: Path):
+    planned = plan.plan(sweep(*({"model.name": "plain-20", "model.option": o} for o in "BC")))
+    with pytest.raises(InputError, match=r"^plain-20-option-B and plain-20-option-C are the same"):
+        plan.check(sweep(), planned, tmp_path, {})
+
+
 def test_longer_runs_keep_their_periods():
     run, _ = plan.plan(sweep(), num_steps=100_000)
     default = digits.get_config()
@@ -200,6 +216,7 @@ def test_length_that_the_sweep_varies_is_not_overridden():
     [
         {"model.name": "resnet-20", "model.option": "A"},  # what the name stands for
         {"model.name": "resnet-20", "batch_size": digits.get_config().batch_size},
+        {"model.name": "resnet-20", "schedule.patience": 9},  # of another schedule
     ],
 )
 def test_one_run_under_two_names_is_refused(tmp_path: Path, twin: Overrides):
