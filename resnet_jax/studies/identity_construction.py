@@ -169,6 +169,7 @@ def measure(
 
     The network that is built is trained on for `steps`; the one from scratch gets these and,
     before them, as many as the shallow one had. `at_step` counts the shallow one's steps too.
+    Evaluations are all of the same images, curves of the optimiser's augmented batches.
     """
     rows = []
     for network, deep in deepened(networks, depth, "identity_construction"):
@@ -287,16 +288,16 @@ def summarize(table: pd.DataFrame) -> list[str]:
 def _ends(name: str, own: pd.DataFrame) -> list[str]:
     """Where training takes the built network, and the one from scratch after as many steps."""
     training = own[own["kind"] == "training"]
-    curves = dict(list(by(training, "start")))
-    last = {start: part.groupby("seed")["error"].last() for start, part in curves.items()}
     total, had = training["at_step"].max(), own["from_step"].max()
     as_built = _as_built(own, "constructed").set_index("seed")["error"]
+    ended = own[(own["kind"] == "evaluated") & (own["at_step"] > own["from_step"])]
+    last = {start: part.set_index("seed")["error"] for start, part in by(ended, "start")}
     built, scratch = (tables.mean(last[start]) for start in ("constructed", "scratch"))
-    peak = curves["constructed"].groupby("seed")["error"].max()
+    peak = training[training["start"] == "constructed"]["error"].max()
     text = (
         f"Trained on from there for {total - had:,} steps, {total:,} with those of "
-        f"{own['from'].iloc[0]}, it has a training error of {built.percent} (up to "
-        f"{percent(peak.max())} on the way)"
+        f"{own['from'].iloc[0]}, it has an error of {built.percent} on the same images (up to "
+        f"{percent(peak)} in its batches on the way)"
     )
     seeds = len(last["constructed"])
     left, stayed = (last["constructed"] > as_built + AS_WELL).sum(), "stays at"
@@ -310,7 +311,7 @@ def _ends(name: str, own: pd.DataFrame) -> list[str]:
     ]
     found = tables.difference(last["scratch"], last["constructed"])
     beside = (
-        f"Trained from scratch for {total:,} steps {name} has a training error of {scratch.percent}"
+        f"Trained from scratch for {total:,} steps {name} has an error of {scratch.percent} there"
     )
     if found is None:
         found_not = (last["scratch"] > as_built + AS_WELL).sum()
@@ -348,9 +349,9 @@ def _curves(axes: Axes, own: pd.DataFrame) -> None:
         ends.append((middle.index[-1], middle.iloc[-1], f"from {start}", colour))
     muted, level = style.LIGHT["muted"], 100 * _as_built(own, "shallow")["error"].mean()
     axes.axhline(level, color=muted, linewidth=0.8, linestyle=":")
-    ends.append((training["at_step"].max(), level, f"{own['from'].iloc[0]}, as it was", muted))
+    ends.append((training["at_step"].max(), level, f"{own['from'].iloc[0]}, evaluated", muted))
     axes.set_xlabel("step, those of the shallower network counted")
-    axes.set_ylabel("training error, %")
+    axes.set_ylabel("training error of augmented batches, %")
     tables.finish(axes, [0, *training["at_step"]], ends)
 
 

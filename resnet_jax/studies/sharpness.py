@@ -93,8 +93,8 @@ def measure(
     Of each network the trained weights; of those with fewer layers than `depth` (0 is the depth of
     the deepest given, or thrice as many blocks where all have one) the network that is built from
     it. That is trained on for `steps` at a constant learning rate, the recipe's own and `rates`,
-    and at the recipe's own from `noise` away: so many times each filter's norm, at random. The
-    error after training on is the optimiser's, of augmented batches; before, of the images alone.
+    and at the recipe's own from `noise` away: so many times each filter's norm, at random. Errors
+    before and after are of the same images; `highest` is the optimiser's, of augmented batches.
     """
     deepest = max(network.about()["depth"] for network in networks)
     shallowest = min(network.about()["depth"] for network in networks)
@@ -133,7 +133,8 @@ def measure(
             ended, curve = train_on(_at_rate(deep, rate), start, steps, max(steps // 5, 1))
             rows.append(
                 {**about, "kind": "noise" if size else "rate", "noise": size, **limit(rate),
-                 "start_error": _error(deep, start, images, labels), "error": curve[-1]["error"],
+                 "start_error": _error(deep, start, images, labels),
+                 "error": _error(deep, ended, images, labels),
                  "highest": max(row["error"] for row in curve),
                  **({} if size else look(deep, ended))}
             )  # fmt: skip

@@ -18,7 +18,7 @@ from resnet_jax import runs
 from resnet_jax.errors import STOPPED, WRONG_INPUT, InputError
 from resnet_jax.reporting import write_report
 from resnet_jax.runs import Recipe
-from resnet_jax.studies import iterations, networks, study
+from resnet_jax.studies import iterations, networks, sharpness, study
 from resnet_jax.studies.identity_construction import deepened
 from resnet_jax.training import run
 
@@ -104,6 +104,20 @@ def test_scratch_is_trained_as_long_as_the_shallow_net_and_the_built_one_togethe
         for start in ("constructed", "scratch")
     }
     assert at == {"constructed": [9, 10], "scratch": list(range(1, 11))}
+
+
+@pytest.mark.parametrize("name", ["identity_construction", "sharpness"])
+def test_training_that_moves_nothing_stays_however_hard_its_batches_are(
+    name, sweep, tmp_path, monkeypatch
+):
+    """The optimiser's error is of augmented batches, and says nothing of where it ends."""
+    module, (run, settings) = study.find(name), ASKED[name]
+    curve = [{"at_step": step, "loss": 9.0, "error": 0.99} for step in (1, 2)]
+    monkeypatch.setattr(module, "train_on", lambda network, weights, *_: (weights, curve))
+    monkeypatch.setattr(sharpness, "largest_eigenvalue", lambda *_: 1.0)
+    _, finding = study.run(name, [str(sweep / run)], output=str(tmp_path), settings=settings)
+    assert "stays" in finding
+    assert "leaves" not in finding
 
 
 @pytest.mark.slow

@@ -119,7 +119,8 @@ def test_responses_of_fewer_seeds_are_told_and_not_compared(count):
     assert "stays open of resnet-56 and plain-56" in finding
 
 
-def built(difference=1e-5, ends=0.1, scratch=0.6):
+def built(difference=1e-5, ends=0.1, scratch=0.6, augmented=0.0):
+    """`augmented` is what cropping its batches adds to an error."""
     about = {**PLAIN, "from": "plain-20", "from_step": 300}
     sizes = {"logits_difference": difference, "logits_size": 10.0, "loss": 1.0, "error": 0.1}
     evaluated = {**about, "kind": "evaluated", "at_step": 300, **sizes}
@@ -129,7 +130,10 @@ def built(difference=1e-5, ends=0.1, scratch=0.6):
         ("constructed", (350, 400), ends),
         ("scratch", (200, 400), scratch),
     ):
-        data += [{**training, "start": start, "at_step": at, "error": error} for at in steps]
+        data += [
+            {**training, "start": start, "at_step": at, "error": error + augmented} for at in steps
+        ]
+        data.append({**evaluated, "start": start, "at_step": 400, "error": error})
     return data
 
 
@@ -147,8 +151,11 @@ def test_constructed_network_is_as_good_or_is_said_not_to_be(difference, words):
     ("ends", "words"),
     [(0.3, "training leaves the solution"), (0.105, "training stays at the solution")],
 )
-def test_training_leaves_the_constructed_solution_or_stays(ends, words):
-    assert words in said(identity_construction, built(ends=ends))
+@pytest.mark.parametrize("augmented", [0.0, 0.2])
+def test_training_leaves_the_constructed_solution_or_stays(ends, words, augmented):
+    finding = said(identity_construction, built(ends=ends, augmented=augmented))
+    assert words in finding
+    assert f"it has an error of {100 * ends:.1f}% on the same images" in finding
 
 
 @pytest.mark.parametrize(
