@@ -111,33 +111,37 @@ def _shallower(first: pd.DataFrame, name: str) -> str | None:
 
 
 def _verdict(deep: str, shallow: str, lengths: dict, finals: dict) -> str:
-    """From the gap that is left where both have trained long, else beside the shallow one's last.
+    """From the gaps at lengths that both have; the last is that of the deep one's longest.
 
-    All four corners, deep and shallow, short and long, count: a gap that closes only because the
-    shallow network was not trained as long would be no cure.
+    A gap that closes only because the shallow network was not trained as long is no cure; one that
+    stays open although it was not is none, either.
     """
-    errors = {
-        (name, end): finals[name, lengths[name][end]]["final_train_error"]
-        for name in (deep, shallow) for end in (0, -1)
-    }  # fmt: skip
-    if any(values.isna().any() for values in errors.values()):
+    long = lengths[deep][-1]
+    beside = max((steps for steps in lengths[shallow] if steps <= long), default=None)
+    if beside is None:
+        return f"All runs of {shallow} are longer than those of {deep}, so they cannot be compared."
+    pairs = [(steps, steps) for steps in lengths[deep] if steps in lengths[shallow]]
+    pairs += [(long, beside)] if beside < long else []
+    errors = [
+        tuple(finals[key]["final_train_error"] for key in ((deep, own), (shallow, other)))
+        for own, other in pairs
+    ]
+    if any(values.isna().any() for both in errors for values in both):
         return f"A run of {deep} or {shallow} diverged, so their errors cannot be compared."
-    gaps = [errors[deep, end].mean() - errors[shallow, end].mean() for end in (0, -1)]
-    short, long = lengths[deep][0], lengths[deep][-1]
-    text = (
-        f"{deep} is {100 * gaps[0]:.1f} points above {shallow} after {short:,} steps and "
-        f"{100 * gaps[1]:.1f} after {long:,}"
-    )
-    if lengths[shallow][-1] != long:
-        text += f" ({shallow} was trained for {lengths[shallow][-1]:,})"
-    found = tables.difference(errors[deep, -1], errors[shallow, -1])
+    told = [
+        f"{100 * (ours.mean() - theirs.mean()):.1f} points above {shallow} after {own:,} steps"
+        + (f" against {other:,}" if other < own else "")
+        for (own, other), (ours, theirs) in zip(pairs, errors, strict=True)
+    ]
+    text = f"{deep} is {' and '.join(told)}"
+    found = tables.difference(*errors[-1])
     if found is None:
-        seeds = tables.undecided(*(finals[name, lengths[name][-1]] for name in (deep, shallow)))
+        seeds = tables.undecided(finals[deep, long], finals[shallow, beside])
         return f"{text}: whether longer training cures it is {seeds}."
     interval = f"95% interval of the last {100 * found.low:.1f} to {100 * found.high:.1f}"
     if found.low > CURED:
         return f"{text} ({interval}): longer training does not cure it."
-    if found.high <= CURED:
+    if found.high <= CURED and beside == long:
         return f"{text} ({interval}): longer training cures it."
     return f"{text} ({interval}): whether longer training cures it is undecided."
 

@@ -226,6 +226,29 @@ def test_deep_network_is_compared_with_the_shallow_one_that_trained_as_long():
     assert "longer training does not cure it" in said(iterations, data)
 
 
+def test_errors_after_different_numbers_of_steps_are_no_gap():
+    data = lengths("plain-20", 20, (100, 0.3), (300, 0.045))
+    data += lengths("plain-56", 56, (300, 0.6), (900, 0.05))
+    finding = said(iterations, data)
+    assert "is 55.5 points above plain-20 after 300 steps and 0.5 points above plain-20" in finding
+    assert "after 900 steps against 300 (" in finding
+    assert "whether longer training cures it is undecided" in finding
+    assert "cures it." not in finding
+    data = lengths("plain-20", 20, (900, 0.02), (2700, 0.01))
+    data += lengths("plain-56", 56, (300, 0.6), (900, 0.025))
+    assert "plain-56 is 0.5 points above plain-20 after 900 steps (" in said(iterations, data)
+    data = lengths("plain-20", 20, (2700, 0.01))
+    data += lengths("plain-56", 56, (300, 0.6), (900, 0.05))
+    assert "cannot be compared" in said(iterations, data)
+
+
+def test_shallow_network_that_did_better_in_fewer_steps_shows_that_there_is_no_cure():
+    data = lengths("plain-20", 20, (300, 0.05))
+    data += lengths("plain-56", 56, (300, 0.6), (900, 0.5))
+    assert "45.0 points above plain-20 after 900 steps against 300 (" in said(iterations, data)
+    assert "longer training does not cure it" in said(iterations, data)
+
+
 def test_lengths_of_one_seed_are_told_and_not_judged():
     data = lengths("plain-20", 20, (300, 0.05), (900, 0.01), count=1)
     data += lengths("plain-56", 56, (300, 0.6), (900, 0.5), count=1)
