@@ -38,11 +38,13 @@ class Network:
       recipe: of the run, or as given.
       path: the run's folder; None for an untrained network.
       label: its name in figures and sentences; networks that differ in the seed alone share it.
+      untrained: whether a run is asked as it was before training, so of its checkpoints step 0's.
     """
 
     recipe: Recipe
     path: Path | None
     label: str
+    untrained: bool = False
 
     @functools.cached_property
     def model(self) -> ResNet:
@@ -65,7 +67,17 @@ class Network:
         return self.model.architecture.shortcut == "none"
 
     def initial(self) -> Variables:
-        """The weights before the first step that the recipe's seed gives."""
+        """The weights before the first step that the recipe's seed gives.
+
+        Raises:
+          InputError: they are another run's.
+        """
+        if self.recipe.init_from:
+            where = f"workdir={str(self.path)!r}" if self.path else self.label
+            raise InputError(
+                f"{where}: its first weights were those of {self.recipe.init_from!r} and are no "
+                "longer kept"
+            )
         key, _ = trainer.keys(self.recipe.seed)
         size, train = self.recipe.dataset.image_size, self._source("train")
         shape = train.images.shape[1:] if isinstance(train, datasets.Examples) else (size, size, 3)
@@ -75,7 +87,7 @@ class Network:
 
     @functools.cached_property
     def steps(self) -> list[int]:
-        """Of the checkpoints, at least one; none for an untrained network.
+        """Of the checkpoints, at least one; of an untrained network at most step 0.
 
         Raises:
           InputError: a run's checkpoints are gone: initial weights never stand in for trained ones.
@@ -83,6 +95,8 @@ class Network:
         if self.path is None:
             return []
         steps = checkpoint_steps(self.path)
+        if self.untrained:
+            return [step for step in steps if step == 0]
         if not steps:
             raise InputError(
                 f"workdir={str(self.path)!r}: no checkpoint of this run is there, so its trained "
@@ -97,11 +111,6 @@ class Network:
           InputError: there are none.
         """
         if step == 0 and 0 not in self.steps:
-            if self.recipe.init_from:
-                raise InputError(
-                    f"workdir={str(self.path)!r}: its first weights were those of "
-                    f"{self.recipe.init_from!r} and are no longer kept"
-                )
             return self.initial()
         if self.path is None:
             raise InputError(f"step={step}: {self.label} is not trained; it has step 0 alone")
@@ -158,13 +167,14 @@ class Network:
     def variant(self, **fields: Any) -> "Network":
         """The same network, untrained, with other values of the recipe's model section.
 
-        Values that mean nothing beside these, such as the bias of a gate that is no more, are left
-        out.
+        Its first weights are its seed's, whatever this one's were. Values that mean nothing beside
+        these, such as the bias of a gate that is no more, are left out.
         """
         for axis, needed in USED_WITH.items():
             if any(fields.get(other, values[0]) not in values for other, values in needed.items()):
                 fields.setdefault(axis, None)
-        recipe = self.recipe.replace(**{f"model.{name}": value for name, value in fields.items()})
+        model = {f"model.{name}": value for name, value in fields.items()}
+        recipe = self.recipe.replace(init_from=None, converted_from=None, **model)
         return Network(recipe, None, label(recipe))
 
     def with_seeds(self, count: int) -> "list[Network]":
@@ -214,7 +224,8 @@ def collect(
       workdirs: folders of runs; of a folder that holds runs, all that are finished.
       recipes: of untrained networks.
       data_dir: where the data set is now, if it has moved.
-      untrained: take the runs' networks as they were before training.
+      untrained: take the runs' networks as they were before training, with the weights that they
+        were given or, if none, their seeds'.
 
     Raises:
       InputError: none is given, one is wrong, or two are one seed of one network.
@@ -229,9 +240,10 @@ def collect(
         found = [(own.replace(**{"dataset.data_dir": data_dir}), path) for own, path in found]
     for recipe, _ in found:
         check_dataset(recipe)
-    if untrained:
-        found = [(recipe, None) for recipe, _ in found]
-    networks = told_apart([Network(recipe, path, "") for recipe, path in found])
+    if untrained:  # Weights that a seed gives need no folder.
+        given = lambda recipe: recipe.init_from or recipe.converted_from
+        found = [(recipe, path if given(recipe) else None) for recipe, path in found]
+    networks = told_apart([Network(recipe, path, "", untrained) for recipe, path in found])
     _refuse_one_seed_twice(networks)
     return networks
 

@@ -2,9 +2,11 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from nets import IMAGES
 from PIL import Image
 
 from configs import digits, imagenet
@@ -51,6 +53,41 @@ def test_untrained_network_has_no_later_weights():
     network = networks.Network(Recipe.from_config(digits.get_config("plain-8")), None, "plain-8")
     with pytest.raises(InputError, match="step=5: plain-8 is not trained"):
         network.at(5)
+
+
+PLAIN = Recipe.from_config(digits.get_config("plain-8"))
+
+
+def begun(folder: Path, recipe=PLAIN, steps=(), status=None) -> str:
+    """Writes a run's folder with names of checkpoints and, if it has ended, its summary."""
+    folder.mkdir()
+    write_config(folder, recipe.to_dict(), devices="cpu")
+    for step in steps:
+        (folder / "checkpoints" / str(step)).mkdir(parents=True)
+    if status:
+        (folder / "summary.json").write_text(f'{{"status": "{status}", "train_error": 0}}')
+    return str(folder)
+
+
+@pytest.mark.parametrize("given", ["init_from", "converted_from"])
+def test_network_before_training_has_the_weights_that_it_was_given(given, tmp_path, monkeypatch):
+    weights = {"params": {"kernel": np.ones(1)}, "batch_stats": {}}
+    read = lambda folder, step: SimpleNamespace(variables=weights if step == 0 else None)
+    monkeypatch.setattr(networks, "load_weights", read)
+    workdir = begun(tmp_path / "run", PLAIN.replace(**{given: "elsewhere"}), steps=(0, 300))
+    (network,) = networks.collect([workdir], untrained=True)
+    assert network.steps == [0]
+    for found in (network.at(0), network.last(), network.ready(IMAGES)):
+        np.testing.assert_array_equal(found["params"]["kernel"], 1)
+
+
+def test_weights_of_another_run_that_are_not_kept_are_no_random_ones(tmp_path):
+    recipe = PLAIN.replace(init_from="elsewhere")
+    workdir = begun(tmp_path / "run", recipe, steps=(300,))
+    for network in networks.collect([workdir], untrained=True) + networks.collect([], [recipe]):
+        with pytest.raises(InputError, match="were those of 'elsewhere'"):
+            network.ready(IMAGES)
+        assert network.variant(name="plain-14").recipe.init_from is None
 
 
 def test_folder_of_runs_stands_for_those_that_are_finished(tmp_path: Path):
