@@ -25,6 +25,8 @@ from resnet_jax.training.checkpoints import load_weights
 from resnet_jax.training.run import check_dataset
 from resnet_jax.training.state import MetricAccumulator
 
+_ALWAYS = ("num_steps", "batch_size", "dataset.name")
+
 _SPLITS = ("train", "validation", "test")
 
 Variables = dict[str, Any]
@@ -218,7 +220,8 @@ def collect(
     """Networks of runs' folders and of recipes.
 
     Runs that differ in the seed alone have one label, and are seeds of one network; the label of
-    others says in what else they differ: "plain-56, max_grad_norm=0.3".
+    others says in what else they differ: "plain-56, max_grad_norm=0.3". All labels say the length,
+    the batch size or the data set where these differ among all given runs.
 
     Args:
       workdirs: folders of runs; of a folder that holds runs, all that are finished.
@@ -265,21 +268,23 @@ def _runs_of(workdir: Path) -> list[Path]:
 
 
 def _distinct(network: Network, networks: Sequence[Network], without: Sequence[str]) -> str:
-    """The label, with those other fields whose value no more than half the runs alike have."""
+    """The label, with those other fields whose value no more than half the runs alike have.
+
+    `_ALWAYS` are told wherever any two runs differ in them: such runs are never compared.
+    """
     own = label(network.recipe)
-    alike = [
-        _what_is_computed(other.recipe)
-        for other in networks
-        if other.path and label(other.recipe) == own
-    ]
+    trained = [other.recipe for other in networks if other.path]
+    alike = [_what_is_computed(recipe) for recipe in trained if label(recipe) == own]
     if network.path is None:
         return f"{own}, untrained" if alike else own
-    this, rare = _what_is_computed(network.recipe), []
-    for key in sorted({*naming.differing(alike)} - {*without}):
+    this = _what_is_computed(network.recipe)
+    told = {*naming.differing(map(_what_is_computed, trained))} & {*_ALWAYS}
+    for key in naming.differing(alike):
         values = [naming.as_text(config.get(key)) for config in alike]
         if 2 * values.count(naming.as_text(this.get(key))) <= len(values):
-            rare.append(key)
-    return ", ".join(filter(None, (own, naming.describe_settings(this, rare))))
+            told.add(key)
+    settings = naming.describe_settings(this, sorted(told - {*without}))
+    return ", ".join(filter(None, (own, settings)))
 
 
 def _what_is_computed(recipe: Recipe) -> dict[str, Any]:

@@ -58,8 +58,8 @@ def test_untrained_network_has_no_later_weights():
 PLAIN = Recipe.from_config(digits.get_config("plain-8"))
 
 
-def begun(folder: Path, recipe=PLAIN, steps=(), status=None) -> str:
-    """Writes a run's folder with names of checkpoints and, if it has ended, its summary."""
+def begun(folder: Path, recipe=PLAIN, steps=(), status="completed") -> str:
+    """Writes a run's folder with names of checkpoints and, if it has a status, its summary."""
     folder.mkdir()
     write_config(folder, recipe.to_dict(), devices="cpu")
     for step in steps:
@@ -88,6 +88,27 @@ def test_weights_of_another_run_that_are_not_kept_are_no_random_ones(tmp_path):
         with pytest.raises(InputError, match="were those of 'elsewhere'"):
             network.ready(IMAGES)
         assert network.variant(name="plain-14").recipe.init_from is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("num_steps", 600, ("num_steps=300", "num_steps=600")),
+        ("batch_size", 64, ("batch_size=128", "batch_size=64")),
+        ("dataset.name", "cifar10", ("dataset=digits", "dataset=cifar10")),
+    ],
+)
+def test_networks_of_different_lengths_or_data_are_told_apart(
+    field, value, words, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(networks, "check_dataset", lambda recipe: None)
+    other = PLAIN.replace(**{"model.name": "resnet-8", field: value})
+    workdirs = [begun(tmp_path / "a"), begun(tmp_path / "b", PLAIN.replace(seed=1))]
+    workdirs.append(begun(tmp_path / "c", other))
+    short, long = words
+    labels = [network.label for network in networks.collect(workdirs)]
+    assert labels == [f"plain-8, {short}", f"plain-8, {short}", f"resnet-8, {long}"]
+    assert [network.label for network in networks.collect(workdirs[:2])] == ["plain-8"] * 2
 
 
 def test_folder_of_runs_stands_for_those_that_are_finished(tmp_path: Path):
