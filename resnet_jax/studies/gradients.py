@@ -192,7 +192,7 @@ def summarize(table: pd.DataFrame) -> list[str]:
         size = own["image_size"].iloc[0]
         for step in sorted({min(states), faintest, max(states)}):
             when = "at initialisation" if step == 0 else f"at step {step:,}"
-            lead = f"{name} ({tables.num_seeds(own)}, {size}×{size} images) {when}"
+            lead = f"{name} ({tables.num_seeds(states[step])}, {size}×{size} images) {when}"
             sentences.append(f"{lead}: {describe(states[step])}")
         found = {verdict(part) for state in states.values() for _, part in by(state, "seed")}
         if (

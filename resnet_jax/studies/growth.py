@@ -17,7 +17,7 @@ from scipy import stats
 from resnet_jax.runs import read_run
 from resnet_jax.studies import tables
 from resnet_jax.studies.gradients import signals
-from resnet_jax.studies.networks import Network
+from resnet_jax.studies.networks import Network, told_apart
 from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, listed, percent, style
 
@@ -28,6 +28,7 @@ ALIKE = 0.01
 """Growths a layer whose difference is at most this are one dose."""
 
 _LONGEST = 60  # characters of a name: whole, where settings begin alike
+_LOST = {"diverged": "diverged", "not finished": "is not finished", "": "has no error"}
 _FEWEST = 5  # networks, before a correlation is told
 
 
@@ -37,19 +38,20 @@ def measure(
     """A row a run: its final training error, and how its first update grows a layer on average.
 
     That is the gradient of the weights in the first block over that in the last, in the initial
-    network, times what `optimizer.layer_decay` makes of it.
+    network, times what `optimizer.layer_decay` makes of it. Runs that diverged or are not finished
+    have no error, and stay seeds of their network: the others' mean would be that of survivors.
     """
-    rows = []
+    networks, rows = told_apart(networks, without=["status"]), []
     for network in tracker("networks")(networks):
         network.require_trained("growth")
         images, labels = network.images(split, examples)
         found = signals(network.model, network.at(0), images, labels)
         gradients = found.weight_gradient
         growth = float(gradients[0] / gradients[-1]) ** (1 / found.layers_between)
-        summary = read_run(network.path).summary or {}
+        summary, status = read_run(network.path).summary or {}, network.status
         rows.append(
             {**network.about(), "growth": growth * network.recipe.optimizer.layer_decay,
-             "train_error": summary.get("train_error")}
+             "status": status, "train_error": None if status else summary.get("train_error")}
         )  # fmt: skip
     return pd.DataFrame(rows).astype({"train_error": float})
 
@@ -88,11 +90,12 @@ def summarize(table: pd.DataFrame) -> list[str]:
         sentences.append(
             f"{name} ({tables.num_seeds(own)}): the first update grows by "
             f"×{tables.mean(own['growth']).text('{:.3f}'.format)} a layer, the final training "
-            f"error is {_shown(own['train_error'])}."
+            f"error is {_shown(own)}."
         )
-    diverged = sorted(set(table[table["train_error"].isna()]["network"]))
-    left_out = f", without {listed(diverged)}, of which a run diverged" if diverged else ""
-    ended = table[~table["network"].isin(diverged)]
+    lost = table[table["train_error"].isna()]
+    names, why = sorted(set(lost["network"])), " or ".join(lost["status"].map(_LOST).unique())
+    left_out = f", without {listed(names)}, of which a run {why}" if names else ""
+    ended = table[~table["network"].isin(names)]
     found = ended.groupby("network", sort=False)[["growth", "train_error"]].mean()
     if len(found) >= _FEWEST:
         # Rounded, because doses that only the initial weights tell apart are one.
@@ -107,10 +110,12 @@ def summarize(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _shown(errors: pd.Series) -> str:
-    if errors.isna().any():
-        return "none (diverged)"
-    return tables.mean(errors).percent
+def _shown(own: pd.DataFrame) -> str:
+    lost = own[own["train_error"].isna()]
+    if lost.empty:
+        return tables.mean(own["train_error"]).percent
+    why = listed(filter(None, lost["status"].unique()))
+    return f"none ({why})" if why else "none"
 
 
 def _at_one_dose(found: pd.DataFrame) -> list[str]:

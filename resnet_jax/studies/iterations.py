@@ -30,7 +30,7 @@ def measure(networks: Sequence[Network], tracker: Tracker, *, times: int = 3) ->
     """
     if times < 2:
         raise InputError(f"times={times}: must be at least 2")
-    networks, rows = told_apart(networks, without=["num_steps"]), []
+    networks, rows = told_apart(networks, without=["num_steps", "status"]), []
     for name in dict.fromkeys(network.label for network in networks):
         members = [network for network in networks if network.label == name]
         is_one_length = len({network.recipe.num_steps for network in members}) == 1

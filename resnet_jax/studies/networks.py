@@ -18,7 +18,7 @@ from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
 from resnet_jax.reporting.load import NOT_WHAT
-from resnet_jax.runs import Recipe, checkpoint_steps, find_runs, load_recipe
+from resnet_jax.runs import Recipe, checkpoint_steps, find_runs, load_recipe, read_run
 from resnet_jax.runtime import parallel
 from resnet_jax.training import inference, trainer
 from resnet_jax.training.checkpoints import load_weights
@@ -26,6 +26,8 @@ from resnet_jax.training.run import check_dataset
 from resnet_jax.training.state import MetricAccumulator
 
 _ALWAYS = ("num_steps", "batch_size", "dataset.name")
+
+_STATUS = {"completed": "", "diverged": "diverged"}
 
 _SPLITS = ("train", "validation", "test")
 
@@ -59,6 +61,13 @@ class Network:
     def told(self) -> str:
         """What `label` says of the training: ", max_grad_norm=0.3", or nothing."""
         return self.label.removeprefix(label(self.recipe))
+
+    @property
+    def status(self) -> str:
+        """Of the run: "diverged" or "not finished"; empty where nothing is amiss."""
+        if self.path is None or self.untrained or self.recipe.converted_from:
+            return ""
+        return _STATUS.get(read_run(self.path).status, "not finished")
 
     def renamed(self, more: str) -> "Network":
         """The same network with more in its label."""
@@ -221,7 +230,8 @@ def collect(
 
     Runs that differ in the seed alone have one label, and are seeds of one network; the label of
     others says in what else they differ: "plain-56, max_grad_norm=0.3". All labels say the length,
-    the batch size or the data set where these differ among all given runs.
+    the batch size or the data set where these differ among all given runs, and those of runs that
+    diverged or are not finished say so.
 
     Args:
       workdirs: folders of runs; of a folder that holds runs, all that are finished.
@@ -246,13 +256,16 @@ def collect(
     if untrained:  # Weights that a seed gives need no folder.
         given = lambda recipe: recipe.init_from or recipe.converted_from
         found = [(recipe, path if given(recipe) else None) for recipe, path in found]
-    networks = told_apart([Network(recipe, path, "", untrained) for recipe, path in found])
-    _refuse_one_seed_twice(networks)
-    return networks
+    networks = [Network(recipe, path, "", untrained) for recipe, path in found]
+    _refuse_one_seed_twice(told_apart(networks, without=["status"]))
+    return told_apart(networks)
 
 
 def told_apart(networks: Sequence[Network], without: Sequence[str] = ()) -> list[Network]:
-    """The networks with labels that tell them apart, but for their seeds and fields `without`."""
+    """The networks with labels that tell them apart, but for their seeds and fields `without`.
+
+    So are runs that diverged or are not finished, unless "status" is one of these fields.
+    """
     return [
         dataclasses.replace(network, label=_distinct(network, networks, without))
         for network in networks
@@ -284,7 +297,8 @@ def _distinct(network: Network, networks: Sequence[Network], without: Sequence[s
         if 2 * values.count(naming.as_text(this.get(key))) <= len(values):
             told.add(key)
     settings = naming.describe_settings(this, sorted(told - {*without}))
-    return ", ".join(filter(None, (own, settings)))
+    status = "" if "status" in without else network.status
+    return ", ".join(filter(None, (own, settings, status)))
 
 
 def _what_is_computed(recipe: Recipe) -> dict[str, Any]:

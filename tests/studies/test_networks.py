@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from nets import IMAGES
+from nets import IMAGES, LABELS
 from PIL import Image
 
 from configs import digits, imagenet
@@ -14,7 +14,7 @@ from resnet_jax.data.image_ops import EncodedImage
 from resnet_jax.errors import InputError
 from resnet_jax.runs import Recipe
 from resnet_jax.runs.folder import write_config
-from resnet_jax.studies import networks
+from resnet_jax.studies import growth, networks
 
 
 class Photographs:
@@ -109,6 +109,29 @@ def test_networks_of_different_lengths_or_data_are_told_apart(
     labels = [network.label for network in networks.collect(workdirs)]
     assert labels == [f"plain-8, {short}", f"plain-8, {short}", f"resnet-8, {long}"]
     assert [network.label for network in networks.collect(workdirs[:2])] == ["plain-8"] * 2
+
+
+def test_runs_that_diverged_or_are_not_finished_are_no_seeds_of_a_trained_network(
+    tmp_path, monkeypatch
+):
+    workdirs = [
+        begun(tmp_path / str(seed), PLAIN.replace(seed=seed), steps=(40,), status=status)
+        for seed, status in enumerate(("completed", "completed", "diverged", None))
+    ]
+    found = networks.collect(workdirs)
+    apart = ["plain-8", "plain-8", "plain-8, diverged", "plain-8, not finished"]
+    assert [network.label for network in found] == apart
+    untrained = networks.collect(workdirs, untrained=True)
+    assert [network.label for network in untrained] == ["plain-8"] * 4
+
+    monkeypatch.setattr(networks.Network, "images", lambda *_: (IMAGES, LABELS))
+    monkeypatch.setattr(networks.Network, "at", lambda *_: None)
+    signals = SimpleNamespace(weight_gradient=(1.0, 1.0), layers_between=2)
+    monkeypatch.setattr(growth, "signals", lambda *_: signals)
+    table = growth.measure(found, lambda _: iter)
+    assert table["network"].tolist() == ["plain-8"] * 4
+    assert table["status"].tolist() == ["", "", "diverged", "not finished"]
+    assert table["train_error"].isna().tolist() == [False, False, True, True]
 
 
 def test_folder_of_runs_stands_for_those_that_are_finished(tmp_path: Path):

@@ -87,6 +87,13 @@ def test_finding_on_small_images_says_so_and_how_to_look_at_larger_ones():
     assert "taps" not in said(gradients, chain(PLAIN, [1e-6, 1.0]))
 
 
+def test_each_state_counts_the_seeds_that_were_looked_at_there():
+    start = seeds(chain(PLAIN, [1.0, 1.0]), count=3)
+    finding = said(gradients, start + chain({**PLAIN, "step": 40}, [1.0, 1.0]))
+    assert "plain-56 (3 seeds, 32×32 images) at initialisation" in finding
+    assert "plain-56 (one seed, 32×32 images) at step 40" in finding
+
+
 def test_seeds_of_a_network_are_one_statement_with_an_interval():
     data = seeds(chain(PLAIN, [1e-6, 1.0])) + seeds(chain(TWIN, [1.0, 1.0]), count=3)
     finding = said(gradients, data)
@@ -174,8 +181,10 @@ def test_scratch_of_one_seed_is_told_and_not_judged():
     assert "hard to find" not in finding
 
 
-def grown(name, dose, error):
-    return seeds([{**PLAIN, "network": name, "growth": dose, "train_error": error}], 3)
+def grown(name, dose, error, status="diverged"):
+    """`status` is that of runs without an error."""
+    row = {**PLAIN, "network": name, "growth": dose, "train_error": error}
+    return seeds([{**row, "status": status if error is None else ""}], 3)
 
 
 def test_dose_and_response_are_correlated_and_their_spread_at_one_dose_is_told():
@@ -198,6 +207,13 @@ def test_dose_and_response_are_correlated_and_their_spread_at_one_dose_is_told()
     finding = said(growth, [*data, *grown("plain, warmup=linear", 1.161, 0.05), *survivor])
     assert "Over 5 networks" in finding
     assert "), without plain-56, norm=none, of which a run diverged." in finding
+
+
+def test_run_that_is_not_finished_is_not_said_to_have_diverged():
+    data = [row for at in range(5) for row in grown(f"plain-{at}", 1.04 + at / 25, at / 10)]
+    started = grown("plain-56", 1.2, None, "not finished")
+    assert "none (not finished)" in said(growth, started)
+    assert ", without plain-56, of which a run is not finished." in said(growth, data + started)
 
 
 def lengths(name, depth, *ends, count=5):
