@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import command
+from resnet_jax.data import datasets
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 from resnet_jax.reporting import cost
@@ -38,8 +39,12 @@ DEPTHS = (20, 32, 56, 110, 218, 434, 1202)
 _MODELS = flags.DEFINE_list("models", None, "names of networks; default resnet-20, -56 and -110")
 _CONFIG = flags.DEFINE_string("config", "configs/cifar10.py", "the file that gives their recipe")
 _SET = flags.DEFINE_multi_string("set", [], "field=value of the config; may be repeated")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images a step", lower_bound=1)
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "pixels a side", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "images a step; default the config's", lower_bound=1
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", None, "pixels a side; default the config's, or its data set's", lower_bound=1
+)
 _NUM_CLASSES = flags.DEFINE_integer("num_classes", 10, "classes", lower_bound=2)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "of which the median is told", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 3.0, "of one repeat, at least", lower_bound=0.0)
@@ -73,12 +78,14 @@ def main() -> None:
 def _measure(model: str) -> dict[str, Any]:
     config = load_config_file("config", _CONFIG.value)(model)
     arguments.update(config, dict(_field(text) for text in _SET.value))
-    config.batch_size = _BATCH_SIZE.value
+    if _BATCH_SIZE.value:
+        config.batch_size = _BATCH_SIZE.value
+    recipe = Recipe.from_config(config)
     asked = {
-        "recipe": Recipe.from_config(config).to_dict(),
-        "image_shape": [_IMAGE_SIZE.value, _IMAGE_SIZE.value, 3],
+        "recipe": recipe.to_dict(),
+        "image_shape": _image_shape(recipe),
         "num_classes": _NUM_CLASSES.value,
-        "num_examples": 8 * _BATCH_SIZE.value,
+        "num_examples": 8 * recipe.batch_size,
         "repeats": _REPEATS.value,
         "seconds": _SECONDS.value,
     }
@@ -86,7 +93,21 @@ def _measure(model: str) -> dict[str, Any]:
         found = _in_a_process(model, asked, cache)
         again = _in_a_process(model, {**asked, "start_only": True}, cache)
     again_seconds = {"cached_compile_seconds": again["compile_seconds"]}
-    return {"batch_size": _BATCH_SIZE.value, **asked, **found, **again_seconds}
+    return {"batch_size": recipe.batch_size, **asked, **found, **again_seconds}
+
+
+def _image_shape(recipe: Recipe) -> list[int]:
+    """Height, width and channels: as asked for, as configured, or as the data set has them."""
+    dataset = recipe.dataset
+    side = _IMAGE_SIZE.value or dataset.image_size
+    if side:
+        return [side, side, 3]
+    shape = datasets.describe(dataset.name, data_dir=dataset.data_dir, image_size=None).image_shape
+    if shape is None:
+        raise InputError(
+            f"image_size=None: images of {dataset.name} vary in size; give --image_size"
+        )
+    return list(shape)
 
 
 def _field(text: str) -> tuple[str, Any]:
@@ -117,6 +138,7 @@ def _line(found: dict[str, Any]) -> str:
 
 def _show(found: Sequence[dict[str, Any]]) -> None:
     first = found[0]
+    height, width, _ = first["image_shape"]
     table = Table("", box=None, pad_edge=False)
     for title in (
         *("training, images/s", "from … to", "evaluation, images/s", "of matmul rate"),
@@ -141,7 +163,8 @@ def _show(found: Sequence[dict[str, Any]]) -> None:
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     print(
-        f"batch {first['batch_size']} on {first['devices']} of {first['machine']}, "
+        f"batch {first['batch_size']} of {width}×{height} images on {first['devices']} of "
+        f"{first['machine']}, "
         f"JAX {first['versions']['jax']}, deterministic={first['deterministic']}; here a matrix "
         f"product runs at {first['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s, a copy at "
         f"{first['copy_bytes_per_second'] / 1e9:,.1f} GB/s. Compilation includes tracing; where "

@@ -111,12 +111,35 @@ def test_command_leaves_numbers_figure_and_finding(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "From resnet-8 to resnet-14" in done.stdout
+    assert "batch 8 of 8×8 images on" in done.stdout.replace("\n", " ")
     assert "deterministic=True;" in done.stdout.replace("\n", " ")
     written = json.loads((tmp_path / "benchmark.json").read_text())
     assert [one["model"] for one in written] == ["resnet-8", "resnet-14"]
     assert (tmp_path / "data.csv").read_text().count("resnet-") == 2
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "--sweep=depth" in (tmp_path / "finding.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape", "batch"),
+    [
+        ("--config=configs/imagenet.py --set=batch_size=64", [224, 224, 3], 64),
+        ("--config=configs/digits.py", [8, 8, 1], 128),
+        ("", [32, 32, 3], 128),
+        ("--config=configs/digits.py --image_size=16 --batch_size=64", [16, 16, 3], 64),
+    ],
+)
+def test_images_and_batches_are_those_of_the_config(arguments, shape, batch):
+    code = (
+        "import json, sys; from experiments import benchmark;"
+        "benchmark._in_a_process = lambda model, asked, cache: {**asked, 'compile_seconds': 1};"
+        "benchmark.flags.FLAGS(sys.argv); print(json.dumps(benchmark._measure('resnet-20')))"
+    )
+    asked = [sys.executable, "-c", code, *arguments.split()]
+    found = json.loads(subprocess.run(asked, capture_output=True, check=True).stdout)
+    assert found["image_shape"] == shape
+    assert found["batch_size"] == found["recipe"]["batch_size"] == batch
+    assert found["num_examples"] == 8 * batch
 
 
 @pytest.mark.parametrize("value", [True, False])
