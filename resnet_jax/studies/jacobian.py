@@ -157,7 +157,7 @@ def measure(
     seeds: int = 1,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """A row a singular value, at the split's first image, after `places` blocks.
+    """A row a singular value, at the split's first image alone, after `places` blocks.
 
     `examples` images give an untrained network its batch-norm statistics; there are `seeds` of it.
     """
@@ -200,14 +200,17 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
 
 
 def summarize(table: pd.DataFrame) -> list[str]:
-    """How each network's singular values go with depth, and how far they are apart at its end."""
+    """How each network's singular values go with depth, and how far they are apart at its end.
+
+    At other images they may be many times others: the intervals are over seeds.
+    """
     return [_sentence(name, own) for name, own in by(table, "network")]
 
 
 def _sentence(name: str, own: pd.DataFrame) -> str:
     first, last = own[own["layer"] == own["layer"].iloc[0]], _deepest(own)
     shallow, deep = int(first["layer"].iloc[0]), int(last["layer"].iloc[0])
-    where = f"{name} (step {own['step'].max():,}, {tables.num_seeds(own)})"
+    where = f"{name} (step {own['step'].max():,}, {tables.num_seeds(own)}, at one image)"
     sizes = [part.groupby("seed", sort=False)["rms"].first() for part in (first, last)]
     if not all((size > 0).all() for size in sizes):
         return f"{where}: nothing of the input arrives; all singular values are 0."

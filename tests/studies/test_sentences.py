@@ -374,6 +374,7 @@ def test_jacobian_is_an_isometry_or_not():
         ]  # fmt: skip
 
     assert "an isometry on what it keeps" in said(jacobian, net([1.0, 1.0]))
+    assert "plain-56 (step 0, one seed, at one image): " in said(jacobian, net([1.0, 1.0]))
     assert "no isometry" in said(jacobian, net([10.0, 0.1]))
     assert "50.0% are not zero (in float64)" in said(jacobian, net([1.0, 0.0]))
     assert "all are not zero (in float64), the largest 1e+07 times" in said(
