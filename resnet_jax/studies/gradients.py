@@ -136,8 +136,9 @@ def measure(
             found = signals(network.model, variables, images, labels)
             columns = zip(*found[:2], *(array.tolist() for array in found[2:]), strict=True)
             rows += [
-                {**network.about(step), **pixels, "block": block, "layer": int(layer),
-                 "activation": activation, "gradient": gradient, "weight_gradient": weight_gradient}
+                {**network.about(step), "begins": network.begins, **pixels, "block": block,
+                 "layer": int(layer), "activation": activation, "gradient": gradient,
+                 "weight_gradient": weight_gradient}
                 for block, layer, activation, gradient, weight_gradient in columns
             ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -191,7 +192,7 @@ def summarize(table: pd.DataFrame) -> list[str]:
         faintest = min(ratios, key=lambda step: np.nan_to_num(ratios[step].mean))
         size = own["image_size"].iloc[0]
         for step in sorted({min(states), faintest, max(states)}):
-            when = "at initialisation" if step == 0 else f"at step {step:,}"
+            when = own["begins"].iloc[0] if step == 0 else f"at step {step:,}"
             lead = f"{name} ({tables.num_seeds(states[step])}, {size}×{size} images) {when}"
             sentences.append(f"{lead}: {describe(states[step])}")
         found = {verdict(part) for state in states.values() for _, part in by(state, "seed")}

@@ -69,6 +69,13 @@ class Network:
             return ""
         return _STATUS.get(read_run(self.path).status, "not finished")
 
+    @property
+    def begins(self) -> str:
+        """What step 0 is: "at initialisation", "as converted" or, from another run, "as given"."""
+        if self.recipe.converted_from:
+            return "as converted"
+        return "as given" if self.recipe.init_from else "at initialisation"
+
     def renamed(self, more: str) -> "Network":
         """The same network with more in its label."""
         return dataclasses.replace(self, label=f"{self.label}{more}")

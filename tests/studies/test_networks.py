@@ -69,14 +69,19 @@ def begun(folder: Path, recipe=PLAIN, steps=(), status="completed") -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("given", ["init_from", "converted_from"])
-def test_network_before_training_has_the_weights_that_it_was_given(given, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("given", "begins"), [("init_from", "as given"), ("converted_from", "as converted")]
+)
+def test_network_before_training_has_the_weights_that_it_was_given(
+    given, begins, tmp_path, monkeypatch
+):
     weights = {"params": {"kernel": np.ones(1)}, "batch_stats": {}}
     read = lambda folder, step: SimpleNamespace(variables=weights if step == 0 else None)
     monkeypatch.setattr(networks, "load_weights", read)
     workdir = begun(tmp_path / "run", PLAIN.replace(**{given: "elsewhere"}), steps=(0, 300))
     (network,) = networks.collect([workdir], untrained=True)
     assert network.steps == [0]
+    assert network.begins == begins
     for found in (network.at(0), network.last(), network.ready(IMAGES)):
         np.testing.assert_array_equal(found["params"]["kernel"], 1)
 

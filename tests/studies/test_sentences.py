@@ -46,7 +46,7 @@ def seeds(data, count=5, spread=0.0, column=None):
 
 def chain(about, norms, column="gradient"):
     common = {"activation": 1.0, "gradient": 1.0, "weight_gradient": 1.0}
-    common |= {"image_size": 32, "map_size": 8}
+    common |= {"image_size": 32, "map_size": 8, "begins": "at initialisation"}
     return [
         {**about, **common, "layer": 3 + 2 * place, column: norm}
         for place, norm in enumerate(norms)
@@ -85,6 +85,11 @@ def test_finding_on_small_images_says_so_and_how_to_look_at_larger_ones():
     assert "plain-56 (one seed, 8×8 images) at initialisation: gradients vanish" in finding
     assert "2×2 maps a 3×3 kernel has 4 of its 9 taps inside" in finding
     assert "taps" not in said(gradients, chain(PLAIN, [1e-6, 1.0]))
+
+
+def test_weights_that_were_given_are_not_called_initial():
+    data = [{**row, "begins": "as converted"} for row in chain(PLAIN, [1.0, 1.0])]
+    assert "plain-56 (one seed, 32×32 images) as converted: gradients" in said(gradients, data)
 
 
 def test_each_state_counts_the_seeds_that_were_looked_at_there():
