@@ -226,23 +226,23 @@ def summarize(table: pd.DataFrame) -> list[str]:
     for plain, twin in tables.twins(surfaces):
         sentences.append(_compare(twin, plain, valleys))
     for name, own in by(ways, "network"):
-        count = own["at_step"].nunique()
-        held = own.drop_duplicates("seed")
+        walks = [held_of_random_walk(sorted(one["at_step"])) for _, one in by(own, "seed")]
+        count, held = own["at_step"].nunique(), own.drop_duplicates("seed")
         sentences.append(
             f"Of the squared distances of {name}'s {count - 1} earlier weights from the last, "
             f"two directions hold {percent((held['explained_x'] + held['explained_y']).mean())}; "
-            f"of a random walk of as many equal steps, {percent(held_of_random_walk(count))}."
+            f"of a random walk at the same steps, {percent(float(np.mean(walks)))}."
         )
     return sentences
 
 
-def held_of_random_walk(points: int) -> float:
-    """What two directions hold, by the same measure, of a walk of equal random steps, expected.
+def held_of_random_walk(steps: Sequence[int]) -> float:
+    """What two directions hold, by the same measure, of a random walk at these steps, expected.
 
     In many dimensions the inner products of its offsets from its end are, up to a factor,
     min(i, j), where i and j count the steps from there to the end.
     """
-    to_end = np.arange(1, points)
+    to_end = steps[-1] - np.array(steps[:-1])
     values = np.linalg.eigvalsh(np.minimum.outer(to_end, to_end))
     return float(values[-2:].sum() / values.sum())
 
