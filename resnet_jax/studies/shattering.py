@@ -159,8 +159,7 @@ def summarize(table: pd.DataFrame) -> list[str]:
     ]
     for name, own in moments.items():
         values = listed(f"{_value(row)} at {depth} layers" for depth, row in own.iterrows())
-        seeds = tables.num_seeds(table[table["network"] == name])
-        sentences.append(f"{name} ({seeds}): {values}{_verdict(own, shared)}")
+        sentences.append(f"{name} ({_seeds(own)}): {values}{_verdict(own, shared)}")
     return sentences
 
 
@@ -168,6 +167,13 @@ def _moments(own: pd.DataFrame) -> pd.DataFrame:
     """By depth: `mean`, `error` (its standard error, NaN of one seed) and `count`."""
     found = own.groupby("depth")["nearby"].agg(["mean", "std", "count"])
     return found.assign(error=found["std"] / np.sqrt(found["count"]))
+
+
+def _seeds(own: pd.DataFrame) -> str:
+    """How many a depth has, which may be others at each."""
+    few, many = own["count"].min(), own["count"].max()
+    count = f"{few}" if few == many else f"{few} to {many}"
+    return "one seed" if count == "1" else f"{count} seeds"
 
 
 def _value(row: pd.Series) -> str:

@@ -406,6 +406,13 @@ def test_gradients_shatter_or_do_not():
     assert "0.80 ± 0.00 at 8 layers" in plain
 
 
+def test_seeds_are_those_of_a_depth_and_not_of_all_together():
+    data = shattered(PLAIN, 0.8, 0.4, 0.1)
+    own = [{**row, "seed": 5 * (row["depth"] > 8) + row["seed"]} for row in data]
+    assert "plain-56 (5 seeds): 0.80" in said(shattering, own)
+    assert "plain-56 (4 to 5 seeds): 0.80" in said(shattering, own[:-1])
+
+
 def test_one_seed_shatters_nothing():
     finding = said(shattering, shattered(PLAIN, 0.8, 0.4, 0.1, count=1))
     assert "no verdict from fewer than 5 seeds" in finding
