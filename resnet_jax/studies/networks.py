@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -203,11 +204,17 @@ class Network:
         return [dataclasses.replace(self, recipe=self.recipe.replace(seed=seed)) for seed in seeds]
 
     def for_steps(self, steps: int) -> Recipe:
-        """The recipe with another length, its schedule fitted to that."""
+        """The recipe with another length, its schedule fitted to that.
+
+        A shorter run's warm-up is shortened with it; a longer one needs none that is longer.
+        """
+        before, schedule = self.recipe.num_steps, self.recipe.schedule
         fields: dict[str, Any] = {"num_steps": steps, "num_devices": None}
-        if self.recipe.schedule.name == "steps":
-            before = self.recipe.num_steps
-            shares = (b if b < 1 else b / before for b in self.recipe.schedule.boundaries)
+        fields["schedule.warmup_steps"] = math.ceil(
+            schedule.warmup_steps * min(1.0, steps / before)
+        )
+        if schedule.name == "steps":
+            shares = (b if b < 1 else b / before for b in schedule.boundaries)
             fields["schedule.boundaries"] = tuple(shares)
         return self.recipe.replace(**fields)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from nets import IMAGES, LABELS, make
 
-from configs import digits
+from configs import cifar10, digits
 from resnet_jax.errors import InputError
 from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.runs import Recipe
@@ -31,6 +31,14 @@ def test_longer_run_drops_its_rate_at_the_same_shares(boundaries):
     schedule = Schedule.of(network.for_steps(900))
     rates = [float(schedule.rate(schedule.init(), step)) for step in (449, 450, 629, 630)]
     np.testing.assert_allclose(rates, [0.1, 0.01, 0.01, 0.001], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(100, 1), (6400, 40), (192_000, 400)])
+def test_short_run_does_not_warm_up_throughout(steps, warmup_steps):
+    (network,) = networks.collect([], [Recipe.from_config(cifar10.get_config("preact-resnet-8"))])
+    schedule = Schedule.of(network.for_steps(steps))
+    rates = [float(schedule.rate(schedule.init(), at)) for at in (warmup_steps - 1, warmup_steps)]
+    np.testing.assert_allclose(rates, [0.01, 0.1], rtol=1e-5)
 
 
 def factors(name="preact-resnet-8", **axes):
