@@ -33,9 +33,19 @@ ROW_CONTENT = ("step", "split", "loss", "error")
 _LENGTH = ("num_steps", "batch_size")
 """Fields in which networks of one data set are always told apart."""
 
-_TIED = frozenset({"model.name", "schedule.warmup", "init_from", "converted_from"})
+_TIED = frozenset({"model.name", "schedule.warmup"})
 """Fields in which a deeper network may differ and still be compared: v1 warms up from 110 layers on
-(§4.2), and weights are those of one network."""
+(§4.2)."""
+
+_OF_FAMILY = frozenset(
+    f"model.{axis}"
+    for axis in (
+        *("shortcut", "option", "option_a_padding", "order", "block"),
+        *("shortcut_scale", "branch_scale", "gate_bias", "dropout_rate"),
+    )
+)
+"""Fields in which a family may differ from another and still be compared: those that make it one,
+and the block, of which `verdicts` compares only what can be depths of one another."""
 
 DATA = "data"
 """The setting that `tell_data_apart` gives to runs of one data set's name on different data."""
@@ -358,11 +368,11 @@ def _differing(groups: Sequence[Group]) -> set[str]:
     """The fields in which networks of one data set differ, but for what their names say.
 
     Those are all that differ between networks of one name; between depths of one family all but
-    `_TIED`; between families all of the recipe but `_TIED`.
+    `_TIED`; between families all but `_TIED` and `_OF_FAMILY`.
     """
     differing = lambda members: set(naming.differing(this.settings for this in members))
     known = [this for this in groups if this.has_length]
-    fields = set(filter(naming.is_of_recipe, differing(known)))
+    fields = differing(known) - _OF_FAMILY
     for family in naming.FAMILIES:
         fields |= differing(this for this in known if this.family == family)
     fields -= _TIED

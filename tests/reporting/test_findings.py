@@ -184,6 +184,9 @@ def change(run: Path, **fields: Any) -> None:
         ("plain-56", {"model.width": 4, "dataset.crop_padding": 3}),
         ("resnet-*", {"schedule.learning_rate": 0.01}),
         ("resnet-*", {"label_smoothing": 0.1}),
+        ("resnet-*", {"model.width": 64}),
+        ("plain-*", {"model.activation": "sigmoid", "model.norm": "none"}),
+        ("plain-*", {"model.initialization": "looks_linear"}),
     ],
 )
 def test_networks_that_differ_in_more_than_depth_and_family_are_not_compared(
