@@ -4,6 +4,7 @@ Runs are those that are there and those that a sweep awaits.
 """
 
 import base64
+import collections
 import dataclasses
 import json
 import math
@@ -46,6 +47,10 @@ _OF_FAMILY = frozenset(
 )
 """Fields in which a family may differ from another and still be compared: those that make it one,
 and the block, of which `verdicts` compares only what can be depths of one another."""
+
+_WEIGHTS = ("init_from", "converted_from")
+"""Fields that say whose weights a network starts from. Weights are those of one network, so that
+depths are compared by whether they were given any."""
 
 DATA = "data"
 """The setting that `tell_data_apart` gives to runs of one data set's name on different data."""
@@ -354,14 +359,36 @@ def with_settings_told(groups: Sequence[Group], without: Iterable[str] = ()) -> 
     told = []
     for dataset in dict.fromkeys(this.dataset for this in groups):
         own = [this for this in groups if this.dataset == dataset]
-        keys = _differing(own)
+        shown = _with_weights_as_given(own)
+        keys = _differing(shown)
         always = keys & {*_LENGTH, DATA}
-        rare = naming.unusual((this.settings for this in own), keys - always - set(without))
-        for this, fields in zip(own, rare, strict=True):
+        rare = naming.unusual((this.settings for this in shown), keys - always - set(without))
+        for this, as_shown, fields in zip(own, shown, rare, strict=True):
             fields = sorted({*fields, *always} - set(without))
-            setting = naming.describe_settings(this.settings, fields)
+            setting = naming.describe_settings(as_shown.settings, fields)
             told.append(dataclasses.replace(this, setting=setting))
     return sorted(told, key=_order)
+
+
+def _with_weights_as_given(groups: Sequence[Group]) -> list[Group]:
+    """The groups with "given" for foreign weights, unless one network has them from several."""
+    sources = {
+        (field, this.model, naming.as_text(this.settings[field]))
+        for this in groups
+        for field in _WEIGHTS
+        if this.settings.get(field) is not None
+    }
+    several = collections.Counter((field, model) for field, model, _ in sources)
+    told = {field for (field, _), count in several.items() if count > 1}
+    given = {field: "given" for field, *_ in sources if field not in told}
+    return [
+        dataclasses.replace(
+            this,
+            settings=this.settings
+            | {field: word for field, word in given.items() if this.settings.get(field) is not None},
+        )
+        for this in groups
+    ]
 
 
 def _differing(groups: Sequence[Group]) -> set[str]:

@@ -213,6 +213,28 @@ def test_deeper_network_may_have_the_warm_up_of_its_depth(tmp_path: Path, write_
     assert verdicts(tmp_path) == {"plain": Verdict.DEGRADATION}
 
 
+@pytest.mark.parametrize("pretrained", ["plain-56", "resnet-56"])
+def test_pretrained_network_is_not_compared_with_one_from_scratch(
+    degradation: Path, pretrained: str
+):
+    for run in degradation.glob(f"{pretrained}-*"):
+        change(run, init_from=f"runs/{pretrained}")
+    findings = found(degradation)
+    assert not any(arm.contrasts for arm in findings.arms)
+    assert {c.family for c in comparisons(findings)} == {"plain", "residual"} - {
+        "plain" if pretrained == "plain-56" else "residual"
+    }
+    labels = {group.label for group in findings.groups}
+    assert f"{pretrained}, init_from=given" in labels
+
+
+def test_networks_that_all_have_weights_of_their_own_are_compared(degradation: Path):
+    for model in ("plain-20", "plain-56", "resnet-20", "resnet-56"):
+        for run in degradation.glob(f"{model}-seed*"):
+            change(run, init_from=f"runs/{model}-long")
+    assert [len(arm.contrasts) for arm in found(degradation).arms] == [1]
+
+
 def test_networks_of_another_kind_are_no_depths_of_a_family(tmp_path: Path, write_run):
     errors = {"resnet-20": 0.08, "cifar-resnet-50": 0.04, "resnet-18": 0.02, "resnet-50": 0.12}
     for seed in range(3):
