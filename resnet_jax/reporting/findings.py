@@ -184,7 +184,7 @@ def _clause(comparison: Comparison, field: str, difference: Difference) -> str:
 
 
 def _interval(difference: Difference, digits: int = 1) -> str:
-    """E.g. "95% interval +87.0 to +89.8"; adjusted ones say so."""
+    """E.g. "95% interval +87.0 to +89.8"; `_adjustment` says how it is adjusted."""
     low, high = difference.low, difference.high
     if low is None or high is None:
         return "no interval"
@@ -295,7 +295,10 @@ def _adjustment(arms: Sequence[Arm]) -> list[str]:
     number = sum(difference.has_interval for arm in arms for difference in arm.differences)
     if number < 2:
         return []
-    return [f"Intervals are adjusted for the {number} statements made here (Holm)."]
+    return [
+        f"Intervals exclude zero exactly where Holm's procedure rejects at {1 - CONFIDENCE:.0%} over "
+        f"the {number} comparisons made here; they do not all hold together with {CONFIDENCE:.0%}."
+    ]
 
 
 def _rounding(groups: Sequence[Group]) -> list[str]:

@@ -164,11 +164,13 @@ def paired(differences: Sequence[float], limit: float = math.inf) -> Difference:
 
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:
-    """The differences with intervals that hold together, after Holm (1979).
+    """The differences with intervals that exclude zero exactly where Holm's procedure rejects.
+
+    It keeps the probability of any false rejection among all differences to 5% (Holm 1979); that
+    all intervals hold their differences at once is less likely than 95%.
 
     The smallest of m p-values gets an interval of confidence 1 - .05/m, the next of 1 - .05/(m - 1)
     and so on, up to the first interval that holds zero; all that follow get that one's confidence.
-    So an interval excludes zero if and only if Holm's step-down test rejects.
     """
     order = sorted(
         (i for i, d in enumerate(differences) if d.has_interval),

@@ -212,7 +212,7 @@ class Arm:
 def judge_all(groups: Sequence[Group], table: pd.DataFrame) -> list[Arm]:
     """Comparisons, contrasts and trends of every data set and setting.
 
-    Intervals are adjusted, after Holm, for all statements that stand on the page.
+    An interval excludes zero where Holm's procedure rejects at 5% over all that the page says.
 
     Args:
       groups: one for each network of a data set and setting.

@@ -290,7 +290,10 @@ def test_contrast_leads_and_is_paired_over_seeds(degradation: Path):
     ]
     assert findings.details[0].startswith("Plain networks – Degradation: plain-56's training")
     assert findings.details[1].startswith("Residual networks – ")
-    assert findings.caveats == ["Intervals are adjusted for the 6 statements made here (Holm)."]
+    assert findings.caveats == [
+        "Intervals exclude zero exactly where Holm's procedure rejects at 5% over the 6 comparisons "
+        "made here; they do not all hold together with 95%."
+    ]
 
 
 def test_contrast_of_unequal_seeds_is_not_paired(degradation: Path, write_run):
