@@ -5,12 +5,13 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from resnet_jax import runs
 from resnet_jax.errors import InputError
-from resnet_jax.reporting.load import FINISHED
+from resnet_jax.reporting.load import FINISHED, interpret
 from resnet_jax.runs import Row, Run
 
 MOST_ROWS = 40  # of each split
@@ -24,14 +25,15 @@ def archive(workdir: Path, destination: Path) -> list[str]:
     """Copies what a report needs of the finished runs in `workdir`, and the findings of analyses.
 
     Curves are thinned, checkpoints stay behind, and the places of the machine (work and data
-    folders) are left out. Runs that `destination` has already are replaced, others stay.
+    folders) are left out. Runs that `destination` has already are replaced with their analyses,
+    others stay.
 
     Returns:
       Names of the runs that were copied.
 
     Raises:
       InputError: there is no finished run in `workdir`, or `destination` cannot be written or would
-        replace one.
+        replace one of these, or another run of the same name.
     """
     finished = [run for run in runs.find_runs(workdir) if run.status in FINISHED]
     if not finished:
@@ -43,6 +45,7 @@ def archive(workdir: Path, destination: Path) -> list[str]:
                 f"archive={str(destination)!r}: would replace {run.path}, which has more; give "
                 "another folder"
             )
+        _refuse_another(run, destination / place.name)
     try:
         for run in finished:
             _copy_run(run, destination / run.path.resolve().name, destination.name)
@@ -56,11 +59,26 @@ def archive(workdir: Path, destination: Path) -> list[str]:
     return [run.name for run in finished]
 
 
+def _refuse_another(run: Run, kept: Path) -> None:
+    """Raises an error if `kept` has a run of another config, seed or start."""
+    old, new = interpret(runs.read_run(kept), kept.name), interpret(run, kept.name)
+    stated = lambda result: {k: v for k, v in result.settings.items() if v is not None}
+    ids = {result.run.info.get("run_id") for result in (old, new)} - {None}
+    same = (stated(old), old.seed) == (stated(new), new.seed) and len(ids) < 2
+    if old.has_config and not same:
+        raise InputError(
+            f"archive={str(kept.parent)!r}: {kept.name} there is another run; remove it or give "
+            "another folder"
+        )
+
+
 def _copy_run(run: Run, folder: Path, name: str) -> None:
     info = {"format": runs.FORMAT, "config": _without_places(run.config), **run.info}
     if info.get("command"):
         info["command"] = _placeless(info["command"], f"runs/{name}/{folder.name}")
     lines = [json.dumps(row) + "\n" for row in thinned(run.rows)]
+    if (folder / "analysis").exists():  # Of an earlier copy: they are of what stood there then.
+        shutil.rmtree(folder / "analysis")
     runs.write_json(folder / "config.json", info)
     runs.write_text(folder / "metrics.jsonl", "".join(lines))
     runs.write_json(folder / "summary.json", run.summary)
@@ -84,8 +102,10 @@ def _copy_sweep(workdir: Path, destination: Path, finished: set[str]) -> None:
 def _copy_analyses(workdir: Path, run: Path, destination: Path) -> None:
     for finding in sorted((workdir / run).glob("analysis/*/finding.md")):
         folder = destination / run / "analysis" / finding.parent.name
-        text = finding.read_text(encoding="utf-8").replace(str(workdir), f"runs/{destination.name}")
-        runs.write_text(folder / "finding.md", re.sub(r" --data_dir=\S+", "", text))
+        *said, last = finding.read_text(encoding="utf-8").split("\n\n")  # How it was measured.
+        rename = partial(_placeless_study, workdir=workdir, name=destination.name)
+        last = re.sub(r"^`([^`]*)`", rename, last)
+        runs.write_text(folder / "finding.md", "\n\n".join([*said, last]))
         if (finding.parent / "figure.svg").is_file():
             shutil.copyfile(finding.parent / "figure.svg", folder / "figure.svg")
 
@@ -120,6 +140,19 @@ def _without_places_flat(overrides: dict[str, Any]) -> dict[str, Any]:
 def _placeless(command: str, workdir: str) -> str:
     """The command as one would give it in the project's own folder."""
     return shlex.join(_placeless_arguments(shlex.split(command), workdir))
+
+
+def _placeless_study(command: re.Match, workdir: Path, name: str) -> str:
+    """The command of a study, whose folders are those of the sweep's runs."""
+    kept, place = [], workdir.absolute()
+    for argument in shlex.split(command[1]):
+        flag, equals, value = argument.partition("=")
+        if flag == "--data_dir":
+            continue
+        if flag in ("--workdir", "--output") and Path(value).absolute().is_relative_to(place):
+            value = str(Path("runs", name, Path(value).absolute().relative_to(place)))
+        kept.append(f"{flag}{equals}{value}")
+    return f"`{shlex.join(kept)}`"
 
 
 def _placeless_arguments(arguments: Sequence[str], workdir: str) -> Iterator[str]:

@@ -94,6 +94,52 @@ def test_findings_of_analyses_are_kept(tmp_path: Path, write_run):
     assert text == f"Smaller.\n\n`analyze --workdir=runs/kept/{path.name}`\n"
 
 
+@pytest.mark.parametrize("name", ["plain-56", "8"])
+def test_sentence_of_a_study_is_kept_whatever_the_folder_is_called(
+    tmp_path: Path, write_run, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.chdir(tmp_path)
+    write_run(Path(name), "plain-20")
+    said = "Responses: plain-56 0.85 and resnet-56 0.28 (5 seeds each)."
+    finding = Path("analysis", "responses", "finding.md")
+    (Path(name) / finding).parent.mkdir(parents=True)
+    command = f"`analyze --workdir={name} --workdir={name}/plain-20-seed0` (cpu, JAX 0.11.8)"
+    measured = f"{said}\n\nMeasured with images 8.\n\n"
+    (Path(name) / finding).write_text(f"{measured}{command}\n")
+    archive(Path(name), Path("kept"))
+    assert (Path("kept") / finding).read_text() == (
+        f"{measured}`analyze --workdir=runs/kept --workdir=runs/kept/plain-20-seed0` (cpu, JAX "
+        "0.11.8)\n"
+    )
+
+
+def test_study_of_an_earlier_copy_goes_with_it(tmp_path: Path, write_run):
+    path = write_run(tmp_path / "runs")
+    (path / "analysis" / "responses").mkdir(parents=True)
+    (path / "analysis" / "responses" / "finding.md").write_text("Smaller.\n")
+    archive(tmp_path / "runs", tmp_path / "kept")
+    (path / "analysis" / "responses" / "finding.md").unlink()
+    archive(tmp_path / "runs", tmp_path / "kept")
+    assert not list((tmp_path / "kept").rglob("finding.md"))
+
+
+@pytest.mark.parametrize("what", ["config", "run_id", "seed"])
+def test_another_run_of_the_same_name_is_not_replaced(tmp_path: Path, write_run, what: str):
+    for folder, value in (("a", 1), ("b", 2)):
+        path = write_run(tmp_path / folder, "plain-20", steps=300 * value) / "config.json"
+        info = json.loads(path.read_text())
+        info["config"]["num_steps"] = 300
+        change = {"config": {"num_steps": value}, "seed": {"seed": value}}.get(what, {})
+        info["config"] |= change
+        info["run_id"] = f"{value}" if what == "run_id" else "1"
+        path.write_text(json.dumps(info))
+    archive(tmp_path / "a", tmp_path / "kept")
+    before = {file: file.read_text() for file in (tmp_path / "kept").rglob("*.json*")}
+    with pytest.raises(InputError, match="plain-20-seed0 there is another run; remove it"):
+        archive(tmp_path / "b", tmp_path / "kept")
+    assert {file: file.read_text() for file in (tmp_path / "kept").rglob("*.json*")} == before
+
+
 def test_folder_without_a_finished_run_is_refused(tmp_path: Path, write_run):
     write_run(tmp_path / "runs", status=None)
     with pytest.raises(InputError, match="no finished run to archive"):
