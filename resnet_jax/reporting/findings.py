@@ -10,7 +10,7 @@ import pandas as pd
 from resnet_jax.reporting.load import FINISHED, Collection, Group
 from resnet_jax.reporting.selection import Selection, select_best
 from resnet_jax.reporting.statistics import CONFIDENCE, POWER, Difference, pooled
-from resnet_jax.reporting.tables import signed
+from resnet_jax.reporting.tables import seeds_for_one_point, signed
 from resnet_jax.reporting.verdicts import (
     FIELDS,
     ONE_POINT,
@@ -20,6 +20,7 @@ from resnet_jax.reporting.verdicts import (
     Effect,
     Trend,
     Verdict,
+    detectable,
     judge_all,
     packaged_spreads,
 )
@@ -219,10 +220,9 @@ def describe_power(judged: Contrast | Comparison) -> str:
     differences = [judged.train, judged.test]
     if not all(difference.has_interval for difference in differences):
         return ""
-    found = [f"{d.detectable():.1f} points of {name}" for d, name in _named(judged)]
-    needed = [d.seeds_for(ONE_POINT) for d in differences]
+    found = [f"{detectable(d):.1f} points of {name}" for d, name in _named(judged)]
     what = "contrast" if isinstance(judged, Contrast) else "difference"
-    words = " and ".join(dict.fromkeys(f"{n:,}" if n else "?" for n in needed))
+    words = " and ".join(dict.fromkeys(map(seeds_for_one_point, differences)))
     return (
         f"Power: with probability {POWER:g} these seeds find a {what} of {' and '.join(found)}; "
         f"{words} seeds of each network would find one of {ONE_POINT:g} point."
@@ -296,8 +296,8 @@ def _adjustment(arms: Sequence[Arm]) -> list[str]:
     if number < 2:
         return []
     return [
-        f"Intervals exclude zero exactly where Holm's procedure rejects at {1 - CONFIDENCE:.0%} over "
-        f"the {number} comparisons made here; they do not all hold together with {CONFIDENCE:.0%}."
+        f"Intervals exclude zero exactly where Holm's procedure rejects at {1 - CONFIDENCE:.0%} "
+        f"over the {number} comparisons made here; they do not all hold together with {CONFIDENCE:.0%}."
     ]
 
 

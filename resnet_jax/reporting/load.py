@@ -385,7 +385,9 @@ def _with_weights_as_given(groups: Sequence[Group]) -> list[Group]:
         dataclasses.replace(
             this,
             settings=this.settings
-            | {field: word for field, word in given.items() if this.settings.get(field) is not None},
+            | {
+                field: word for field, word in given.items() if this.settings.get(field) is not None
+            },
         )
         for this in groups
     ]

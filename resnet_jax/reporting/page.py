@@ -41,13 +41,13 @@ INTERVALS = (
     "Differences of mean final errors in percentage points: deep less shallow for each family, and "
     "the plain family's less its twin's. Intervals are Student's t over seeds: paired where all "
     "four networks have the same seeds, after Welch and Satterthwaite otherwise. An interval "
-    "excludes zero exactly where Holm's procedure rejects at 5% over all of them; not all intervals "
-    "hold together with 95%. "
+    "excludes zero exactly where Holm's procedure rejects at 5% over all of them; they do not "
+    "all hold together with 95%. "
     "An effect is higher or lower if its interval excludes zero and it is at least "
     f"{SMALLEST_EFFECT:g} points; the same if the whole interval is within {SMALLEST_EFFECT:g}; "
     "undecided otherwise. One seed a side has an interval only where archived runs of that data "
     "set, length and learning rate give a spread. Detectable: by these seeds with probability .8, "
-    "for a single comparison at 5%."
+    "by the same rule and each interval's own level; so the seeds for 1 point."
 )
 
 LONG = 28  # characters, beyond which a cell may break its line

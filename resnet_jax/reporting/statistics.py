@@ -79,18 +79,18 @@ class Difference:
         return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
 
     def detectable(self, power: float = POWER) -> float:
-        """The difference that as many seeds find with that power at `CONFIDENCE`; NaN if unknown.
+        """The difference that as many seeds find with that power at `confidence`; NaN if unknown.
 
         From the noncentral t distribution, with the observed spread for the true one.
         """
         if self.error is None:
             return math.nan
-        return self.error * _noncentrality(power, self.freedom)
+        return self.error * _noncentrality(power, self.freedom, self.confidence)
 
     def seeds_for(self, effect: float, power: float = POWER) -> int | None:
-        """Seeds of each network that find a difference `effect` with that power; None if unknown.
+        """Seeds of each network that find a difference `effect` with that power, at `confidence`.
 
-        At most `MOST_SEEDS`.
+        None if unknown, or if `MOST_SEEDS` are too few.
         """
         if self.error is None:
             return None
@@ -101,14 +101,15 @@ class Difference:
 
         def finds(seeds: int) -> bool:
             error = math.sqrt(variance / seeds)
-            return _power(effect / error, (seeds - 1) * share) >= power
+            return _power(effect / error, (seeds - 1) * share, self.confidence) >= power
 
-        return 2 + bisect.bisect_left(range(2, MOST_SEEDS), True, key=finds)
+        seeds = 2 + bisect.bisect_left(range(2, MOST_SEEDS + 1), True, key=finds)
+        return seeds if seeds <= MOST_SEEDS else None
 
 
-def _power(noncentrality: float, freedom: float) -> float:
-    """Probability that a two-sided t test at `CONFIDENCE` rejects."""
-    critical = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+def _power(noncentrality: float, freedom: float, confidence: float) -> float:
+    """Probability that a two-sided t test at that confidence rejects."""
+    critical = stats.t.ppf((1 + confidence) / 2, freedom)
     upper = stats.nct.sf(critical, freedom, noncentrality)
     lower = stats.nct.cdf(-critical, freedom, noncentrality)
     # SciPy gives NaN for probabilities too near 0 or 1 to compute.
@@ -116,8 +117,8 @@ def _power(noncentrality: float, freedom: float) -> float:
 
 
 @functools.lru_cache
-def _noncentrality(power: float, freedom: float) -> float:
-    excess = lambda noncentrality: _power(noncentrality, freedom) - power
+def _noncentrality(power: float, freedom: float, confidence: float) -> float:
+    excess = lambda noncentrality: _power(noncentrality, freedom, confidence) - power
     upper = 1.0
     while excess(upper) < 0:
         upper *= 1.5

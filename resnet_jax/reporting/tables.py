@@ -12,8 +12,8 @@ from resnet_jax.reporting import naming, papers
 from resnet_jax.reporting.load import Collection, Group, Result
 from resnet_jax.reporting.papers import Number
 from resnet_jax.reporting.selection import Selection
-from resnet_jax.reporting.statistics import Difference
-from resnet_jax.reporting.verdicts import ONE_POINT, Arm, Comparison, Contrast, Effect
+from resnet_jax.reporting.statistics import MOST_SEEDS, Difference
+from resnet_jax.reporting.verdicts import ONE_POINT, Arm, Comparison, Contrast, Effect, detectable
 
 NOTHING = "–"
 MARK = "*"  # on a difference from the paper that another recipe may explain
@@ -210,12 +210,18 @@ def _judged(
         "Over": over,
         "Training error, points": _interval(part.train),
         "Test error, points": _interval(part.test),
-        "Detectable": " / ".join(fixed(d.detectable(), 1) for d in differences),
-        "Seeds for 1 point": " / ".join(
-            f"{d.seeds_for(ONE_POINT) or NOTHING}" for d in differences
-        ),
+        "Detectable": " / ".join(fixed(detectable(d), 1) for d in differences),
+        "Seeds for 1 point": " / ".join(map(seeds_for_one_point, differences)),
         "Reading": reading,
     }
+
+
+def seeds_for_one_point(difference: Difference) -> str:
+    """Of each network; a dash without a spread."""
+    if not difference.has_interval:
+        return NOTHING
+    seeds = difference.seeds_for(ONE_POINT)
+    return f"more than {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}"
 
 
 def _interval(difference: Difference) -> str:

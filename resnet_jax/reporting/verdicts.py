@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pandas as pd
-from scipy.stats import linregress
+from scipy.stats import linregress, norm
 
 from resnet_jax.reporting import naming, statistics
 from resnet_jax.reporting.load import FINISHED, Group
@@ -55,6 +55,15 @@ def judge(difference: Difference) -> Effect:
     if high < 0 and difference.value <= -SMALLEST_EFFECT:
         return Effect.LOWER
     return Effect.UNDECIDED
+
+
+def detectable(difference: Difference) -> float:
+    """The difference that as many seeds show, by `judge`, with probability `POWER`; NaN if unknown.
+
+    For it to come out at `SMALLEST_EFFECT` or above as often, it has to be larger than that.
+    """
+    margin = float(norm.ppf(statistics.POWER)) * (difference.error or 0.0)
+    return max(difference.detectable(), SMALLEST_EFFECT + margin)
 
 
 class Verdict(enum.Enum):

@@ -1,22 +1,28 @@
 """The sentences that a report prints, each read as a referee would read it."""
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from resnet_jax.reporting import statistics
 from resnet_jax.reporting.findings import Findings, find
 from resnet_jax.reporting.load import collect
 from resnet_jax.reporting.results_md import measure_spreads
+from resnet_jax.reporting.statistics import Difference
 from resnet_jax.reporting.verdicts import (
     SMALLEST_EFFECT,
     Comparison,
     Effect,
     Verdict,
+    detectable,
     find_spread,
+    judge,
     other_settings,
     packaged_spreads,
 )
@@ -291,8 +297,8 @@ def test_contrast_leads_and_is_paired_over_seeds(degradation: Path):
     assert findings.details[0].startswith("Plain networks – Degradation: plain-56's training")
     assert findings.details[1].startswith("Residual networks – ")
     assert findings.caveats == [
-        "Intervals exclude zero exactly where Holm's procedure rejects at 5% over the 6 comparisons "
-        "made here; they do not all hold together with 95%."
+        "Intervals exclude zero exactly where Holm's procedure rejects at 5% over the 6 "
+        "comparisons made here; they do not all hold together with 95%."
     ]
 
 
@@ -400,11 +406,37 @@ def test_trend_over_depth_is_judged_seed_by_seed(write_networks):
 def test_report_says_what_the_seeds_could_have_found(write_networks):
     folder = write_networks({"plain-20": SHALLOW, "plain-56": near(9.4, 13.2)})
     (power,) = [line for line in found(folder).details if line.startswith("Power: ")]
-    # Standard deviation .158, five seeds a side: error .1, noncentrality 3.2 on 8 degrees.
+    # Standard deviation .158, five seeds a side: error .1 on 8 degrees. At 97.5% and 95% (Holm)
+    # the noncentralities are 3.7 and 3.2; .3 points, the least that counts, are .84 errors away.
     assert power == (
-        "Power: with probability 0.8 these seeds find a difference of 0.3 points of training error "
-        "and 0.3 points of test error; 2 seeds of each network would find one of 1 point."
+        "Power: with probability 0.8 these seeds find a difference of 0.4 points of training error "
+        "and 0.4 points of test error; 3 and 2 seeds of each network would find one of 1 point."
     )
+
+
+@pytest.mark.parametrize("std", [0.02, 1.0])
+@pytest.mark.parametrize("comparisons", [1, 6])
+def test_difference_that_seeds_find_is_judged_higher_as_often(std: float, comparisons: int):
+    draw, confidence, tries = np.random.default_rng(0), 1 - 0.05 / comparisons, 300
+    known = Difference(0, (std**2, std**2), std * (2 / 5) ** 0.5, 8, confidence)
+    effect = detectable(known)
+    judged = [
+        judge(
+            dataclasses.replace(
+                statistics.welch(draw.normal(effect, std, 5), draw.normal(0, std, 5)),
+                confidence=confidence,
+            )
+        )
+        for _ in range(tries)
+    ]
+    assert judged.count(Effect.HIGHER) / tries == pytest.approx(0.8, abs=0.06)
+
+
+def test_number_of_seeds_that_nobody_plans_is_not_given(write_networks):
+    shallow, deep = (1.0, 1.1, 0.9, 1.2, 1.0), (20, 85, 15, 90, 80)
+    folder = write_networks({"plain-20": (shallow, shallow), "plain-56": (deep, deep)})
+    (power,) = [line for line in found(folder).details if line.startswith("Power: ")]
+    assert power.endswith("; more than 10,000 seeds of each network would find one of 1 point.")
 
 
 def test_diverged_runs_are_counted_and_never_averaged_in(tmp_path: Path, write_run):
