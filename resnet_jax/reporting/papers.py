@@ -5,7 +5,7 @@ al., "Identity Mappings in Deep Residual Networks" (arXiv 1603.05027). Errors in
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_jax.reporting import naming
@@ -246,6 +246,8 @@ IMAGENET: dict[str, Any] = {
     "dataset.test": "validation",
     "dataset.mean": "imagenet",
     "dataset.image_size": 224,
+    "dataset.flip": True,
+    "streaming.shorter_side": 256,
     "streaming.augmentation": "scale",
     "streaming.scales": [256, 480],
     "streaming.pca_lighting_std": 0.1,
@@ -262,13 +264,14 @@ def departures(settings: Mapping[str, Any], number: Number) -> list[str]:
     Each is a phrase such as "num_steps 2,000, not 64,000". A field that the config does not have
     says nothing.
     """
-    recipe = RECIPES[number.dataset] | _warmup(number)
-    if number.batch_size is not None:
-        recipe |= {"batch_size": number.batch_size, **number.recipe}
+    own = {} if number.batch_size is None else {"batch_size": number.batch_size, **number.recipe}
+    warmups = {warmup["schedule.warmup"]: warmup for warmup in _warmups(number)}
+    warmup = warmups.get(settings.get("schedule.warmup"), next(iter(warmups.values())))
+    recipe = RECIPES[number.dataset] | warmup | own
     phrases = [
         f"{field} {_text(settings[field])}, not {_text(expected)}"
         for field, expected in recipe.items()
-        if field in settings and _plain(field, settings[field]) != expected
+        if field in settings and _plain(field, settings) != expected
     ]
     if number.protocol != SINGLE_VIEW:
         phrases.append(f"the paper tests with {number.protocol}")
@@ -278,24 +281,28 @@ def departures(settings: Mapping[str, Any], number: Number) -> list[str]:
 _WARM = {"schedule.warmup_learning_rate": 0.01}
 
 
-def _warmup(number: Number) -> dict[str, Any]:
+def _warmups(number: Number) -> list[dict[str, Any]]:
     """v2 warms up for 400 steps (its appendix), v1 its networks of 110 layers and more, till the
-    training error is below 80% (§4.2), both at a rate of 0.01; neither does on ImageNet.
+    training error is below 80% (§4.2), both at a rate of 0.01; neither does on ImageNet. Where
+    either is the paper's, there are two.
     """
     if number.dataset == "imagenet2012":
-        return {"schedule.warmup": "none"}
+        return [{"schedule.warmup": "none"}]
+    depth = int(number.model.rsplit("-", 1)[1])
+    until_error = {"schedule.warmup": "until_error", "schedule.warmup_error": 0.8} | _WARM
     if number.source.startswith("v2"):
         # v2's baselines of the original order are v1's networks: either warm-up is the paper's.
         preact = number.model.startswith("preact") or number.axes.get("order") == "full_preact"
-        warmup = {"schedule.warmup": "constant", "schedule.warmup_steps": 400}
-        return warmup | _WARM if preact else {}
-    depth = int(number.model.rsplit("-", 1)[1])
-    if depth < 110:
-        return {"schedule.warmup": "none"}
-    return {"schedule.warmup": "until_error", "schedule.warmup_error": 0.8} | _WARM
+        constant = {"schedule.warmup": "constant", "schedule.warmup_steps": 400} | _WARM
+        return [constant] if preact else [constant, until_error]
+    return [{"schedule.warmup": "none"} if depth < 110 else until_error]
 
 
-def _plain(field: str, value: Any) -> Any:
+def _plain(field: str, settings: Mapping[str, Any]) -> Any:
+    value = settings[field]
+    if field == "schedule.boundaries" and isinstance(value, Sequence):
+        steps = settings.get("num_steps") or 1  # Whole numbers are steps, as in the papers.
+        return [b / steps if isinstance(b, int) else b for b in value]
     if value is None:
         return _UNSET.get(field)
     return list(value) if isinstance(value, tuple) else value

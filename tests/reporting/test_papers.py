@@ -113,6 +113,42 @@ def test_warm_up_of_another_length_is_a_departure(model: str, warmup: str, field
     assert departure.startswith(f"schedule.{field} ")
 
 
+@pytest.mark.parametrize(
+    ("fields", "departures"),
+    [
+        ({"warmup": "constant", "warmup_steps": 400, "warmup_learning_rate": 0.01}, 0),
+        ({"warmup": "until_error", "warmup_error": 0.8, "warmup_learning_rate": 0.01}, 0),
+        ({"warmup": "until_error", "warmup_error": 0.01, "warmup_learning_rate": 0.0001}, 2),
+        ({"warmup": "linear", "warmup_steps": 30_000}, 2),
+        ({"warmup": "none"}, 1),
+    ],
+)
+def test_warm_up_of_v2s_baselines_is_that_of_either_paper(fields: dict, departures: int):
+    warmup = {f"schedule.{field}": value for field, value in fields.items()}
+    settings = {**RECIPE, "model.name": "resnet-164", **warmup}
+    found = papers.departures(settings, papers.lookup(settings))
+    assert len(found) == departures
+    assert all(phrase.startswith("schedule.warmup") for phrase in found)
+
+
+def test_boundaries_may_be_steps_as_in_the_paper():
+    settings = {**RECIPE, "model.name": "resnet-20", "schedule.boundaries": [32_000, 48_000]}
+    assert papers.departures(settings, number("resnet-20")) == []
+    (departure,) = papers.departures(
+        {**settings, "schedule.boundaries": [32_000, 0.8]}, number("resnet-20")
+    )
+    assert departure == "schedule.boundaries [32000, 0.8], not [0.5, 0.75]"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("dataset.flip", False), ("streaming.shorter_side", 480)]
+)
+def test_views_of_imagenet_are_of_its_recipe(field: str, value):
+    settings = {"dataset.name": "imagenet2012", "model.name": "resnet-50", field: value}
+    (departure,) = papers.departures(settings, papers.lookup(settings))
+    assert departure.startswith(f"{field} ")
+
+
 def test_number_of_a_named_table_comes_first():
     settings = {**RECIPE, "model.name": "resnet-110"}
     assert papers.lookup(settings).std == 0.16
