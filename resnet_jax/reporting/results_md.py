@@ -180,7 +180,7 @@ def _ours(planned: Result, members: Sequence[Result]) -> dict[str, str]:
         "Seeds": str(ours.count_seeds()),
         "Training": over_seeds(ours, "train_error"),
         "Hardware": _distinct(members, _hardware),
-        "Time": duration(_median(members, "wall_seconds")),
+        "Time": duration(_median(ours.completed or members, "wall_seconds")),
         "Commit": _distinct(members, _commit),
     }
 
@@ -261,14 +261,15 @@ def _provenance(groups: Sequence[Group]) -> Table:
     rows = [
         {
             "Network": group.label,
-            "Steps": fixed(group.results[0].steps, 0),
-            "Images/s": fixed(_median(group.results, "images_per_second"), 0),
-            "Time": duration(_median(group.results, "wall_seconds")),
+            "Steps": fixed(done[0].steps, 0),
+            "Images/s": fixed(_median(done, "images_per_second"), 0),
+            "Time": duration(_median(done, "wall_seconds")),
             "Hardware": _distinct(group.results, _hardware),
             "Versions": _distinct(group.results, _versions),
             "Commit": _distinct(group.results, _commit),
         }
         for group in groups
+        for done in (group.completed or group.results,)
     ]
     return Table("How it was measured", rows, _WORDS)
 

@@ -106,6 +106,24 @@ def test_diverged_runs_are_told_and_not_averaged_in(tmp_path: Path, table: Paper
     assert row[2] == "8.00 (1 diverged)"
 
 
+def test_how_it_was_measured_is_that_of_completed_runs(tmp_path: Path, table, write_run):
+    for seed, status in enumerate(("diverged", "completed", "completed")):
+        path = write_run(tmp_path / "runs", "resnet-20", seed, dataset="cifar10", status=status)
+        if status == "diverged":
+            summary = json.loads((path / "summary.json").read_text())
+            summary |= {"wall_seconds": 1.0, "images_per_second": 1.0}
+            (path / "summary.json").write_text(json.dumps(summary))
+    write_run(tmp_path / "runs", "resnet-20", 3, dataset="cifar10", status="diverged")
+    for path in (tmp_path / "runs" / "resnet-20-seed3").glob("summary.json"):
+        path.write_text(path.read_text().replace("75.0", "2.0"))
+    archive(tmp_path / "runs", tmp_path / "results" / "depth")
+    rows = cells(record(tmp_path, table), "resnet-20")
+    (ours,) = [row for row in rows if len(row) == 9 and "diverged)" in row[2]]
+    assert ours[7] == "1 min 15 s"
+    (measured,) = [row for row in rows if len(row) == 7]
+    assert measured[1:4] == ["300", "200", "1 min 15 s"]
+
+
 def test_note_alone_is_a_section(tmp_path: Path):
     (tmp_path / "results" / "drill").mkdir(parents=True)
     (tmp_path / "results" / "drill" / "notes.md").write_text("# Killed runs\n\nNone was lost.\n")
