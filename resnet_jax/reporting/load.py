@@ -121,13 +121,15 @@ class Result:
         taken = number(summary.get("num_steps"))
         return taken if not math.isnan(taken) or not self.run.rows else self.run.rows[-1]["step"]
 
-    def curve(self, split: str, field: str) -> tuple[np.ndarray, np.ndarray]:
-        """Steps and values of the rows that have a finite `field`.
+    @property
+    def test_split(self) -> str:
+        """What its curves have: "validation" for a run that keeps its test set for the end."""
+        splits = {row["split"] for row in self.run.rows}
+        return "validation" if "validation" in splits and "test" not in splits else "test"
 
-        Runs that keep their test set for the end have "validation" rows in place of "test" rows.
-        """
-        if split == "test" and all(row["split"] != "test" for row in self.run.rows):
-            split = "validation"
+    def curve(self, split: str, field: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and values of the rows that have a finite `field`; of "test", of `test_split`."""
+        split = self.test_split if split == "test" else split
         rows = [row for row in self.run.rows if row["split"] == split]
         points = {row["step"]: number(row.get(field)) for row in rows}
         steps = np.array(sorted(s for s in points if not math.isnan(points[s])), np.float64)

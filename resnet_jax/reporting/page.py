@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from resnet_jax.reporting import naming, plots, setting_plots, style, tables
 from resnet_jax.reporting.findings import Findings, describe_contrast, find
-from resnet_jax.reporting.load import Collection, Result, collect, read_analyses
+from resnet_jax.reporting.load import Collection, Group, Result, collect, read_analyses
 from resnet_jax.reporting.style import Panel
 from resnet_jax.reporting.tables import Table, escape_markdown
 from resnet_jax.reporting.verdicts import SMALLEST_EFFECT
@@ -35,7 +35,8 @@ DEPTHS = (
 SETTINGS = (
     "By setting: mean final errors over seeds. Over depth and a number such as the learning rate "
     "the higher the darker, and of learning rates the best of each depth by training error bold; "
-    "else a row for each setting, the lowest training error above. "
+    "else a row for each setting, the lowest training error above. A star: of some seeds, others "
+    "diverged. "
 )
 INTERVALS = (
     "Differences of mean final errors in percentage points: deep less shallow for each family, and "
@@ -149,7 +150,8 @@ def render(
         findings=findings,
         problems=collection.problems,
         panels=_inline(rows),
-        caption=" ".join([*contrasts, caption + CURVES]) + (DEPTHS if compared else ""),
+        caption=" ".join([*contrasts, caption + _curves(findings.groups)])
+        + (DEPTHS if compared else ""),
         results=results,
         judged=judged,
         runs=tables.runs_table(collection.results),
@@ -174,6 +176,13 @@ def _about(collection: Collection) -> str:
         facts += [f"after {sweep.paper}"] if sweep.paper else []
         facts += recipes.get(sweep.recipe or "", [])
     return " · ".join(dict.fromkeys(facts))
+
+
+def _curves(groups: Sequence[Group]) -> str:
+    """The curves' caption, which says where some are of another split."""
+    splits = {result.test_split for group in groups for result in group.results}
+    other = " (of runs without one: validation error)" if "validation" in splits else ""
+    return CURVES.replace("test error bold", f"test error{other} bold")
 
 
 def _with_whole_names(line: str) -> Markup:

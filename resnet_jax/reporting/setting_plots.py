@@ -96,7 +96,8 @@ def _name(field: str) -> str:
 def draw_grid(axes: Axes, plane: Plane, error: str) -> None:
     """Mean over seeds in percent in every cell, the darker the higher; "div." where all diverged.
 
-    Of the optimiser's settings the best of each depth by training error is bold.
+    A star where some did. Of the optimiser's settings the best of each depth by training error is
+    bold.
     """
     depths, values, best = plane.depths, plane.values, _best_values(plane)
     for (depth, value), group in plane.groups.items():
@@ -139,7 +140,7 @@ def _best_values(plane: Plane) -> dict[int, float]:
 def _cell(group: Group, level: float) -> str:
     if math.isnan(level):
         return "div." if group.diverged else "–"
-    return f"{level:.0f}" if level >= 10 else f"{level:.1f}"
+    return (f"{level:.0f}" if level >= 10 else f"{level:.1f}") + "*" * bool(group.diverged)
 
 
 def setting_rows(groups: Sequence[Group]) -> list[list[Panel]]:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -209,6 +210,23 @@ def test_grid_of_learning_rates_marks_the_best_of_each_depth(tmp_path: Path, wri
         texts = style.draw_one(training).axes[0].texts
     bold = {text.get_position() for text in texts if text.get_fontweight() == "bold"}
     assert bold == {(0, 1), (1, 1), (2, 1)}
+
+
+def test_mean_of_seeds_of_which_others_diverged_is_starred(tmp_path: Path, write_run):
+    write_grid(tmp_path, write_run)
+    plane = setting_plots.find_planes(collect([tmp_path]).groups)[0]
+    group = next(iter(plane.groups.values()))
+    survivor, lost = (
+        group.results[0],
+        dataclasses.replace(
+            group.results[0],
+            seed=9,
+            run=dataclasses.replace(group.results[0].run, status="diverged"),
+        ),
+    )
+    some = dataclasses.replace(group, results=(survivor, lost))
+    assert setting_plots._cell(some, 12.0) == "12*"
+    assert setting_plots._cell(group, 12.0) == "12"
 
 
 def test_many_settings_stand_in_rows_the_best_above(tmp_path: Path, write_run):

@@ -34,6 +34,14 @@ class Addresses(HTMLParser):
         pass
 
 
+def test_caption_says_where_validation_stands_for_test(tmp_path: Path, write_run):
+    path = write_run(tmp_path) / "metrics.jsonl"
+    said = "test error (of runs without one: validation error) bold"
+    assert said not in page_of(tmp_path)
+    path.write_text(path.read_text().replace('"split": "test"', '"split": "validation"'))
+    assert said in page_of(tmp_path)
+
+
 def test_three_depths_have_a_picture_of_error_against_depth(tmp_path: Path, write_run):
     for depth in (20, 32):
         write_run(tmp_path, f"plain-{depth}", 0, 0.1)
