@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from resnet_jax.reporting import naming
 from resnet_jax.reporting.load import FINISHED, Collection, Group
 from resnet_jax.reporting.selection import Selection, select_best
 from resnet_jax.reporting.statistics import CONFIDENCE, POWER, Difference, pooled
@@ -297,15 +298,21 @@ def _adjustment(arms: Sequence[Arm]) -> list[str]:
         return []
     return [
         f"Intervals exclude zero exactly where Holm's procedure rejects at {1 - CONFIDENCE:.0%} "
-        f"over the {number} comparisons made here; they do not all hold together with {CONFIDENCE:.0%}."
+        f"over the {number} comparisons made here; they do not all hold together with "
+        f"{CONFIDENCE:.0%}."
     ]
 
 
 def _rounding(groups: Sequence[Group]) -> list[str]:
-    """Spread of runs of one seed and config, which differ by rounding alone, beside the seeds'."""
+    """Spread of runs of one seed and config, which differ by rounding alone, beside the seeds'.
+
+    Nothing is said where `log_every` differs, which decides where calls end, and rows begin.
+    """
     lines = []
     for group in groups:
         parts = []
+        if naming.differing({"log": r.run.config.get("log_every")} for r in group.completed):
+            continue
         for field, name in FIELDS.items():
             replicates = group.replicates(field).values()
             std, freedom = pooled([[100 * value for value in of_seed] for of_seed in replicates])

@@ -243,3 +243,12 @@ def test_format_that_is_no_number_and_metrics_that_are_a_folder_stop_nothing(
         "plain-20-seed1: metrics.jsonl: cannot be read (Is a directory)",
         "plain-20-seed2: metrics.jsonl: missing",
     ]
+
+
+def test_runs_that_log_at_other_steps_do_not_differ_by_rounding_alone(tmp_path: Path, write_run):
+    for period, error in ((10, 0.01), (300, 0.05)):
+        path = write_run(tmp_path, "plain-20", 0, error, name=f"every{period}") / "config.json"
+        record = json.loads(path.read_text())
+        record["config"]["log_every"] = period
+        path.write_text(json.dumps(record))
+    assert "rounding" not in find(collect([tmp_path])).text
