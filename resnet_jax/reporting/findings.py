@@ -251,14 +251,25 @@ def count_diverged(group: Group) -> str:
 
 def _selected(selections: Sequence[Selection]) -> str:
     """How each network's optimiser setting was chosen, and which waits."""
-    criteria = " or ".join(dict.fromkeys(selection.criterion for selection in selections))
-    chosen = ", ".join(f"{s.best.label} {s.best.chosen}" for s in selections)
-    counts = sorted({selection.seeds for selection in selections})
+    listed = lambda some: ", ".join(f"{s.best.label} {s.best.chosen}" for s in some)
+    chosen = [selection for selection in selections if selection.seeds]
+    others = [selection for selection in selections if not selection.seeds]
+    criteria = " or ".join(dict.fromkeys(selection.criterion for selection in chosen))
+    counts = sorted({selection.seeds for selection in chosen})
     seeds = f"{'–'.join(map(str, counts))} seed{'s' * (counts != [1])}"
-    text = (
-        f"Each network is shown at the best of the optimiser's settings that were tried, by "
-        f"{criteria} over the {seeds} that all settings share, never by test error: {chosen}."
-    )
+    sentences = []
+    if chosen:
+        sentences.append(
+            f"Each network is shown at the best of the optimiser's settings that were tried, by "
+            f"{criteria} over the {seeds} that all settings share, never by test error: "
+            f"{listed(chosen)}."
+        )
+    if others:
+        sentences.append(
+            "Not chosen, for there is no seed in common, and shown at the setting with most seeds: "
+            f"{listed(others)}."
+        )
+    text = " ".join(sentences)
     waiting = [f"{s.best.label} at {', '.join(s.waiting)}" for s in selections if s.waiting]
     text += f" Not finished, and not judged: {'; '.join(waiting)}." if waiting else ""
     tried = dict.fromkeys(group.chosen for s in selections for group in s.candidates)

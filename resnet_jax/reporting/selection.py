@@ -11,7 +11,7 @@ OPTIMISER = ("optimizer.", "schedule.")
 """Sections of the config whose fields are chosen for each network; all others are compared."""
 
 TUNED = "schedule.learning_rate"
-"""Where this is the same in all runs, nothing was tuned: what differs is compared."""
+"""Where this is the same in all runs of a data set, nothing was tuned: what differs is compared."""
 
 CRITERIA = {"validation_error": "validation error", "train_error": "training error"}
 """By what settings are chosen, the first that all runs have. Never by test error."""
@@ -52,20 +52,27 @@ def select_best(groups: Sequence[Group]) -> tuple[list[Group], list[Selection]]:
 
     Returns:
       The best group of each network, with `setting` and `chosen` anew, in the order of their
-      showing; and a selection for each, unless no learning rate was tuned.
+      showing; and a selection for each, but on data sets where no learning rate was tuned.
     """
-    tried = {
-        key
-        for candidates in _by_network(groups)
-        for key in naming.differing(group.settings for group in candidates)
-    }
-    if TUNED not in tried:
-        return list(groups), []
-    selections = [
-        _select([_chosen(group, tried) for group in candidates])
-        for candidates in _by_network(with_settings_told(groups, without=tried))
-    ]
-    return [selection.best for selection in selections], selections
+    shown: list[Group] = []
+    selections: list[Selection] = []
+    for dataset in dict.fromkeys(group.dataset for group in groups):
+        own = [group for group in groups if group.dataset == dataset]
+        tried = {
+            key
+            for candidates in _by_network(own)
+            for key in naming.differing(group.settings for group in candidates)
+        }
+        if TUNED not in tried:
+            shown += own
+            continue
+        found = [
+            _select([_chosen(group, tried) for group in candidates])
+            for candidates in _by_network(with_settings_told(own, without=tried))
+        ]
+        shown += [selection.best for selection in found]
+        selections += found
+    return shown, selections
 
 
 def _by_network(groups: Sequence[Group]) -> list[list[Group]]:

@@ -242,9 +242,10 @@ def selection_table(selections: Sequence[Selection]) -> Table:
             "Seeds": str(group.count_seeds("completed")),
             "Error to choose by, %": "diverged" if math.isinf(error) else fixed(error, 2),
             "Test error, %": over_seeds(group, "test_error"),
-            "Chosen": "best" if group is selection.best else NOTHING,
+            "Chosen": shown if group is selection.best else NOTHING,
         }
         for selection in selections
+        for shown in ("best" if selection.seeds else "most seeds",)
         for group, error in zip(selection.candidates, selection.errors, strict=True)
     ]
     criteria = " or ".join(dict.fromkeys(selection.criterion for selection in selections))

@@ -70,6 +70,30 @@ def test_settings_that_lost_stand_in_a_table(rates: Path):
     ]
 
 
+def test_settings_without_a_seed_in_common_are_not_chosen_among(tmp_path: Path, write_rate):
+    for rate, seeds, error in ((0.1, (0, 1, 2), 0.5), (0.03, (3, 4), 0.1)):
+        for seed in seeds:
+            write_rate("plain-20", rate, seed, error, error)
+    findings = find(collect([tmp_path]))
+    assert findings.details[-1] == (
+        "Not chosen, for there is no seed in common, and shown at the setting with most seeds: "
+        "plain-20 learning_rate=0.1."
+    )
+    page = write_report([tmp_path], tmp_path / "report").files["results.md"].read_text()
+    assert "| most seeds |" in page
+    assert "best" not in findings.text
+
+
+def test_rate_tuned_on_one_data_set_chooses_nothing_on_another(tmp_path: Path, write_rate):
+    for rate in (0.1, 0.03):
+        write_rate("plain-20", rate, 0, 0.1, dataset="cifar10")
+    write_rate("plain-56", 0.1, 0, 0.6)
+    write_rate("plain-56", 0.1, 1, 0.3, warmup="linear")
+    findings = find(collect([tmp_path]))
+    assert [selection.best.dataset for selection in findings.selections] == ["cifar10"]
+    assert [group.setting for group in findings.groups] == ["", "", "warmup=linear"]
+
+
 def test_setting_that_diverges_loses_and_one_without_a_finished_run_is_named(
     tmp_path: Path, write_rate
 ):
