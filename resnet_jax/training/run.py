@@ -201,8 +201,8 @@ def _run(
             stack.enter_context(display)
             rows, note = metrics.rows, display.say
             outlets = [metrics.append, *(copy.write for copy in copies), display.show]
-        lines = [_describe_data(recipe), experiment.describe(state), *recipe.notes()]
-        for line in [*lines, *_notes_on_data(experiment)]:
+        notes = [f"note: {line}" for line in (*recipe.notes(), *_notes_on_data(experiment))]
+        for line in (_describe_data(recipe), experiment.describe(state), *notes):
             note(line)
 
         def log(row: runs.Row) -> None:
@@ -250,13 +250,13 @@ def _notes_on_data(experiment: "Experiment") -> list[str]:
     count, recipe, lines = len(experiment.splits["train"]), experiment.recipe, []
     if count < recipe.batch_size:
         lines.append(
-            f"note: each batch of batch_size={recipe.batch_size} holds the {count} training images "
+            f"each batch of batch_size={recipe.batch_size} holds the {count} training images "
             "more than once"
         )
     schedule, guessing = recipe.schedule, 1 - 1 / len(experiment.class_names)
     if schedule.warmup == "until_error" and schedule.warmup_error >= guessing:
         lines.append(
-            f"note: schedule.warmup_error={schedule.warmup_error:g}: guessing among "
+            f"schedule.warmup_error={schedule.warmup_error:g}: guessing among "
             f"{len(experiment.class_names)} classes has an error of {guessing:.2g}, so that the "
             f"warm-up ends at once; what v1's .8 of .9 would be: {guessing * 0.8 / 0.9:.2g}"
         )

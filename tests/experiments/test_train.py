@@ -29,7 +29,7 @@ TINY = (
     "resnet-8,batch_size=16,num_steps=12,log_every=4,evaluate_every=6,checkpoint_every=3,"
     "model.width=4,model.bn_group_size=8,dataset.train=train[:200],dataset.test=test[:50]"
 )
-NOTE = "note: each batch of batch_size=16 holds"
+NOTE = "each batch of batch_size=16 holds"
 TIMES = ("seconds", "images_per_second", "wall_seconds")
 
 
@@ -88,9 +88,11 @@ def test_run_leaves_the_files_of_the_contract(finished):
 
 @pytest.mark.slow
 def test_line_before_the_first_step_says_what_is_trained_on_what_and_where(tmp_path, capsys):
-    train(tiny(num_devices=1), tmp_path)
+    train(tiny(num_devices=1, **{"dataset.flip": True}), tmp_path)
     before, _ = capsys.readouterr().out.split("\nstep", 1)
-    assert before.splitlines()[-1] == (
+    *_, described, warm_up, flip = before.splitlines()
+    assert "note: dataset.flip=True mirrors digits" in flip + warm_up
+    assert described == (
         "resnet-8 (4,934 parameters) on digits: 200 train, 50 test images of 8×8×1, 10 classes; "
         "1 x cpu; compiling"
     )
