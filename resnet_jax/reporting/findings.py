@@ -253,7 +253,7 @@ def _selected(selections: Sequence[Selection]) -> str:
     """How each network's optimiser setting was chosen, and which waits."""
     listed = lambda some: ", ".join(f"{s.best.label} {s.best.chosen}" for s in some)
     chosen = [selection for selection in selections if selection.seeds]
-    others = [selection for selection in selections if not selection.seeds]
+    others = [s for s in selections if not s.seeds and s.best.completed]
     criteria = " or ".join(dict.fromkeys(selection.criterion for selection in chosen))
     counts = sorted({selection.seeds for selection in chosen})
     seeds = f"{'–'.join(map(str, counts))} seed{'s' * (counts != [1])}"
