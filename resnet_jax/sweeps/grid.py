@@ -130,7 +130,10 @@ def _checked(source: str, overrides: Any) -> Overrides:
     for key, value in fields.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{source}: {key}={value!r}: must be finite")
-        named[arguments.ALIASES.get(key, key)] = value
+        path = arguments.ALIASES.get(key, key)
+        if path in named:
+            raise InputError(f"{source}: {path} is given twice")
+        named[path] = value
     return named
 
 
