@@ -30,7 +30,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ('    yield ["plain-8"]', r"\['plain-8'\]: expected a dictionary"),
         ("    return [3]", "3: expected a dictionary"),
         ("    yield {1: 2}", "expected a dictionary of fields"),
-        ("    yield {'lr': 0.1, 'schedule.learning_rate': 1}", "schedule.learning_rate is given tw"),
+        ("    yield {'lr': 0.1, 'schedule.learning_rate': 1}", "learning_rate is given twice"),
         ("    yield {'seed': 1 / 0}", "line 6: ZeroDivisionError"),
         ("    return 3", "'int' object is not iterable"),
         ("    yield {'schedule.learning_rate': float('nan')}", "learning_rate=nan: must be finite"),
