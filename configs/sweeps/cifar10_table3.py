@@ -25,6 +25,7 @@ NETS: tuple[dict, ...] = (
         "model.name": "preact-resnet-1001",
         "batch_size": 64,
         "model.bn_group_size": 32,
+        "model.initialization": "he_normal_fan_out",
         "num_steps": 156_250,
         "schedule.boundaries": (0.4, 0.605),
         "schedule.warmup": "none",

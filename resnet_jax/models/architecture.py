@@ -73,7 +73,11 @@ CHOICES: dict[str, tuple] = {
     "order": tuple(ORDERS),
     "norm": ("batch", "none"),
     "activation": ("relu", "tanh", "sigmoid", "linear", "tailored_relu"),  # "linear": for theory
-    "initialization": ("he_normal", "delta_orthogonal", "looks_linear", "fixup", "skipinit"),
+    "initialization": (
+        "he_normal",  # v1 §3.4, by the fan-in
+        "he_normal_fan_out",  # the release of v2
+        *("delta_orthogonal", "looks_linear", "fixup", "skipinit"),
+    ),
     # What stands for a convolution of a block in training; a plain one can be made of it.
     "parameterization": (
         "standard",

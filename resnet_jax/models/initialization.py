@@ -14,6 +14,7 @@ __all__ = [
     "corrected_delta_orthogonal",
     "delta_orthogonal",
     "he_normal",
+    "he_normal_fan_out",
     "kernel_init",
     "looks_linear",
 ]
@@ -35,6 +36,14 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) 
     blocks = [_normal_block(key, i) for i in range(math.ceil(size / _BLOCK))]
     normal = jnp.concatenate(blocks)[:size].reshape(shape)
     return (normal * math.sqrt(2.0 * shape[-1] / size)).astype(dtype)
+
+
+def he_normal_fan_out(
+    key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> jax.Array:
+    """Normal with variance 2 / fan-out, which keeps the gradient's size (ibid., eq. 14)."""
+    factor = math.sqrt(shape[-2] / shape[-1])
+    return (factor * he_normal(key, shape)).astype(dtype)
 
 
 @jax.jit
@@ -100,6 +109,8 @@ def kernel_init(architecture: Architecture, role: str) -> Callable:
         "classifier"; "outside" for projections and gates.
 
     - "he_normal" (v1 §3.4) is the same everywhere, and "skipinit" has it, too.
+    - "he_normal_fan_out" is that of the authors' release of v2 for convolutions; the classifier's
+      is by fan-in.
     - "delta_orthogonal" is the same everywhere; its gain is √2 for ReLU, which keeps the variance
       as He's does, and 1 for the others. Only at gain 1 with tanh or linear layers are all singular
       values near 1. Tailored ReLUs take it scale-corrected, as their paper does.
@@ -107,6 +118,8 @@ def kernel_init(architecture: Architecture, role: str) -> Callable:
     - "fixup" (Zhang et al. 2019, §3): a branch's last convolution and the classifier start at 0,
       its others are He's times L^(−1/(2m−2)), with L branches of m convolutions.
     """
+    if architecture.initialization == "he_normal_fan_out" and role != "classifier":
+        return he_normal_fan_out
     if architecture.initialization == "delta_orthogonal":
         if architecture.activation == "tailored_relu":
             return corrected_delta_orthogonal

@@ -11,6 +11,7 @@ from resnet_jax.models.initialization import (
     corrected_delta_orthogonal,
     delta_orthogonal,
     he_normal,
+    he_normal_fan_out,
     kernel_init,
 )
 
@@ -79,3 +80,12 @@ def test_fixup_scales_branches_by_their_number_and_ends_them_with_zeros(branch, 
 def test_default_is_he_normal_everywhere():
     for role in ("branch", "branch_end", "outside", "classifier"):
         assert kernel_init(Architecture(stage_sizes=(1,)), role) is he_normal
+
+
+def test_fan_out_draws_convolutions_by_their_outputs_and_the_classifier_by_its_inputs():
+    architecture = Architecture(stage_sizes=(1,), initialization="he_normal_fan_out")
+    for role in ("stem", "branch", "branch_end", "outside"):
+        assert kernel_init(architecture, role) is he_normal_fan_out
+    assert kernel_init(architecture, "classifier") is he_normal
+    kernel = he_normal_fan_out(jax.random.key(0), (3, 3, 16, 64))
+    assert float(kernel.std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
