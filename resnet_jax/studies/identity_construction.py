@@ -38,7 +38,11 @@ AS_WELL = 0.01
 """Training errors within one point are alike."""
 
 _CURVE_POINTS = 40
-_COLOURS = {"constructed": style.LIGHT["series-4"], "scratch": style.LIGHT["series-1"]}
+_COLOURS = {
+    "constructed": style.LIGHT["series-4"],
+    "shallow": style.LIGHT["series-3"],
+    "scratch": style.LIGHT["series-1"],
+}
 
 _ENDS = {"one_layer": "1", "basic": "2", "bottleneck": "3"}  # number of a branch's last layer
 
@@ -167,8 +171,9 @@ def measure(
 ) -> pd.DataFrame:
     """A row an evaluation and a point of a training curve, by `kind`; `depth` 0 is thrice as many.
 
-    The network that is built is trained on for `steps`; the one from scratch gets these and,
-    before them, as many as the shallow one had. `at_step` counts the shallow one's steps too.
+    The network that is built is trained on for `steps`, and beside it, in the same way, the
+    shallow one itself; the deep one from scratch gets these steps and, before them, as many as
+    the shallow one had. `at_step` counts the shallow one's steps too.
     Evaluations are all of the same images, curves of the optimiser's augmented batches.
     """
     rows = []
@@ -191,15 +196,19 @@ def measure(
                  "logits_difference": difference, "logits_size": size}
             )  # fmt: skip
         every = max(min((had + steps) // _CURVE_POINTS, steps // 4), 1)
-        starts = (("constructed", built, had), ("scratch", deep.initial(), 0)) if steps else ()
-        for start, first, begin in starts:
+        starts = (
+            ("constructed", deep, built, had),
+            ("shallow", network, weights, had),
+            ("scratch", deep, deep.initial(), 0),
+        )
+        for start, trained, first, begin in starts if steps else ():
             track, here = tracker(f"{deep.label}, {start}"), {**about, "start": start}
-            ended, curve = train_on(deep, first, had + steps - begin, every, track)
+            ended, curve = train_on(trained, first, had + steps - begin, every, track)
             rows += [
                 {**here, "kind": "training", **row, "at_step": begin + row["at_step"]}
                 for row in curve
             ]
-            found = _evaluate(deep, ended, images, labels)
+            found = _evaluate(trained, ended, images, labels)
             rows.append(
                 {**here, "kind": "evaluated", "at_step": had + steps, "loss": found["loss"],
                  "error": found["error"]}
@@ -292,7 +301,9 @@ def _ends(name: str, own: pd.DataFrame) -> list[str]:
     as_built = _as_built(own, "constructed").set_index("seed")["error"]
     ended = own[(own["kind"] == "evaluated") & (own["at_step"] > own["from_step"])]
     last = {start: part.set_index("seed")["error"] for start, part in by(ended, "start")}
-    built, scratch = (tables.mean(last[start]) for start in ("constructed", "scratch"))
+    built, control, scratch = (
+        tables.mean(last[start]) for start in ("constructed", "shallow", "scratch")
+    )
     peak = training[training["start"] == "constructed"]["error"].max()
     text = (
         f"Trained on from there for {total - had:,} steps, {total:,} with those of "
@@ -309,6 +320,11 @@ def _ends(name: str, own: pd.DataFrame) -> list[str]:
         f"{text}: training {stayed} the solution that it was given, of "
         f"{tables.mean(as_built).percent}."
     ]
+    more = tables.difference(last["constructed"], last["shallow"])
+    sentences.append(
+        f"Trained on in the same way, {own['from'].iloc[0]} itself has an error of "
+        f"{control.percent} there: " + _beside_control(more)
+    )
     found = tables.difference(last["scratch"], last["constructed"])
     beside = (
         f"Trained from scratch for {total:,} steps {name} has an error of {scratch.percent} there"
@@ -330,6 +346,18 @@ def _ends(name: str, own: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def _beside_control(more: tables.Interval | None) -> str:
+    """Whether the built network loses more than the shallow one does by the same training."""
+    if more is None:
+        return f"whether depth loses more is not judged with less than {tables.ENOUGH} seeds."
+    points = more.text(lambda fraction: f"{100 * fraction:.1f}")
+    if more.low > 0:
+        return f"depth loses more, by {points} points."
+    if more.high < AS_WELL:
+        return f"depth loses no more, {points} points."
+    return f"whether depth loses more is undecided, {points} points."
+
+
 def _as_built(own: pd.DataFrame, start: str) -> pd.DataFrame:
     """What was evaluated before any training of the deep network, a row a seed."""
     evaluated = (own["kind"] == "evaluated") & (own["start"] == start)
@@ -346,7 +374,8 @@ def _curves(axes: Axes, own: pd.DataFrame) -> None:
             axes.plot(one["at_step"], 100 * one["error"], color=colour, linewidth=0.5, alpha=0.35)
         middle = 100 * part.groupby("at_step")["error"].median()
         axes.plot(middle.index, middle, color=colour, linewidth=1.8)
-        ends.append((middle.index[-1], middle.iloc[-1], f"from {start}", colour))
+        words = f"{own['from'].iloc[0]} itself" if start == "shallow" else f"from {start}"
+        ends.append((middle.index[-1], middle.iloc[-1], words, colour))
     muted, level = style.LIGHT["muted"], 100 * _as_built(own, "shallow")["error"].mean()
     axes.axhline(level, color=muted, linewidth=0.8, linestyle=":")
     ends.append((training["at_step"].max(), level, f"{own['from'].iloc[0]}, evaluated", muted))

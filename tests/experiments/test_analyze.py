@@ -101,9 +101,9 @@ def test_scratch_is_trained_as_long_as_the_shallow_net_and_the_built_one_togethe
         rows = [row for row in csv.DictReader(file) if row["kind"] == "training"]
     at = {
         start: [int(row["at_step"]) for row in rows if row["start"] == start]
-        for start in ("constructed", "scratch")
+        for start in ("constructed", "shallow", "scratch")
     }
-    assert at == {"constructed": [9, 10], "scratch": list(range(1, 11))}
+    assert at == {"constructed": [9, 10], "shallow": [9, 10], "scratch": list(range(1, 11))}
 
 
 @pytest.mark.parametrize("name", ["identity_construction", "sharpness"])

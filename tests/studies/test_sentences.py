@@ -131,7 +131,7 @@ def test_responses_of_fewer_seeds_are_told_and_not_compared(count):
     assert "stays open of resnet-56 and plain-56" in finding
 
 
-def built(difference=1e-5, ends=0.1, scratch=0.6, augmented=0.0):
+def built(difference=1e-5, ends=0.1, scratch=0.6, augmented=0.0, control=0.1):
     """`augmented` is what cropping its batches adds to an error."""
     about = {**PLAIN, "from": "plain-20", "from_step": 300}
     sizes = {"logits_difference": difference, "logits_size": 10.0, "loss": 1.0, "error": 0.1}
@@ -140,6 +140,7 @@ def built(difference=1e-5, ends=0.1, scratch=0.6, augmented=0.0):
     training = {**about, "kind": "training", "loss": 1.0}
     for start, steps, error in (
         ("constructed", (350, 400), ends),
+        ("shallow", (350, 400), control),
         ("scratch", (200, 400), scratch),
     ):
         data += [
@@ -178,6 +179,23 @@ def test_scratch_is_compared_with_the_constructed_network_over_five_seeds(ends, 
     finding = said(identity_construction, seeds(built(ends=ends, scratch=scratch)))
     assert "(step 300, 5 seeds)" in finding
     assert words in finding
+
+
+@pytest.mark.parametrize(
+    ("ends", "control", "words"),
+    [
+        (0.3, 0.1, "of 10.0% [10.0%, 10.0%] there: depth loses more, by 20.0"),
+        (0.3, 0.3, "depth loses no more, 0.0"),
+        (0.35, 0.34, "depth loses more is undecided"),
+    ],
+)
+def test_built_network_is_set_beside_the_shallow_one_trained_on_alike(ends, control, words):
+    spread = 0.1 if "undecided" in words else 1e-9
+    data = seeds(built(ends=ends, control=control), spread=spread, column="error")
+    finding = said(identity_construction, data)
+    assert "Trained on in the same way, plain-20 itself has an error" in finding
+    assert words in finding
+    assert "not judged with less than 5 seeds" in said(identity_construction, built())
 
 
 def test_scratch_of_one_seed_is_told_and_not_judged():
