@@ -76,7 +76,8 @@ def find(collection: Collection, table: pd.DataFrame | None = None) -> Findings:
         datasets = dict.fromkeys(group.dataset for group in groups)
         headlines = [_best([g for g in groups if g.dataset == dataset]) for dataset in datasets]
     details += [_selected(selections)] if selections else []
-    caveats = [*_adjustment(arms), *_rounding(groups), *collection.notes, *_caveats(collection)]
+    caveats = [*_adjustment(arms), *_rounding(groups), *_versions(groups)]
+    caveats += [*collection.notes, *_caveats(collection)]
     return Findings(headlines, details, caveats, arms, selections, groups)
 
 
@@ -105,8 +106,10 @@ def describe_contrast(contrast: Contrast) -> str:
         for difference, name in _named(contrast)
         if not math.isnan(difference.value)
     ]
-    train, test = (effect.value for effect in contrast.effects)
-    judged = f"In training the contrast is {train}, in test {test}."
+    train, test = map(_beside_zero, contrast.effects)
+    judged = f"The contrast is {train} in training and {test} in test."
+    if train == test:
+        judged = f"The contrast is {train} in training and test."
     if contrast.effects == (Effect.ONE_SEED, Effect.ONE_SEED):
         judged = ONE_SEED
     return (
@@ -114,6 +117,11 @@ def describe_contrast(contrast: Contrast) -> str:
         f"networks {' and '.join(parts)} than {twin.family} ones; {contrast.seeds}"
         f"{_borrowed(contrast.borrowed)}. {judged}"
     )
+
+
+def _beside_zero(effect: Effect) -> str:
+    words = {Effect.HIGHER: "above zero", Effect.LOWER: "below zero"}
+    return words.get(effect, effect.value.replace("the same", "zero"))
 
 
 def _contrast_lead(contrast: Contrast) -> str:
@@ -140,17 +148,19 @@ def _contrast_lead(contrast: Contrast) -> str:
 
 
 def describe_trend(trend: Trend) -> str:
-    """Slopes of both families, and the interval of their difference."""
+    """Slopes of both families and their difference, with their intervals."""
     parts = []
-    for (more, name), (ours, theirs) in zip(_named(trend), trend.slopes, strict=True):
-        parts.append(
-            f"{name} by {signed(ours)} points in {trend.family} and {signed(theirs)} "
-            f"in {trend.twin} networks (difference {signed(more.value)}, {_interval(more, 2)})"
+    for (more, name), slopes in zip(_named(trend), trend.slopes, strict=True):
+        ours, theirs = (
+            f"{signed(slope.value)} points ({_interval(slope, 2)}) in {family} networks"
+            for slope, family in zip(slopes, (trend.family, trend.twin), strict=True)
         )
+        by_more = f"a difference of {signed(more.value)} ({_interval(more, 2)})"
+        parts.append(f"{name} {ours} and {theirs}, {by_more}")
     seeds = f"{trend.seeds} seed{'s' * (trend.seeds != 1)}"
     return (
-        f"Trend over {len(trend.depths)} depths, for each 10 layers more: {'; '.join(parts)}. "
-        f"Slopes of {seeds}."
+        f"Trend, by straight lines through {len(trend.depths)} depths and of {seeds}, for each 10 "
+        f"layers more: {'; '.join(parts)}."
     )
 
 
@@ -217,9 +227,12 @@ def _judged(comparison: Comparison) -> str:
 
 
 def describe_power(judged: Contrast | Comparison) -> str:
-    """What the given seeds could have found, and how many would find one point."""
+    """What the given seeds could have found, and how many would find one point.
+
+    Nothing where their spread is hardly known.
+    """
     differences = [judged.train, judged.test]
-    if not all(difference.has_interval for difference in differences):
+    if not all(difference.can_plan for difference in differences):
         return ""
     found = [f"{detectable(d):.1f} points of {name}" for d, name in _named(judged)]
     what = "contrast" if isinstance(judged, Contrast) else "difference"
@@ -337,6 +350,20 @@ def _rounding(groups: Sequence[Group]) -> list[str]:
                 f"standard deviation is {' and '.join(parts)}. Such runs count as one seed."
             )
     return lines
+
+
+def _versions(groups: Sequence[Group]) -> list[str]:
+    """Networks whose seeds were not trained by one version of the code."""
+    networks: dict[tuple[str, ...], list[str]] = {}
+    for group in groups:
+        commits = tuple(dict.fromkeys(r.commit for r in group.completed if r.commit))
+        if len(commits) > 1:
+            networks.setdefault(commits, []).append(group.name)
+    return [
+        f"The seeds of {', '.join(names)} were trained by different versions of the code (commits "
+        f"{', '.join(commits)}), which may add to the spread over seeds or hide it."
+        for commits, names in networks.items()
+    ]
 
 
 def _caveats(collection: Collection) -> list[str]:

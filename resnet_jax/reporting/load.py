@@ -105,6 +105,12 @@ class Result:
         return tuple(map(naming.as_text, (stated, self.seed, self.run.info.get("data"), came)))
 
     @property
+    def commit(self) -> str:
+        """In short; "+" stands for uncommitted changes, see `runs`."""
+        commit = str(self.run.info.get("commit") or "")
+        return commit[:7] + "+" * commit.endswith("+")
+
+    @property
     def has_config(self) -> bool:
         return isinstance(self.run.config, Mapping) and bool(self.run.config)
 

@@ -47,8 +47,18 @@ INTRODUCTION = """\
 # Results
 
 Errors in percent. Test errors are those of the last step; training errors are means over the last
-epoch, or over the last tenth of a run of less than ten epochs. Means, standard deviations and
-medians are over seeds; "Time" is the median wall time of one run. This page is written by
+epoch, or over the last tenth of a run of less than ten epochs, with the whole of the row of the log
+in which that begins. Means, standard deviations and medians are over seeds; "Time" is the median
+wall time of one run.
+
+Differences are in percentage points, with 95% intervals in brackets: Student's t over seeds,
+widened so that those of one section exclude zero exactly where Holm's procedure rejects at 5%, and
+cut at the largest possible difference. "Detectable" is the difference (training / test) that as
+many seeds find with probability .8, "Seeds for 1 point" how many find one of a point. "Reading":
+higher or lower if the interval excludes zero and the difference is at least .3 points, the same if
+the whole interval is within .3.
+
+This page is written by
 
     python -m experiments.report --results=RESULTS.md
 
@@ -181,7 +191,7 @@ def _ours(planned: Result, members: Sequence[Result]) -> dict[str, str]:
         "Training": over_seeds(ours, "train_error"),
         "Hardware": _distinct(members, _hardware),
         "Time": duration(_median(ours.completed or members, "wall_seconds")),
-        "Commit": _distinct(members, _commit),
+        "Commit": _distinct(members, lambda result: result.commit),
     }
 
 
@@ -266,7 +276,7 @@ def _provenance(groups: Sequence[Group]) -> Table:
             "Time": duration(_median(done, "wall_seconds")),
             "Hardware": _distinct(group.results, _hardware),
             "Versions": _distinct(group.results, _versions),
-            "Commit": _distinct(group.results, _commit),
+            "Commit": _distinct(group.results, lambda result: result.commit),
         }
         for group in groups
         for done in (group.completed or group.results,)
@@ -274,26 +284,20 @@ def _provenance(groups: Sequence[Group]) -> Table:
     return Table("How it was measured", rows, _WORDS)
 
 
-def _versions(info: Mapping[str, Any]) -> str:
-    versions = info.get("versions") or {}
+def _versions(result: Result) -> str:
+    versions = result.run.info.get("versions") or {}
     names = {"jax": "JAX", "python": "Python"}
     return ", ".join(f"{names[key]} {versions[key]}" for key in names if versions.get(key))
 
 
-def _hardware(info: Mapping[str, Any]) -> str:
-    devices, processor = info.get("devices") or "", info.get("processor")
+def _hardware(result: Result) -> str:
+    devices, processor = result.run.info.get("devices") or "", result.run.info.get("processor")
     return f"{devices}, {processor}" if "cpu" in devices.lower() and processor else devices
 
 
-def _commit(info: Mapping[str, Any]) -> str:
-    """In short; "+" stands for uncommitted changes, see `runs`."""
-    commit = str(info.get("commit") or "")
-    return commit[:7] + "+" * commit.endswith("+")
-
-
-def _distinct(results: Iterable[Result], describe: Callable[[Mapping[str, Any]], str]) -> str:
-    texts = (describe(result.run.info) for result in results)
-    return ", ".join(dict.fromkeys(filter(None, texts))) or NOTHING
+def _distinct(results: Iterable[Result], describe: Callable[[Result], str]) -> str:
+    texts = (describe(result) for result in results)
+    return "; ".join(dict.fromkeys(filter(None, texts))) or NOTHING
 
 
 def _median(results: Iterable[Result], field: str) -> float:

@@ -12,6 +12,7 @@ from scipy import optimize, stats
 CONFIDENCE = 0.95
 POWER = 0.8
 MOST_SEEDS = 10_000  # beyond which nobody plans
+FEWEST_FREEDOM = 2  # of a spread to plan by: with one degree its 95% interval spans a factor of 70
 
 Values = Sequence[float] | np.ndarray
 
@@ -58,6 +59,11 @@ class Difference:
         return self.error is not None
 
     @property
+    def can_plan(self) -> bool:
+        """Whether its spread is known well enough to say what more seeds would find."""
+        return self.has_interval and self.freedom >= FEWEST_FREEDOM
+
+    @property
     def low(self) -> float | None:
         return None if self.error is None else max(self.value - self._margin, -self.limit)
 
@@ -83,7 +89,7 @@ class Difference:
 
         From the noncentral t distribution, with the observed spread for the true one.
         """
-        if self.error is None:
+        if self.error is None or not self.can_plan:
             return math.nan
         return self.error * _noncentrality(power, self.freedom, self.confidence)
 
@@ -92,7 +98,7 @@ class Difference:
 
         None if unknown, or if `MOST_SEEDS` are too few.
         """
-        if self.error is None:
+        if not self.can_plan:
             return None
         variance = sum(self.variances)
         if variance == 0:

@@ -217,8 +217,8 @@ def _judged(
 
 
 def seeds_for_one_point(difference: Difference) -> str:
-    """Of each network; a dash without a spread."""
-    if not difference.has_interval:
+    """Of each network; a dash where the spread is hardly known."""
+    if not difference.can_plan:
         return NOTHING
     seeds = difference.seeds_for(ONE_POINT)
     return f"more than {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}"

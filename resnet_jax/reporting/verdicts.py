@@ -5,7 +5,6 @@ import enum
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean
 
 import pandas as pd
 from scipy.stats import linregress, norm
@@ -184,17 +183,17 @@ def _guarded(judged: Comparison | Contrast, flattered: float) -> tuple[Effect, E
 
 @dataclasses.dataclass(frozen=True)
 class Trend:
-    """Slopes of error against depth over all depths that two families share.
+    """Slopes of straight lines, error against depth, over all depths that two families share.
 
     In percentage points for each 10 layers, seed by seed, for training and for test error: `slopes`
-    are the means of the `family` and of its `twin`, `train` and `test` the first less the second.
+    are those of the `family` and of its `twin`, `train` and `test` the first less the second.
     """
 
     family: str
     twin: str
     depths: tuple[int, ...]
     seeds: int
-    slopes: tuple[tuple[float, float], tuple[float, float]]
+    slopes: tuple[tuple[Difference, Difference], tuple[Difference, Difference]]
     train: Difference
     test: Difference
 
@@ -212,10 +211,11 @@ class Arm:
 
     @property
     def differences(self) -> list[Difference]:
-        """Those of which something is said; of a trend, the difference of the slopes."""
+        """Those of which something is said; of a trend, both slopes and their difference."""
         parts: list[Contrast | Trend | Comparison] = [*self.contrasts, *self.trends]
         parts += self.comparisons
-        return [difference for part in parts for difference in (part.train, part.test)]
+        slopes = [slope for trend in self.trends for pair in trend.slopes for slope in pair]
+        return slopes + [difference for part in parts for difference in (part.train, part.test)]
 
 
 def judge_all(groups: Sequence[Group], table: pd.DataFrame) -> list[Arm]:
@@ -258,7 +258,12 @@ def _adjust(arm: Arm, adjusted: Callable[[Difference], Difference]) -> Arm:
         arm,
         comparisons=list(map(adjust, arm.comparisons)),
         contrasts=list(map(adjust, arm.contrasts)),
-        trends=list(map(adjust, arm.trends)),
+        trends=[
+            dataclasses.replace(
+                adjust(trend), slopes=tuple(tuple(map(adjusted, pair)) for pair in trend.slopes)
+            )
+            for trend in arm.trends
+        ],
     )
 
 
@@ -364,7 +369,7 @@ def _trend(groups: Sequence[Group], family: str, twin: str) -> Trend | None:
             for line in errors
         )
         more = [a - b for a, b in zip(ours, theirs, strict=True)]
-        slopes.append((fmean(ours), fmean(theirs)))
+        slopes.append((statistics.paired(ours), statistics.paired(theirs)))
         found.append(statistics.paired(more))
     return Trend(family, twin, tuple(depths), len(seeds), (slopes[0], slopes[1]), *found)
 

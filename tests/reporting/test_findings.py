@@ -292,7 +292,7 @@ def test_contrast_leads_and_is_paired_over_seeds(degradation: Path):
         "Plain networks degrade, and more than residual ones: going from 20 to 56 layers brings "
         "plain networks 88.3 points more training error (95% interval +86.8 to +89.8) and 85.7 "
         "points more test error (95% interval +84.4 to +87.0) than residual ones; 3 seeds, paired. "
-        "In training the contrast is higher, in test higher."
+        "The contrast is above zero in training and test."
     ]
     assert findings.details[0].startswith("Plain networks – Degradation: plain-56's training")
     assert findings.details[1].startswith("Residual networks – ")
@@ -395,12 +395,53 @@ def test_trend_over_depth_is_judged_seed_by_seed(write_networks):
         networks[f"resnet-{depth}"] = near(5.0, 7.0)
     findings = found(write_networks(networks))
     (trend,) = findings.arms[0].trends
-    assert [*trend.slopes[0], trend.train.value] == pytest.approx([1.0, 0.0, 1.0])
+    slopes = [slope.value for slope in (*trend.slopes[0], trend.train)]
+    assert slopes == pytest.approx([1.0, 0.0, 1.0])
     assert findings.details[0].startswith(
-        "Trend over 4 depths, for each 10 layers more: training error by +1.00 points in plain and "
-        "0.00 in residual networks (difference +1.00, 95% interval +1.00 to +1.00); "
+        "Trend, by straight lines through 4 depths and of 5 seeds, for each 10 layers more: "
+        "training error +1.00 points (95% interval +1.00 to +1.00) in plain networks and 0.00 "
+        "points (95% interval 0.00 to 0.00) in residual networks, a difference of +1.00 (95% "
+        "interval +1.00 to +1.00); test error +1.00 points"
     )
-    assert findings.details[0].endswith("Slopes of 5 seeds.")
+
+
+def test_slopes_of_both_families_are_among_the_comparisons(write_networks):
+    rise = lambda slope, error: near(*(slope * error + own for own in (0, 1)), step=0.1 * slope)
+    folder = write_networks({
+        f"{family}-{depth}": rise(slope, depth / 10)
+        for family, slope in (("plain", 3.0), ("resnet", 0.2))
+        for depth in (8, 20, 32)
+    })  # fmt: skip
+    findings = found(folder)
+    # Contrast, three lines of a trend and two families, in training and test.
+    assert "over the 12 comparisons" in findings.caveats[0]
+    confidences = [d.confidence for d in findings.arms[0].differences]
+    assert len(confidences) == 12
+    assert max(confidences) == pytest.approx(1 - 0.05 / 12)
+    (trend,) = findings.arms[0].trends
+    assert trend.slopes[0][1].low is not None
+
+
+def test_two_seeds_spread_is_no_ground_to_plan_on(write_networks):
+    two = lambda error: ((error, error + 0.2), (error + 1, error + 1.1))
+    networks = {"plain-20": two(5), "plain-56": two(9), "resnet-20": two(5), "resnet-56": two(5)}
+    findings = found(write_networks(networks))
+    (contrast,) = findings.arms[0].contrasts
+    assert contrast.train.has_interval
+    assert not contrast.train.can_plan
+    assert not [line for line in findings.details if line.startswith("Power: ")]
+
+
+def test_seeds_of_different_versions_of_the_code_are_told(tmp_path: Path, write_run):
+    for seed, commit in enumerate(("0123abcd", "0123abcd", "4567defa+")):
+        for model in ("plain-20", "plain-56"):
+            path = write_run(tmp_path, model, seed) / "config.json"
+            changed = commit if model == "plain-56" else "0123abcd"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": changed}))
+    assert [line for line in found(tmp_path).caveats if "commits" in line] == [
+        "The seeds of plain-56 were trained by different versions of the code (commits 0123abc, "
+        "4567def+), which may add to the spread over seeds or hide it."
+    ]
 
 
 def test_report_says_what_the_seeds_could_have_found(write_networks):

@@ -44,7 +44,7 @@ def test_row_gives_the_papers_number_and_ours_over_seeds(
     (row,) = [row for row in cells(page, "resnet-20") if len(row) == 9]
     assert row[1:] == [
         *("8.75", "9.00 ± 1.00", "9.00", "3", "1.00 ± 0.00"),
-        *("2 x cpu, A processor, 2 cores", "1 min 15 s", "0123456, 0123456+"),
+        *("2 x cpu, A processor, 2 cores", "1 min 15 s", "0123456; 0123456+"),
     ]
     (row,) = [row for row in cells(page, "plain-20") if len(row) == 9]
     assert row[1:3] == ["–", "not measured"]
