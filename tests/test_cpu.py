@@ -45,7 +45,7 @@ def test_gradients_equal_those_of_jax(size, stride, dilation, side, on_one_devic
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet-20", "resnet-50"])
+@pytest.mark.parametrize("name", ["resnet-20", pytest.param("resnet-50", marks=pytest.mark.slow)])
 def test_every_convolution_of_a_step_has_the_fast_layout(name):
     """XLA:CPU brings others into it outside of loops alone: inside, they are 20 times slower."""
     model = zoo.create(name, width=4, bn_group_size=None)

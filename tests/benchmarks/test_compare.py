@@ -12,7 +12,10 @@ from benchmarks.baselines.networks import layout
 from resnet_jax.errors import InputError
 from resnet_jax.models import counting, zoo
 
-NETS = ("plain-20", "resnet-20", "resnet-164", "plain-18", "resnet-18", "resnet-34", "resnet-50")
+NETS = (
+    *("plain-20", "resnet-20", "plain-18", "resnet-18", "resnet-34", "resnet-50"),
+    pytest.param("resnet-164", marks=pytest.mark.slow),
+)
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -52,7 +55,7 @@ def program(baseline, net):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("net", ["plain-8", "resnet-18"])
+@pytest.mark.parametrize("net", ["plain-8", pytest.param("resnet-18", marks=pytest.mark.weekly)])
 @pytest.mark.parametrize("baseline", ["ours", "linen_loop", "pytorch"])
 def test_baseline_trains_when_it_is_told_to(baseline, net):
     if baseline == "pytorch":

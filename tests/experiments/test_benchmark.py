@@ -41,7 +41,7 @@ def test_measurement_counts_what_it_says(found):
     assert weights < found["program_bytes"] < found["process_peak_bytes"]
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_process_that_measures_uses_the_cores_that_a_run_does():
     recipe = Recipe.from_config(cifar10.get_config(CONFIG)).replace(
         num_devices=None, **{"model.bn_group_size": 4}

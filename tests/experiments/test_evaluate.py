@@ -107,7 +107,7 @@ def test_view_shows_every_picture_of_the_split_once(view, run, figures, run_comm
     assert viewed["loss"] == pytest.approx(figures["loss"], rel=0.5)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_views_do_not_depend_on_the_batch(run):
     whole = inference.evaluate(run, "test", view="multi-scale")
     net = inference.load(run)

@@ -64,7 +64,7 @@ def test_centre_view_is_what_the_run_is_tested_on(run):
     np.testing.assert_allclose(likely(viewed.logits), likely(streamed.logits), atol=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_recomputed_statistics_are_of_the_whole_stream(run):
     streamed = inference.evaluate(run, "test", recalibrate_batch_norm=True)
     viewed = inference.evaluate(run, "test", view="multi-scale", recalibrate_batch_norm=True)

@@ -161,12 +161,17 @@ def test_run_stopped_at_any_step_and_continued_equals_an_uninterrupted_one(
         "model.shortcut=constant_scaling,model.shortcut_scale=0.5,optimizer.max_grad_norm=1.0,"
         "optimizer.layer_decay=0.9",
         "model.norm=none,model.initialization=fixup",
-        "model.initialization=skipinit",
-        "model.name=plain-8,model.initialization=looks_linear",
-        "model.name=plain-8,model.parameterization=dirac",
-        "model.name=plain-8,model.parameterization=repvgg",
-        "model.name=plain-8,model.norm=none,model.initialization=delta_orthogonal,"
-        "model.activation=tailored_relu,model.tat_eta=0.5",
+        *(
+            pytest.param(fields, marks=pytest.mark.weekly)
+            for fields in (
+                "model.initialization=skipinit",
+                "model.name=plain-8,model.initialization=looks_linear",
+                "model.name=plain-8,model.parameterization=dirac",
+                "model.name=plain-8,model.parameterization=repvgg",
+                "model.name=plain-8,model.norm=none,model.initialization=delta_orthogonal,"
+                "model.activation=tailored_relu,model.tat_eta=0.5",
+            )
+        ),
     ],
 )
 def test_cure_that_is_stopped_and_continued_equals_an_uninterrupted_one(fields, tmp_path):
@@ -251,7 +256,7 @@ def test_run_continues_on_another_number_of_devices(finished, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_devices", [1, 4, 8])
+@pytest.mark.parametrize("num_devices", [1, 4, pytest.param(8, marks=pytest.mark.weekly)])
 def test_curve_does_not_depend_on_the_number_of_devices(num_devices, finished, tmp_path):
     assert runs.read_run(finished).info["devices"].startswith("2 x")
     train(tiny(num_devices=num_devices), tmp_path)
@@ -323,7 +328,7 @@ def test_plateau_watches_the_validation_split_and_lowers_the_rate(tmp_path):
     [
         {"model.dtype": "bfloat16"},
         {"grad_accum_steps": 2},
-        {"model.shortcut": "dropout"},
+        pytest.param({"model.shortcut": "dropout"}, marks=pytest.mark.weekly),
         {"steps_per_dispatch": 3},
         {"label_smoothing": 0.1, "optimizer.nesterov": True, "schedule.name": "cosine"},
     ],

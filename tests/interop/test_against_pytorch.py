@@ -286,7 +286,9 @@ def akamaster(units: int, projection: str = "") -> Callable[[], PublishedNet]:
     [
         (torchvision(2, 2, 2, 2, bottleneck=False), "resnet-18", 96),
         (torchvision(3, 4, 6, 3, bottleneck=True), "resnet-50", 64),
-        (torchvision(3, 4, 23, 3, bottleneck=True), "resnet-101", 64),
+        pytest.param(
+            *(torchvision(3, 4, 23, 3, bottleneck=True), "resnet-101", 64), marks=pytest.mark.weekly
+        ),
         (akamaster(3), "resnet-20", 32),
         (akamaster(2, "shortcut"), "resnet-14", 16),
     ],

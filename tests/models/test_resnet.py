@@ -95,9 +95,19 @@ def one_by_one(name):
 @pytest.mark.parametrize(
     ("name", "remat"),
     [
-        *((name, "none") for name in IN_LOOPS),
-        *((name, "activations") for name in ("plain-20", "resnet-29")),
-        *((name, "blocks") for name in ("resnet-20", "resnet-29", "plain-11")),
+        ("plain-11", "blocks"),
+        ("resnet-29", "blocks"),
+        *(
+            pytest.param(name, remat, marks=pytest.mark.weekly)
+            for name, remat in (
+                *((name, "none") for name in IN_LOOPS),
+                *(
+                    ("plain-20", "activations"),
+                    ("resnet-29", "activations"),
+                    ("resnet-20", "blocks"),
+                ),
+            )
+        ),
     ],
 )
 def test_units_in_a_loop_compute_the_same(name, remat):
@@ -214,8 +224,13 @@ def test_bfloat16_net_keeps_parameters_and_logits_in_float32():
     ("name", "axes", "kind"),
     [
         ("resnet-8", {"norm": "none"}, "bias"),
-        ("resnet-8", {"initialization": "skipinit"}, "value"),
-        ("plain-8", {"parameterization": "dirac"}, "value"),
+        *(
+            pytest.param(*case, "value", marks=pytest.mark.slow)
+            for case in (
+                ("resnet-8", {"initialization": "skipinit"}),
+                ("plain-8", {"parameterization": "dirac"}),
+            )
+        ),
     ],
 )
 def test_bfloat16_net_sums_gradients_in_float32(name, axes, kind):

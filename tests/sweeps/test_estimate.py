@@ -9,7 +9,13 @@ from resnet_jax.training import trainer
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("norm", "batch_size"), [("batch", 4), ("none", 2)])
+@pytest.mark.parametrize(
+    ("norm", "batch_size"),
+    [
+        ("batch", 4),
+        pytest.param("none", 2, marks=pytest.mark.weekly),
+    ],
+)
 def test_large_images_are_measured_in_the_smallest_batch_of_all_devices(
     norm, batch_size, monkeypatch
 ):

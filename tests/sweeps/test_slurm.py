@@ -61,7 +61,7 @@ def wait_for_slurm(tmp_path: Path, condition, seconds: float = 200) -> None:
         time.sleep(0.5)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_local_executor_trains_a_sweep_to_its_report(tmp_path: Path):
     done = sweep(tmp_path, "--executor=submitit-local")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -69,7 +69,7 @@ def test_local_executor_trains_a_sweep_to_its_report(tmp_path: Path):
     assert (tmp_path / "runs" / "report" / "index.html").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_job_that_fails_says_where_to_look(tmp_path: Path):
     (tmp_path / "runs" / "plain-8-seed0").mkdir(parents=True)
     (tmp_path / "runs" / "plain-8-seed0" / "tensorboard").write_text("not a folder")

@@ -142,7 +142,7 @@ def test_sweep_trains_reports_and_has_nothing_left_to_do(sweep_file: Path, tmp_p
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_failed_run_says_why_and_the_others_finish(sweep_file: Path, tmp_path: Path):
     workdir = tmp_path / "runs"
     (workdir / NAMES[0]).mkdir(parents=True)
@@ -293,7 +293,7 @@ def test_dry_run_tells_sizes_and_time_and_leaves_no_trace(sweep_file: Path, tmp_
     assert not workdir.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_dry_run_tells_whole_names_on_a_narrow_terminal(sweep_file: Path, tmp_path: Path):
     terminal, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 20, 0, 0))

@@ -37,7 +37,7 @@ def found(monkeypatch):
     return find
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_gradients_are_those_of_float64_on_every_engine(found, tmp_path, capsys):
     rows = found(tmp_path)
     assert show(rows) == 0

@@ -69,7 +69,7 @@ def test_save_that_never_ends_ends_the_process_with_one_line(tmp_path):
     assert (ended.returncode, ended.stderr) == (WRONG_INPUT, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_seconds_in_which_the_process_is_stopped_do_not_count(tmp_path):
     code = f"""
         import time

@@ -83,7 +83,13 @@ def slowly(model, variables, encoded: bytes, view: str, size: int) -> np.ndarray
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("view", TEST_CROPS)
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param(view, marks=[pytest.mark.weekly] if view == "multi-scale" else [])
+        for view in TEST_CROPS
+    ],
+)
 def test_scores_are_those_of_a_slow_loop_on_photographs(view):
     size, encoded = 32, photographs(4)
     model, variables = net("resnet-8", size)
