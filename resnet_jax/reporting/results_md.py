@@ -72,6 +72,10 @@ draws Figure 7; what it and the other studies found stands below, with the runs 
 """
 NOT_MEASURED = "not measured"
 
+_NOTES = {
+    "v2 Table 3": ["Medians of five runs; in parentheses mean ± standard deviation, of v2 Table 4."]
+}
+
 _WORDS = frozenset({"Network", "Hardware", "Versions", "Commit"})
 
 
@@ -152,7 +156,7 @@ def _paper_table(table: PaperTable, results: Sequence[Result]) -> list[str]:
     ]
     return [
         f"### {table.source}: {escape_markdown(table.title)}",
-        Table(table.title, rows, _WORDS).to_markdown(),
+        Table(table.title, rows, _WORDS, _NOTES.get(table.source, [])).to_markdown(),
         "The command; for one row, with `--filter='^NET-seed'`:",
         f"    {_wrapped(table.command)}",
     ]
