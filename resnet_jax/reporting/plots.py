@@ -228,9 +228,17 @@ def thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def learning_rate_drops(result: Result) -> list[float]:
-    """Steps at which the learning rate falls at once."""
+    """Steps at which the learning rate falls at once.
+
+    As the schedule has them; where it does not say, the last row before.
+    """
     steps, rates = result.curve("train", "learning_rate")
-    return steps[:-1][rates[1:] * DROP <= rates[:-1]].tolist()
+    length, fractions = (result.settings.get(f) for f in ("num_steps", "schedule.boundaries"))
+    stated = [length * fraction for fraction in fractions or ()] if length else []
+    return [
+        next((step for step in stated if steps[row] <= step < steps[row + 1]), float(steps[row]))
+        for row in np.flatnonzero(rates[1:] * DROP <= rates[:-1])
+    ]
 
 
 def error_top(groups: Sequence[Group]) -> float:

@@ -105,6 +105,12 @@ def test_learning_rate_drops_are_found_where_they_happen(tmp_path: Path, write_r
     assert learning_rate_drops(result) == [150]
 
 
+def test_learning_rate_drops_of_thinned_curves_are_where_the_schedule_has_them():
+    archived = Path(__file__).parents[2] / "results/cifar10-4000-steps"
+    for result in collect([archived]).results:
+        assert learning_rate_drops(result) == [2000, 3000]
+
+
 def test_small_sweeps_hide_no_net_and_large_ones_may_name_one_at_the_edge(
     tmp_path: Path, write_run
 ):
