@@ -94,7 +94,8 @@ def prepare(name: str, data_dir: str | None, source: str) -> tfds.core.DatasetIn
         read = lambda index, paths=part.paths: image_folder.read_file(paths[index]).decode()
         image_folder.for_each(read, len(part.paths))
     builder = _Tree(name, _data_dir(data_dir), classes, listings, {_SOURCE: made_from})
-    small.write(builder, f"from {root}")
+    if not small.write(builder, f"from {root}"):
+        return prepare(name, data_dir, source)  # It is there now: of the same images?
     return find(name, data_dir)
 
 

@@ -28,6 +28,7 @@ from tensorflow_datasets.core.download import util as download_util
 from resnet_jax.data import image_folder, raw_readers
 from resnet_jax.data.tfds_sets import TfdsSet, expand, find
 from resnet_jax.errors import InputError
+from resnet_jax.runs import lockfile
 
 NAMES = tuple(raw_readers.NUM_EXAMPLES)
 _ID_FORMATS = {"cifar10": "{}_{:05d}", "cifar100": "{}_{:05d}", "svhn_cropped": "{}_{:06d}"}
@@ -60,7 +61,8 @@ def prepare(
                 f"{name}: from a tree, so in another order than TFDS's: parts such as "
                 "train[:45000] have other images"
             )
-        write(builder, f"from {folder}" if folder else "download")
+        if not write(builder, f"from {folder}" if folder else "download"):
+            return prepare(name, data_dir, source)  # It is there now: of the same images?
         return find(name, data_dir)
     if folder is not None and not _holds(name, data_dir, folder):
         raise InputError(
@@ -90,12 +92,17 @@ def _content(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
     return sorted(map(digest, images, labels))
 
 
-def write(builder: tfds.core.DatasetBuilder, how: str) -> None:
+def write(builder: tfds.core.DatasetBuilder, how: str) -> bool:
     """Prepares a set as ArrayRecord. A failure leaves nothing behind but finished downloads.
+
+    Several processes may need the set at once, as the runs of a sweep do: one of them prepares it.
 
     Args:
       builder: of the set.
       how: for the user: "download", or where the images come from.
+
+    Returns:
+      Whether it was this process.
 
     Raises:
       InputError: the folder cannot be written, or its disk is full.
@@ -104,18 +111,24 @@ def write(builder: tfds.core.DatasetBuilder, how: str) -> None:
     downloads = root / "downloads"
     places = (downloads / "extracted", downloads, folder.parent, root, *root.parents)
     made = [place for place in places if not place.exists()]
-    print(f"preparing {builder.name} in {folder} ({how})", flush=True)
+    waiting = f"{builder.name}: waiting for another process, which prepares it"
     done = False
     try:
-        with _quietly(), mock.patch.object(shuffle, "_Bucket", _Bucket):
-            builder.download_and_prepare(
-                file_format="array_record",
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-            )
+        with lockfile.turn(root / f".{builder.name}.lock", waiting):
+            if folder.exists():
+                return False
+            print(f"preparing {builder.name} in {folder} ({how})", flush=True)
+            with _quietly(), mock.patch.object(shuffle, "_Bucket", _Bucket):
+                builder.download_and_prepare(
+                    file_format="array_record",
+                    download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+                )
         done = True
     except InputError:
         raise
     except (OSError, RuntimeError) as error:
+        if folder.exists():  # Not every file system can lock: both prepared it, the other finished.
+            return False
         reason = _storage(error)
         if reason is None:
             raise
@@ -124,6 +137,7 @@ def write(builder: tfds.core.DatasetBuilder, how: str) -> None:
         for place in made[:2] if done else made:
             with contextlib.suppress(OSError):  # It is in use, or gone.
                 place.rmdir()
+    return True
 
 
 class _Bucket:

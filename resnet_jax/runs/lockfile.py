@@ -1,10 +1,13 @@
 """Which process may write to the folder of a run or a sweep: the one that holds its file `.lock`.
 
+And whose turn it is to make what several processes need.
+
 Imports neither JAX nor Flax, as `runs` does not.
 """
 
 import contextlib
 import fcntl
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -42,6 +45,34 @@ def claim(workdir: Path) -> Iterator[str]:
         lock.write(mark)
         lock.flush()
         yield mark
+
+
+@contextlib.contextmanager
+def turn(path: Path, waiting: str) -> Iterator[None]:
+    """Lets one process at a time into its block; the others wait, and print `waiting`.
+
+    On a file system that cannot lock files all are let in.
+
+    Args:
+      path: a file that is made for this and removed afterwards.
+      waiting: a line for the user.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as lock:
+            with contextlib.suppress(OSError):
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    print(waiting, flush=True)
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            # The process that was waited for has removed the file, and a third may have made one.
+            if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
 
 
 def check(workdir: Path, mark: str, patience: float = 10.0) -> None:

@@ -1,8 +1,12 @@
 """Data sets prepared without TensorFlow are TFDS's own, or are not there at all."""
 
+import errno
+import fcntl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +186,47 @@ def test_missing_class_is_named(cifar_tree: Path, tmp_path: Path):
 def test_missing_picture_is_counted(cifar_tree: Path, tmp_path: Path):
     (cifar_tree / "train" / "cat" / "1.png").unlink()
     assert "train: 19 images, cifar10 has 20" in refused("cifar10", cifar_tree, tmp_path)
+
+
+# --- several processes
+
+
+def test_those_who_need_a_set_at_once_all_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_idx(tmp_path / "source")
+    write, none_is_there = small.write, threading.Barrier(2)
+
+    def write_together(*args) -> bool:
+        none_is_there.wait(timeout=60)
+        return write(*args)
+
+    monkeypatch.setattr(small, "write", write_together)
+    prepare = lambda: small.prepare("mnist", str(tmp_path / "tfds"), str(tmp_path / "source"))
+    with futures.ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(prepare) for _ in range(2)]
+        assert {job.result().splits["train"].num_examples for job in jobs} == {6}
+    assert [path.name for path in (tmp_path / "tfds").iterdir()] == ["mnist"]
+
+
+def test_set_that_another_process_finished_first_is_used_where_files_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def cannot_lock(*_) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    write_idx(tmp_path / "source")
+    prepare = lambda: small.prepare("mnist", str(tmp_path / "tfds"), str(tmp_path / "source"))
+    encode, calls = small._encode_png, []
+
+    def another_is_faster(image: np.ndarray) -> bytes:
+        calls.append(image)
+        if len(calls) == 1:
+            prepare()
+        return encode(image)
+
+    monkeypatch.setattr(fcntl, "flock", cannot_lock)
+    monkeypatch.setattr(small, "_encode_png", another_is_faster)
+    assert prepare().splits["test"].num_examples == 3
+    assert [path.name for path in (tmp_path / "tfds").iterdir()] == ["mnist"]
 
 
 # --- when things go wrong

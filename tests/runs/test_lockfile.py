@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from concurrent import futures
 
 from resnet_jax.runs import lockfile
 
@@ -16,3 +18,24 @@ def test_claimed_folder_refuses_a_second_process(tmp_path):
         refused = subprocess.run(second, capture_output=True, text=True)
     assert "another process is training there" in refused.stderr
     assert subprocess.run(second, capture_output=True, text=True).stdout == "claimed\n"
+
+
+def test_one_at_a_time_has_its_turn_and_no_file_is_left(tmp_path, monkeypatch):
+    path, order = tmp_path / "new" / ".lock", []
+    inside, waits = threading.Event(), threading.Event()
+    monkeypatch.setattr("builtins.print", lambda *_, **__: waits.set())
+
+    def second():
+        inside.wait(timeout=60)
+        with lockfile.turn(path, "waiting"):
+            order.append("second")
+
+    with futures.ThreadPoolExecutor() as pool:
+        with lockfile.turn(path, "waiting"):
+            other = pool.submit(second)
+            inside.set()
+            assert waits.wait(timeout=60)
+            order.append("first")
+        other.result()
+    assert order == ["first", "second"]
+    assert not path.exists()
