@@ -8,6 +8,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from resnet_jax.errors import STOPPED
+
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 JOBSETS = ("jobset_tpu.yaml", "jobset_gpu.yaml")
 
@@ -48,6 +50,11 @@ def test_gpu_processes_meet_at_a_name_that_jobset_gives_the_first_pod():
 
     assert f"--coordinator={job['metadata']['name']}-0.resnet-gpu:1234" in command
     assert f"--num_processes={job['spec']['completions']}" in command
+
+
+def test_skypilot_restarts_an_interrupted_run():
+    task = yaml.safe_load((DEPLOY / "skypilot.yaml").read_text())
+    assert task["resources"]["job_recovery"] == {"recover_on_exit_codes": [STOPPED]}
 
 
 def test_skypilot_reads_the_task():
