@@ -8,6 +8,7 @@ step needs to know nothing but the step.
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import gc
 import os
@@ -28,11 +29,12 @@ from flax import struct
 from resnet_jax.data import device_dataset, image_ops
 from resnet_jax.data.image_ops import CropConfig
 from resnet_jax.data.tfds_sets import Records
-from resnet_jax.errors import InputError, check_choice
+from resnet_jax.errors import InputError, check_choice, os_error_number
 from resnet_jax.runtime import setup
 
 _FOREVER = 2**40  # steps
 _AHEAD = 2  # batches that a worker has ready
+_IN_MEMORY = 6  # batches a worker in shared memory: ready, read ahead here, under way (measured)
 _FOR_STATISTICS = 1000  # images
 
 
@@ -175,7 +177,7 @@ class Stream:
         the next batch is fetched, and no more than that one waits for the devices.
 
         Raises:
-          InputError: an image cannot be decoded; the line names it.
+          InputError: an image cannot be decoded; the line names it. Or shared memory is full.
         """
         if self._iterator is None or self._next != (seed, start):
             self.close()
@@ -234,10 +236,29 @@ class Stream:
                 first = [next(iterator)]
             yield first.pop()
             yield from iterator
+        except (OSError, RuntimeError) as error:
+            if not _is_of_full_memory(error):
+                raise
+            megabytes = len(self._rows) * np.prod(self.image_shape) / 1e6
+            raise InputError(
+                f"streaming.num_workers={num_workers}: /dev/shm is full, where up to "
+                f"{_IN_MEMORY * num_workers + 1} batches of {megabytes:,.1f} MB wait, and as many "
+                "in an evaluation; give it more memory (--shm-size of a container), or fewer "
+                "workers"
+            ) from error
         finally:
             iterator.close()
             del iterator
             gc.collect()  # It refers to itself, and to its last batches in shared memory.
+
+
+def _is_of_full_memory(error: Exception) -> bool:
+    """Whether a queue had no room in shared memory, or a batch: then SIGBUS ends its worker.
+
+    Reading records writes no file, so that no other disk can be full here.
+    """
+    ended = f"exit code -{signal.SIGBUS.value}."  # as Grain says it
+    return os_error_number(error) == errno.ENOSPC or ended in str(error)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,15 @@
 """A stream's batches are a pure function of seed and step, whoever makes them."""
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import grain
 import jax
 import numpy as np
 import pytest
@@ -197,6 +200,53 @@ def test_broken_picture_is_named_also_by_a_worker(tmp_path: Path, monkeypatch, w
     )
     with pytest.raises(InputError, match=r"^dataset: 2\.jpg: unreadable image \(Premature end"):
         data.inputs(0, 0, 1, 4, after=None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),  # of a queue's semaphore
+        RuntimeError("Worker process was terminated unexpectedly with exit code -7. Search the …"),
+    ],
+)
+def test_full_shared_memory_is_named(data_dir: str, monkeypatch, error: Exception):
+    class Full:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            raise error
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(grain.IterDataset, "mp_prefetch", lambda *_, **__: Full())
+    with pytest.raises(
+        InputError, match=r"num_workers=2: /dev/shm is full, .*13 batches of 0\.0 MB"
+    ):
+        batches(stream(data_dir, workers=2), range(1))
+
+
+@pytest.mark.slow
+def test_worker_whose_batch_finds_no_room_in_shared_memory_is_told(data_dir: str, tmp_path: Path):
+    alone = ["unshare", "--mount"]
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*alone, "true"], capture_output=True).returncode
+    ):
+        pytest.skip("needs a /dev/shm of its own")
+    program = tmp_path / "fill.py"
+    program.write_text(
+        f"import sys; sys.path[:0] = {[str(REPOSITORY), str(Path(__file__).parent)]!r}\n"
+        "import test_streaming\n"
+        "if __name__ == '__main__':\n"
+        f"    of = test_streaming.stream({data_dir!r}, workers=1)\n"
+        "    test_streaming.batches(of, range(100))\n"
+    )
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "
+    shell = [*alone, "sh", "-c", f"{mount}{sys.executable} {program}"]
+    done = subprocess.run(shell, capture_output=True, text=True)
+    assert "InputError: streaming.num_workers=1: /dev/shm is full" in done.stderr
 
 
 def test_devices_see_normalised_floats_with_noise_in_training_alone(data_dir: str):

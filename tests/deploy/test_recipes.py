@@ -1,6 +1,7 @@
 """The recipes for clusters have the structure that their schedulers ask for."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -41,6 +42,20 @@ def test_jobsets_are_queued_by_kueue_and_start_every_host_together(name):
     assert jobset["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
     assert spec["completionMode"] == "Indexed"
     assert spec["completions"] == spec["parallelism"]
+
+
+@pytest.mark.parametrize("name", JOBSETS)
+def test_batches_of_training_and_of_an_evaluation_fit_into_shared_memory(name):
+    spec = _job(name)["spec"]
+    pod = spec["template"]["spec"]
+    [container] = pod["containers"]
+    command = " ".join([*container["command"], *container.get("args", ())])
+    number = lambda field: int(re.search(rf"{field}=(\d+)", command)[1])
+    [size] = [v["emptyDir"]["sizeLimit"] for v in pod["volumes"] if v["name"] == "shm"]
+
+    rows = number("batch_size") // spec["completions"]
+    batches = 2 * (6 * number("num_workers") + 1)  # see docs/streaming.md
+    assert rows * 224 * 224 * 3 * batches < int(size.removesuffix("Gi")) * 2**30
 
 
 def test_gpu_processes_meet_at_a_name_that_jobset_gives_the_first_pod():
