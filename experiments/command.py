@@ -5,6 +5,7 @@ import io
 import itertools
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -48,6 +49,8 @@ def run(
       arguments: what the command takes beside flags, in any order with them; None for nothing.
     """
     logging.set_verbosity(logging.WARNING)  # Orbax logs a lot.
+    # ml_collections warns of it, and the one line of the error says it.
+    logging.get_absl_logger().addFilter(lambda line: "get_config() returned None" not in line.msg)
     for stream in (sys.stdout, sys.stderr):  # What cannot be printed here stops nothing.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -156,6 +159,13 @@ def _mistake(error: BaseException, argv: list[str]) -> str:
         return wrong
     if isinstance(error, AttributeError) and isinstance(error.args[0], KeyError):
         return f"no config field {error.args[0].args[0]}"  # in a config file's Python
+    if str(error).startswith("flag --config=None") and flags.FLAGS["config"].present:
+        return "config: get_config returned None, not a ConfigDict"
+    cause = error
+    while isinstance(cause, Exception):
+        if any(frame.name == "get_config" for frame in traceback.extract_tb(cause.__traceback__)):
+            return mistake_in_file(cause)
+        cause = cause.__context__
     for pattern, words in _OF_ABSL.items():
         if found := re.fullmatch(pattern, str(error)):
             return found.expand(words)

@@ -45,7 +45,9 @@ def mistake_in_file(error: Exception) -> str:
     """Where in a user's Python file an error was raised, and what it says."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {error.msg}"
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    last = (own or frames)[-1]
     return f"{last.filename}, line {last.lineno}: {type(error).__name__}: {error}"
 
 

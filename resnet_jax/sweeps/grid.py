@@ -97,9 +97,25 @@ def load_config_file(field: str, path: str) -> Callable[[str | None], ConfigDict
     """`get_config` of a config's file; `field` is what an error names.
 
     Raises:
-      InputError: the file is missing, or has no `get_config`.
+      InputError: the file is missing, or has no `get_config`. The function that is returned raises
+        it for a mistake in there, and for what is no config.
     """
-    return _load_module(field, path, "get_config")["get_config"]
+    get_config = _load_module(field, path, "get_config")["get_config"]
+    if not callable(get_config):
+        raise InputError(f"{path}: get_config is no function")
+
+    def checked(argument: str | None) -> ConfigDict:
+        try:
+            config = get_config() if argument is None else get_config(argument)
+        except InputError:
+            raise
+        except Exception as error:  # of the user's Python
+            raise InputError(mistake_in_file(error)) from error
+        if not isinstance(config, ConfigDict):
+            raise InputError(f"{path}: get_config returned {config!r:.80}, not a ConfigDict")
+        return config
+
+    return checked
 
 
 def _all_overrides(path: str, get_sweep: Any, seeds: int | None) -> tuple[Overrides, ...]:

@@ -238,6 +238,21 @@ FILES = [
     Case("train", "--config={dir}/c.py --config.sede=1", "no config field 'sed'",
          write("c.py", "from configs.digits import get_config as get\n\n"
                "def get_config():\n    return get().sed\n")),
+    Case("train", "--config={dir}/c.py:plain-8", "get_config returned None, not a ConfigDict",
+         write("c.py", "def get_config(name):\n    pass\n")),
+    Case("train", "--config={dir}/c.py", "c.py, line 2: KeyError: 'oops'",
+         write("c.py", "def get_config():\n    return {}['oops']\n")),
+    Case("train", "--config={dir}/c.py", "c.py, line 2: TypeError: ",
+         write("c.py", "def get_config():\n    return None + 1\n")),
+    Case("analyze", "--study=responses --config={dir}/c.py --output={dir}/new",
+         "c.py, line 2: KeyError: 'oops'",
+         write("c.py", "def get_config():\n    return {}['oops']\n")),
+    Case("benchmark", "--config={dir}/c.py", "c.py: get_config returned None, not a ConfigDict",
+         write("c.py", "def get_config(name):\n    pass\n")),
+    Case("sweep", f"--config={{dir}}/s.py {NEW}", "s.py: get_config returned None, not a ConfigD",
+         write("s.py", "TITLE, PAPER, RECIPE, CONFIG = 't', None, 'other', __file__\n"
+               "def get_sweep():\n    yield {'model.name': 'plain-8'}\n\n"
+               "def get_config(name):\n    pass\n")),
     Case("convert", f"--source={{dir}}/a.safetensors {NEW}", "not a readable safetensors file",
          write("a.safetensors", "no tensors")),
     Case("convert", f"--source={{dir}}/a.pth {NEW}", "a.pth", write("a.pth", "no pickle")),

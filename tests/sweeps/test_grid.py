@@ -63,6 +63,27 @@ def test_wrong_value_in_a_sweeps_file_is_named(load, line: str, message: str):
         load(f"def get_sweep():\n    yield {{'model.name': 'plain-8'}}\n{line}\n")
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def get_config(argument=None):\n    return {}['oops']", "c.py, line 2: KeyError: 'oops'"),
+        (
+            "from configs import digits\n\ndef get_config(argument=None):\n"
+            "    return digits.get_config().sed",
+            "c.py, line 4: AttributeError: ",
+        ),
+        ("def get_config(argument=None):\n    pass", "get_config returned None, not a ConfigDict"),
+        ("get_config = 3", "get_config is no function"),
+    ],
+)
+def test_config_that_is_none_is_named(tmp_path: Path, body: str, message: str):
+    path = tmp_path / "c.py"
+    path.write_text(f"{body}\n")
+    with pytest.raises(InputError, match=message) as raised:
+        grid.load_config_file("config", str(path))("plain-8")
+    assert str(path) in str(raised.value)
+
+
 def test_short_name_of_a_field_is_the_field(load):
     found = load("def get_sweep():\n    yield {'model.name': 'plain-8', 'lr': 0.1}\n")
     assert found.overrides == ({"model.name": "plain-8", "schedule.learning_rate": 0.1},)
