@@ -51,8 +51,8 @@ def slots(num_runs: int, workers: int | None = None) -> list[Slot]:
     """Shares this machine among workers.
 
     Each GPU is one worker's, or several workers' if there are more of them. CPU cores are shared
-    out evenly; what is left over goes to the first runs where each run has a slot of its own. A TPU
-    host is one worker's.
+    out evenly; on a machine without GPUs what is left over goes to the first runs where each run
+    has a slot of its own. A TPU host is one worker's.
 
     Args:
       num_runs: of the sweep. It counts the finished ones too, so that a sweep which is started
@@ -68,7 +68,7 @@ def slots(num_runs: int, workers: int | None = None) -> list[Slot]:
     if platform == "cpu":
         return _cpu_slots(num_runs, workers)
     if platform == "gpu":
-        return _gpu_slots(count, workers or count, is_rocm)
+        return _gpu_slots(num_runs, count, workers or count, is_rocm)
     if workers not in (None, 1):
         raise InputError(f"workers={workers}: on a {platform} host one process has all chips")
     return [Slot()]
@@ -98,7 +98,7 @@ def _cpu_slots(num_runs: int, workers: int | None) -> list[Slot]:
     return [Slot(cores=tuple(itertools.islice(free, size))) for size in sizes]
 
 
-def _gpu_slots(count: int, workers: int, is_rocm: bool) -> list[Slot]:
+def _gpu_slots(num_runs: int, count: int, workers: int, is_rocm: bool) -> list[Slot]:
     # AMD's runtime takes CUDA's variable where its own is not set.
     variables = ["HIP_VISIBLE_DEVICES"] * is_rocm + ["CUDA_VISIBLE_DEVICES"]
     visible = next(filter(None, map(os.environ.get, variables)), None)
@@ -109,7 +109,16 @@ def _gpu_slots(count: int, workers: int, is_rocm: bool) -> list[Slot]:
         environment["XLA_CLIENT_MEM_FRACTION"] = f"{0.9 / together:.3f}"
         # Its former name: jaxlib refuses both at once, and takes an empty one for none.
         environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = ""
-    return [Slot({**environment, variables[0]: names[number % count]}) for number in range(workers)]
+    # A stream decodes with a process for each core that its run may use.
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    share = len(cores) // min(workers, num_runs)
+    return [
+        Slot(
+            {**environment, variables[0]: names[number % count]},
+            tuple(cores[number * share : (number + 1) * share]),
+        )
+        for number in range(workers)
+    ]
 
 
 def _probe() -> tuple[str, int, bool]:

@@ -49,6 +49,25 @@ def test_each_gpu_has_a_worker(machine):
     assert seen == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
 
 
+@pinning
+@pytest.mark.parametrize(
+    ("num_runs", "cores", "shares"),
+    [
+        (10, 8, [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        (10, 1, [(), ()]),  # too few to share: both may use all
+    ],
+)
+def test_streams_on_several_gpus_share_the_cores(machine, num_runs: int, cores: int, shares: list):
+    machine("gpu", 2, cores)
+    assert [slot.cores for slot in slots(num_runs)] == shares
+
+
+@pinning
+def test_one_run_on_a_machine_of_several_gpus_has_all_cores(machine):
+    machine("gpu", 2)
+    assert slots(1)[0].cores == tuple(range(8))
+
+
 def test_only_the_visible_gpus_are_given_out(machine, monkeypatch: pytest.MonkeyPatch):
     machine("gpu", 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
