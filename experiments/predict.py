@@ -57,7 +57,8 @@ def main(argv: list[str]) -> int:
     net = inference.load(Path(_WORKDIR.value), _STEP.value, _DATA_DIR.value)
     cams = None
     if _CAM_DIR.value:
-        cams = inference.CamDrawer(net, Path(_CAM_DIR.value), _OUTPUT_STRIDE.value, draw_map)
+        folder, stride = Path(_CAM_DIR.value), _OUTPUT_STRIDE.value
+        cams = inference.CamDrawer(net, folder, stride, draw_map, files)
     for folder in paths:
         if folder not in files and (others := image_folder.passed_over(folder)):
             read = ", ".join(image_folder.SUFFIXES)

@@ -234,14 +234,23 @@ class CamDrawer:
       folder: made with the first drawing.
       stride: pixels a place of the map; None for the network's own.
       draw: makes the drawing, as `reporting.predictions.draw_map` does.
+      files: all that may be drawn.
 
     Raises:
-      InputError: the network has no such stride.
+      InputError: the network has no such stride, or the folder has a file, perhaps one of the
+        images, that a drawing would replace.
     """
 
-    def __init__(self, net: LoadedModel, folder: Path, stride: int | None, draw: Draw):
-        self._net, self._folder, self._draw = net, folder, draw
-        self._names: set[str] = set()
+    def __init__(
+        self,
+        net: LoadedModel,
+        folder: Path,
+        stride: int | None,
+        draw: Draw,
+        files: Sequence[Path],
+    ):
+        self._net, self._draw = net, draw
+        self._targets = _targets(folder, files)
         self._model = net.model if stride is None else with_output_stride(net.model, stride)
 
     def draw(self, file: Path, picture: np.ndarray, label: int, probability: float):
@@ -261,19 +270,26 @@ class CamDrawer:
         map = enlarge(own, self._model, seen, picture.shape[:2])
         found = box(map)
         drawing = self._draw(picture, map, found, self._net.class_names[label], probability)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / self._name(file)
+        path = self._targets[file]
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(drawing)
         return found, path
 
-    def _name(self, file: Path) -> str:
-        """The file's own name, with a number if another file has had it."""
+
+def _targets(folder: Path, files: Sequence[Path]) -> dict[Path, Path]:
+    """Where each file's drawing goes: its own name, with a number if another file has that."""
+    targets: dict[Path, Path] = {}
+    names: set[str] = set()
+    for file in dict.fromkeys(files):
         name, number = f"{file.stem}.png", 1
-        while name in self._names:
+        while name.casefold() in names:  # some disks take A.png and a.png for one
             number += 1
             name = f"{file.stem}-{number}.png"
-        self._names.add(name)
-        return name
+        names.add(name.casefold())
+        targets[file] = folder / name
+        if targets[file].exists():
+            raise InputError(f"cam_dir={str(folder)!r}: holds {name} already; name a new folder")
+    return targets
 
 
 def predict(

@@ -172,8 +172,8 @@ def test_file_is_turned_as_viewers_turn_it_and_so_is_its_box(run, tmp_path):
     exif[0x0112] = 6  # "rotate by 90 degrees clockwise to show"
     Image.fromarray(np.ascontiguousarray(np.rot90(upright))).save(tmp_path / "s.png", exif=exif)
     net = inference.load(run)
-    cams = inference.CamDrawer(net, tmp_path / "maps", None, draw_map)
     files = [tmp_path / "upright.png", tmp_path / "s.png"]
+    cams = inference.CamDrawer(net, tmp_path / "maps", None, draw_map, files)
     straight, turned = inference.predict(net, files, 3, view=None, cams=cams)
     assert dict(turned.classes) == pytest.approx(dict(straight.classes), rel=1e-5)
     assert turned.box == straight.box
@@ -224,6 +224,24 @@ def test_maps_show_where_the_class_is(run, run_command, tmp_path):
     assert first["classes"][0]["class"] == "red"
     assert 45 <= found["left"] < found["right"] <= 120
     assert Image.open(first["map"]).size[0] > 300
+
+
+def test_maps_replace_no_file_that_is_there(run, files, run_command, tmp_path):
+    """Neither the user's own images nor other maps, and then none is drawn at all."""
+    maps, image = tmp_path / "maps", files[0].read_bytes()
+    done = run_command("predict", f"--workdir={run}", f"--cam_dir={tmp_path}", str(tmp_path))
+    line = f"error: cam_dir='{tmp_path}': holds a.png already; name a new folder\n"
+    assert (done.code, done.stdout, done.stderr) == (2, "", line)
+    assert sorted(tmp_path.iterdir()) == files
+    assert files[0].read_bytes() == image
+    net = inference.load(run)
+    namesakes = [tmp_path / "a.png", tmp_path / "A.jpg", tmp_path / "a-2.png"]
+    drawer = inference.CamDrawer(net, maps, None, draw_map, namesakes)
+    assert [path.name for path in drawer._targets.values()] == ["a.png", "A-2.png", "a-2-2.png"]
+    maps.mkdir()
+    (maps / "A-2.png").touch()
+    with pytest.raises(InputError, match=r"maps': holds A-2\.png already"):
+        inference.CamDrawer(net, maps, None, draw_map, namesakes)
 
 
 @pytest.mark.slow
