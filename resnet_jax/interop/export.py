@@ -43,7 +43,8 @@ def fill(
     Raises:
       InputError: there is a run already, or the file, the data set or the two do not fit.
     """
-    if runs.read_run(workdir).status != "missing":
+    there = runs.read_run(workdir)
+    if there.status != "missing" or there.problems:
         raise InputError(f"workdir={str(workdir)!r}: holds a run already; choose another folder")
     tensors = weight_files.read(source)
     try:

@@ -80,7 +80,7 @@ def read_run(path: str | os.PathLike) -> Run:
     else:
         status = "partial" if begun else "missing"
     # A bug may have ended it before it wrote one.
-    if not begun and (rows or summary is not None) and not problems:
+    if not begun and (rows or summary is not None or checkpoint_steps(path)) and not problems:
         problems.append("config.json: missing")
     if summary is not None and not rows and not _exists(path / "metrics.jsonl"):
         problems.append("metrics.jsonl: missing")

@@ -101,14 +101,14 @@ def _claimed(workdir: Path):
 
 def _holds_finished_run(recipe: Recipe, workdir: Path) -> bool:
     run = runs.read_run(workdir)
-    if run.status == "missing":
-        _refuse_folder_of_runs(workdir)
-        _check_init_from(recipe)  # A run that has begun has its own weights.
-        return False
     # A torn line in metrics.jsonl is what a kill may leave: the log is mended when it is opened.
     damaged = [problem for problem in run.problems if not problem.startswith("metrics.jsonl")]
     if damaged:
         raise InputError(f"workdir={str(workdir)!r}: {damaged[0]}")
+    if run.status == "missing":
+        _refuse_folder_of_runs(workdir)
+        _check_init_from(recipe)  # A run that has begun has its own weights.
+        return False
     changed = differences(run.config, runs.as_json(recipe.to_dict()))
     if changed:
         raise InputError(
@@ -175,12 +175,11 @@ def _run(
                 save_timeout=recipe.save_timeout,
             )
         )
-        if checkpoints.steps:
+        begun = bool(checkpoints.steps)
+        if begun:
             state = checkpoints.restore(experiment.state_template())
         else:
             state = experiment.initial_state()
-            if recipe.init_from:
-                checkpoints.save(state)  # From here on the other run may change or go.
         step = int(state.step)
         rows: list[runs.Row] = []
         outlets: list[Callable[[runs.Row], None]] = []
@@ -201,6 +200,9 @@ def _run(
             stack.enter_context(display)
             rows, note = metrics.rows, display.say
             outlets = [metrics.append, *(copy.write for copy in copies), display.show]
+        if recipe.init_from and not begun:
+            # After the config, without which no checkpoint is resumed from.
+            checkpoints.save(state)  # From here on the other run may change or go.
         notes = [f"note: {line}" for line in (*recipe.notes(), *_notes_on_data(experiment))]
         for line in (_describe_data(recipe), experiment.describe(state), *notes):
             note(line)

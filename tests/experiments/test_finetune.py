@@ -117,6 +117,20 @@ def test_stopped_run_ends_with_the_same_bits_even_if_the_other_is_gone(
     assert all(np.array_equal(whole[path], stopped[path]) for path in {*whole, *stopped})
 
 
+def test_run_killed_while_it_saves_its_first_weights_can_be_rerun(
+    pretrained, pictures, tmp_path, monkeypatch
+):
+    """A checkpoint without a config would be refused."""
+
+    def killed(self, state):
+        assert (tmp_path / "run" / "config.json").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(Recipe.from_config(tuned(pretrained, pictures)), tmp_path / "run")
+
+
 def test_frozen_net_learns_a_classifier_only(pretrained, pictures, tmp_path):
     config = tuned(pretrained, pictures, ",freeze=stem+stage1+stage2+stage3")
     assert train(Recipe.from_config(config), tmp_path / "run") == 0

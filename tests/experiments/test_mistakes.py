@@ -308,12 +308,20 @@ def without_checkpoints(folder: Path) -> None:
     shutil.rmtree(folder / "run/checkpoints")
 
 
+def of_weights_alone(folder: Path) -> None:
+    for path in (folder / "run").iterdir():
+        if path.is_file():
+            path.unlink()
+
+
 RUN = "--workdir={run}"
 ON_A_RUN = [
     Case("train", f"{RUN} --config.seed=1", "seed: 0, now 1"),
     Case("train", RUN, "config.json: cannot be read", write("run/config.json", "{")),
     Case("train", RUN, "config.json: not a JSON object", write("run/config.json", "[]")),
     Case("train", RUN, "format 99 is newer", edited("config.json", format=99)),
+    Case("train", RUN, "config.json: missing", lambda f: (f / "run/config.json").unlink()),
+    Case("train", RUN, "config.json: missing", of_weights_alone),
     Case("train", RUN, "summary.json: cannot be read", write("run/summary.json", "{")),
     Case("train", RUN, "delete", all_damaged),
     Case("train", f"{RUN} --config.model.width=8", "not a checkpoint of this network",
@@ -334,6 +342,8 @@ ON_A_RUN = [
     Case("evaluate", RUN, "config.json", edited("config.json", config={"seed": 0})),
     Case("evaluate", RUN, "format 99 is newer", saved_by_a_newer_version),
     Case("convert", f"{RUN} --source={{dir}}/a.safetensors", "holds a run already"),
+    Case("convert", f"{RUN} --source={{dir}}/a.safetensors", "holds a run already",
+         of_weights_alone),
     Case("convert", f"{RUN} --output={{dir}}/a.pb", "unknown kind of file"),
     Case("convert", f"{RUN} --output={{dir}}/a.safetensors --step=3", "step=3: no such checkpoint"),
     Case("convert", f"{RUN} --output={{dir}}/a.safetensors", "damaged", all_damaged),
