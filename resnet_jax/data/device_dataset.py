@@ -25,6 +25,7 @@ CONSTANTS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 MEANS = ("pixel", "channel", "none", *CONSTANTS)
 COLOR_MEANS = MEANS[1:]  # the same at all positions
 STDS = ("channel", "none", *CONSTANTS)
+_ANEW = "delete it to compute it anew from the training images"
 
 
 class Normalization(NamedTuple):
@@ -58,9 +59,10 @@ class Normalization(NamedTuple):
             with np.load(path, allow_pickle=False) as arrays:
                 found = cls(arrays["mean"], arrays["std"])
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{path}: damaged ({error})") from error
+            raise InputError(f"{path}: damaged ({error}); {_ANEW}") from error
         if found.mean.ndim != 3 or found.std.shape != found.mean.shape[-1:]:
-            raise InputError(f"{path}: damaged (mean {found.mean.shape}, std {found.std.shape})")
+            shapes = f"mean {found.mean.shape}, std {found.std.shape}"
+            raise InputError(f"{path}: damaged ({shapes}); {_ANEW}")
         return found
 
 

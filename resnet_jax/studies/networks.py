@@ -21,7 +21,7 @@ from resnet_jax.reporting import naming
 from resnet_jax.reporting.load import NOT_WHAT
 from resnet_jax.runs import Recipe, checkpoint_steps, find_runs, load_recipe, read_run
 from resnet_jax.runtime import parallel
-from resnet_jax.training import inference, trainer
+from resnet_jax.training import trainer
 from resnet_jax.training.checkpoints import load_weights
 from resnet_jax.training.run import check_dataset
 from resnet_jax.training.state import MetricAccumulator
@@ -230,7 +230,7 @@ class Network:
     @property
     def _normalization(self) -> device_dataset.Normalization:
         """As the run kept it; else of the training split."""
-        kept = self.path and inference.kept_statistics(self.path)
+        kept = self.path and trainer.kept_statistics(self.path)
         return kept or _statistics(self.recipe)
 
 

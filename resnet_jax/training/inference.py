@@ -135,7 +135,7 @@ def load(workdir: Path | str, step: int | None = None, data_dir: str | None = No
         step=saved.step,
         model=model,
         variables=saved.variables,
-        normalization=kept_statistics(workdir) or _normalization(recipe, shape),
+        normalization=trainer.kept_statistics(workdir) or _normalization(recipe, shape),
         image_shape=shape,
         class_names=class_names,
     )
@@ -162,15 +162,6 @@ def _describe(
     if len(names) != num_classes:
         names = tuple(f"class {label}" for label in range(num_classes))
     return shape, names
-
-
-def kept_statistics(workdir: Path) -> device_dataset.Normalization | None:
-    """Those of the run's training images as it first saw them; None for runs of earlier versions.
-
-    Raises `InputError` if their file is damaged.
-    """
-    path = workdir / trainer.STATISTICS
-    return device_dataset.Normalization.load(path) if path.exists() else None
 
 
 def _check_has_data(recipe: Recipe) -> None:
@@ -413,7 +404,7 @@ def _predict_images(
     recipe: Recipe, workdir: Path, split: str, step: int | None, recalibrate_batch_norm: bool
 ) -> Predictions:
     """The images of a split as the network is shown them in training."""
-    statistics = kept_statistics(workdir)
+    statistics = trainer.kept_statistics(workdir)
     needs_training = recalibrate_batch_norm or statistics is None
     needed = {split, *(("train",) if needs_training else ())}
     run = trainer.build(recipe, trainer.load_data(recipe, statistics, needed))

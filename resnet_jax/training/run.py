@@ -37,9 +37,11 @@ def train(recipe: Recipe, workdir: Path) -> int:
         if is_complete(recipe, workdir):
             return 0
         # Only now, because loading JAX and its libraries takes a second or two.
-        from resnet_jax.training.trainer import build
+        from resnet_jax.training.trainer import build, kept_statistics, load_data
 
-        experiment = build(recipe)
+        # What weights have been trained on, they are trained on to the end.
+        kept = kept_statistics(workdir) if runs.checkpoint_steps(workdir) else None
+        experiment = build(recipe, load_data(recipe, kept))
         with _claimed(workdir):
             # Again, because another process may have trained there in the meantime.
             if is_complete(recipe, workdir):
@@ -192,7 +194,8 @@ def _run(
                 class_names=experiment.class_names,
                 data=data,
             )
-            experiment.statistics.save(workdir / STATISTICS)
+            if not (begun and (workdir / STATISTICS).exists()):
+                experiment.statistics.save(workdir / STATISTICS)
             metrics = stack.enter_context(runs.MetricsLog(workdir, step))
             copies = stack.enter_context(open_loggers(recipe.logger_names, workdir, step))
             alone = multihost.size() == 1

@@ -570,6 +570,15 @@ def source(dataset: Dataset, split: str, streamed: bool) -> datasets.Examples | 
     )
 
 
+def kept_statistics(workdir: Path) -> device_dataset.Normalization | None:
+    """Those of the run's training images as it first saw them; None for runs of earlier versions.
+
+    Raises `InputError` if their file is damaged.
+    """
+    path = workdir / STATISTICS
+    return device_dataset.Normalization.load(path) if path.exists() else None
+
+
 def normalization(
     recipe: Recipe, training: datasets.Examples | Records
 ) -> device_dataset.Normalization:

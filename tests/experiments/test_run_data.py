@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_jax import runs
+from resnet_jax.data.device_dataset import Normalization
 from resnet_jax.training.trainer import STATISTICS
 
 FIELDS = (
@@ -99,9 +101,43 @@ def test_command_that_misses_the_data_names_its_flag(run_command, run: Path, cop
     assert done.code == 0, done.stderr
 
 
+def stopped_at_step_2(root: Path) -> None:
+    (root / "run" / "summary.json").unlink()
+    shutil.rmtree(root / "run" / "checkpoints" / "4")
+
+
+def test_resumed_run_goes_on_with_the_statistics_that_it_kept(run_command, run: Path, copy: Path):
+    """Other ones than those of its images, to see which it takes."""
+    stopped_at_step_2(copy)
+    path = copy / "run" / STATISTICS
+    kept = Normalization.load(path)
+    kept._replace(std=4 * kept.std).save(path)
+    before = path.read_bytes()
+    done = run_command("train", *flags(copy))
+    assert done.code == 0, done.stderr
+    assert path.read_bytes() == before
+    first, other = (runs.read_run(root / "run").summary for root in (run, copy))
+    assert other["test_loss"] != first["test_loss"]
+
+
+def test_damaged_statistics_are_one_line_and_without_them_the_run_resumes(
+    run_command, run: Path, copy: Path
+):
+    stopped_at_step_2(copy)
+    path = copy / "run" / STATISTICS
+    path.write_bytes(path.read_bytes()[:100])
+    done = run_command("train", *flags(copy))
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert (done.code, line.startswith(f"error: {path}: damaged (")) == (2, True)
+    assert line.endswith("; delete it to compute it anew from the training images")
+    path.unlink()
+    done = run_command("train", *flags(copy))
+    assert done.code == 0, done.stderr
+    assert path.read_bytes() == (run / "run" / STATISTICS).read_bytes()
+
+
 def test_run_resumes_on_its_own_data_alone(run_command, copy: Path):
-    (copy / "run" / "summary.json").unlink()
-    shutil.rmtree(copy / "run" / "checkpoints" / "4")
+    stopped_at_step_2(copy)
     write(copy / "tree" / "train" / "dog" / "new.png", 190)
     # Where the data lie belongs to the place, not to the run.
     done = run_command("train", *flags(copy))
