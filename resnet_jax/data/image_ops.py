@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image
 
 from resnet_jax.errors import InputError
 
@@ -109,8 +109,7 @@ def decode(
         except (ValueError, MemoryError) as error:
             raise UnreadableImage(str(error) or "too large") from error
         if pixels.shape[-1] == 3:
-            turn = _TO_UPRIGHT.get(_orientation(data) or 0) if upright else None
-            return np.ascontiguousarray(turn(pixels)) if turn else pixels
+            return _turned(pixels, data) if upright else pixels
         # A whole one of four inks, whose inversion, or not, by Adobe's marker Pillow knows.
     return _decode_with_pillow(data, mode, upright)
 
@@ -124,11 +123,12 @@ def _decode_with_pillow(data: bytes, mode: str, upright: bool) -> np.ndarray:
             image.load()
             if image.mode.startswith(("I", "F")):
                 raise UnreadableImage(f"more than 8 bits a channel (mode {image.mode})")
-            found = ImageOps.exif_transpose(image) if upright else image
+            found: Image.Image = image
             if mode != "RGBA" and _has_alpha(found):
                 found = _on_white(found)
             pixels = np.asarray(found if found.mode == mode else found.convert(mode))
-            return pixels.reshape(*pixels.shape[:2], -1)
+            pixels = pixels.reshape(*pixels.shape[:2], -1)
+            return _turned(pixels, image) if upright else pixels
     except UnreadableImage:
         raise
     except Image.UnidentifiedImageError as error:  # Its text names a BytesIO.
@@ -139,6 +139,7 @@ def _decode_with_pillow(data: bytes, mode: str, upright: bool) -> np.ndarray:
         OSError,
         SyntaxError,
         ValueError,
+        NotImplementedError,  # a DDS whose kind of pixels is unknown
         struct.error,
         Image.DecompressionBombError,
     ) as error:
@@ -159,13 +160,17 @@ def _on_white(image: Image.Image) -> Image.Image:
     return ground
 
 
-def _orientation(data: bytes) -> int | None:
-    """What EXIF says of a readable image; None if it says nothing that can be understood."""
+def _turned(pixels: np.ndarray, of: bytes | Image.Image) -> np.ndarray:
+    """Upright, as far as the image's EXIF says what can be understood.
+
+    Not by Pillow's `exif_transpose`, which writes the EXIF anew, and fails on what was malformed.
+    """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.getexif().get(_ORIENTATION)
+        image = Image.open(io.BytesIO(of)) if isinstance(of, bytes) else of
+        turn = _TO_UPRIGHT.get(image.getexif().get(_ORIENTATION) or 0)
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
-        return None
+        return pixels
+    return np.ascontiguousarray(turn(pixels)) if turn else pixels
 
 
 # --- resizing and cropping

@@ -90,6 +90,21 @@ def test_damaged_orientation_leaves_the_image_as_it_is():
     np.testing.assert_array_equal(image_ops.decode(data, upright=True), image_ops.decode(data))
 
 
+@pytest.mark.parametrize("kind", ["jpeg", "grey", "cmyk", "png", "webp"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_malformed_exif_turns_as_far_as_it_is_understood_and_breaks_nothing(kind: str, mode: str):
+    """The resolution is words, in place of a fraction; Pillow cannot write that again."""
+    orientation = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
+    resolution = struct.pack(">HHI4s", 0x011A, 2, 1, b"a")
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + orientation + resolution + bytes(4)
+    picture = Image.open(io.BytesIO(ENCODED[kind]))
+    stream = io.BytesIO()
+    picture.save(stream, picture.format, exif=exif)
+    stored = image_ops.decode(stream.getvalue(), mode)
+    upright = image_ops.decode(stream.getvalue(), mode, upright=True)
+    np.testing.assert_array_equal(upright, np.rot90(stored, -1))
+
+
 def test_pillow_may_have_no_limit_of_pixels():
     unlimited = "from PIL import Image; Image.MAX_IMAGE_PIXELS = None"
     program = f"{unlimited}; from resnet_jax.data import image_ops; print(image_ops._MAX_PIXELS)"
@@ -206,6 +221,13 @@ def png(depth: int, color_type: int, row: bytes, *chunks: tuple[bytes, bytes]) -
 @pytest.mark.parametrize("keys", [(), ((b"tRNS", b"\xff\xff"),)])
 def test_palette_that_is_missing_is_no_bug(keys: tuple):
     assert image_ops.decode(png(8, 3, b"\0\1", *keys)).shape == (2, 2, 3)
+
+
+def test_texture_of_an_unknown_kind_is_refused():
+    header = struct.pack("<7I44x2I", 124, 0, 2, 2, 0, 0, 0, 32, 1 << 14)
+    data = b"DDS " + header.ljust(124, b"\0")
+    with pytest.raises(image_ops.UnreadableImage, match="Unknown pixel format"):
+        image_ops.decode(data)
 
 
 def test_more_than_eight_bits_are_refused():
