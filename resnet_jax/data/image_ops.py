@@ -175,16 +175,16 @@ def _turned(pixels: np.ndarray, of: bytes | Image.Image) -> np.ndarray:
 
 # --- resizing and cropping
 
+_STRIP = 10  # times as long as wide: resized whole, a line of pixels could take gigabytes
+
 
 def resize(image: np.ndarray, shorter_side: int) -> np.ndarray:
     """Resizes an image, uint8 [height, width, channels], to so many pixels of its shorter side."""
-    height, width, channels = image.shape
+    height, width, _ = image.shape
     new_height, new_width = _resized_shape(height, width, shorter_side)
     if (new_height, new_width) == (height, width):
         return image
-    # Pillow has no images of one channel in a third axis.
-    pixels = _resample(image if channels > 1 else image[..., 0], new_height, new_width)
-    return pixels.reshape(new_height, new_width, channels)
+    return _resample(image, new_height, new_width)
 
 
 def centre_square(image: np.ndarray, size: int, shorter_side: int | None = None) -> np.ndarray:
@@ -195,6 +195,10 @@ def centre_square(image: np.ndarray, size: int, shorter_side: int | None = None)
       size: pixels of the square.
       shorter_side: pixels; None is `size`.
     """
+    height, width, _ = image.shape
+    if max(height, width) > _STRIP * min(height, width):
+        box = _crop_of_resized(height, width, shorter_side or size, size, None, flip=False)
+        return render(image, box, size)
     image = resize(image, shorter_side or size)
     top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
     return image[top : top + size, left : left + size]
@@ -208,8 +212,11 @@ def _resized_shape(height: int, width: int, shorter_side: int) -> tuple[int, int
 def _resample(
     image: np.ndarray, height: int, width: int, box: tuple[float, float, float, float] | None = None
 ) -> np.ndarray:
-    whole = Image.fromarray(image)
-    return np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR, box=box))
+    channels = image.shape[-1]
+    # Pillow has no images of one channel in a third axis.
+    whole = Image.fromarray(image if channels > 1 else image[..., 0])
+    pixels = np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR, box=box))
+    return pixels.reshape(height, width, channels)
 
 
 # --- crops of a stream
@@ -309,7 +316,7 @@ def min_side(augmentation: str, config: CropConfig) -> int | None:
 
 
 def render(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:
-    """The crop of an image, uint8 [height, width, 3], as uint8 [size, size, 3]."""
+    """The crop of an image, uint8 [height, width, channels], as uint8 [size, size, channels]."""
     height, width, _ = image.shape
     # The filter reaches as far around the box as one pixel of the result is large.
     across, down = (math.ceil(max(1, side / size)) + 1 for side in (crop.width, crop.height))

@@ -46,6 +46,31 @@ def test_centre_is_in_the_middle_of_the_resized_picture(shape: tuple[int, int]):
     np.testing.assert_allclose(seen, expected, atol=3)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [*SHAPES, (9, 90), (2, 400), (301, 3)])
+def test_square_is_the_middle_of_the_resized_picture(shape: tuple[int, int], channels: int):
+    """To the bit, but of strips."""
+    pixels = picture(*shape)
+    middle = lambda across, down: (across // 2, down // 2)
+    expected = resize_and_crop(pixels, 28, 24, middle)[..., :channels]
+    seen = image_ops.centre_square(pixels[..., :channels], 24, 28)
+    np.testing.assert_allclose(seen, expected, atol=1 if max(shape) > 10 * min(shape) else 0)
+
+
+@pytest.mark.parametrize("shape", [(1, 8000), (8000, 1)])
+def test_square_of_a_strip_takes_little_memory(shape: tuple[int, int], monkeypatch):
+    resized = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image,
+        "resize",
+        lambda *args, **more: resized.append(args[1]) or resize(*args, **more),
+    )
+    pixels = np.full((*shape, 3), 77, np.uint8)
+    assert (image_ops.centre_square(pixels, 24) == 77).all()
+    assert resized == [(24, 24)]
+
+
 def test_all_scales_and_places_are_drawn():
     drawn = [
         image_ops.scaled_crop(100, 150, CROPS, RNG.random(image_ops.NUM_UNIFORMS))
