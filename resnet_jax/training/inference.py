@@ -42,6 +42,7 @@ from resnet_jax.training.multi_crop import (
 Draw = Callable[[np.ndarray, np.ndarray, Box | None, str, float], bytes]
 
 AT_ONCE = 256  # files between two lots of lines
+AT_ONCE_WHOLE = 8  # of which the pictures, perhaps photographs of tens of MB, are kept for drawings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,22 +288,31 @@ def predict(
     net: LoadedModel, files: Sequence[Path], top: int, *, view: str | None, cams: CamDrawer | None
 ) -> Iterator[Prediction]:
     """What the network says of each file, in turn."""
-    predictor = net.predictor(count=len(files))
-    for start in range(0, len(files), AT_ONCE):
-        part = files[start : start + AT_ONCE]
-        read = lambda i, part=part: _read(net, part[i])
-        pictures = list(datasets.read_ahead(read, len(part)))
-        whole = [picture for picture in pictures if not isinstance(picture, InputError)]
-        crops = [_crops(net, picture, view) for picture in whole]
+    at_once = AT_ONCE_WHOLE if cams else AT_ONCE
+    predictor = net.predictor(count=min(at_once, len(files)))
+
+    def look(file: Path) -> tuple[np.ndarray | None, list[np.ndarray]] | InputError:
+        picture = _read(net, file)
+        if isinstance(picture, InputError):
+            return picture
+        return picture if cams else None, _crops(net, picture, view)
+
+    for start in range(0, len(files), at_once):
+        part = files[start : start + at_once]
+        read = lambda i, part=part: look(part[i])
+        seen = list(datasets.read_ahead(read, len(part)))
+        crops = [one[1] for one in seen if not isinstance(one, InputError)]
         probabilities: Iterator[np.ndarray] = iter(np.exp(predictor(crops)) if crops else ())
-        for file, picture in zip(part, pictures, strict=True):
-            if isinstance(picture, InputError):
-                yield Prediction(file, error=" ".join(str(picture).split()))
+        for file, one in zip(part, seen, strict=True):
+            if isinstance(one, InputError):
+                yield Prediction(file, error=" ".join(str(one).split()))
                 continue
             likely = next(probabilities)
             labels = np.argsort(-likely, kind="stable")[:top]
             found, drawing = None, None
             if cams:
+                picture, _ = one
+                assert picture is not None  # kept for this
                 found, drawing = cams.draw(file, picture, labels[0], likely[labels[0]])
             classes = tuple((net.class_names[label], float(likely[label])) for label in labels)
             yield Prediction(file, classes, found, drawing)

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from resnet_jax.models import zoo
 from resnet_jax.reporting.predictions import draw_map
 from resnet_jax.runs import Recipe, arguments
 from resnet_jax.training import inference
+from resnet_jax.training.multi_crop import MultiCropPredictor
 from resnet_jax.training.run import train
 
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
@@ -196,6 +198,34 @@ def test_network_that_was_trained_on_pixels_as_stored_sees_files_so(run, tmp_pat
         seen.append(inference._read(one, tmp_path / "photograph.png"))
     np.testing.assert_array_equal(seen[0], stored)
     np.testing.assert_array_equal(seen[1], np.rot90(stored, -1))  # of ImageNet few are tagged
+
+
+@pytest.mark.parametrize(("drawn", "most"), [(False, 0), (True, inference.AT_ONCE_WHOLE)])
+def test_few_whole_pictures_are_in_memory_while_the_net_looks(
+    drawn, most, run, tmp_path, monkeypatch
+):
+    files = [
+        paint(tmp_path / f"{i}.png", "red", 60, 40) for i in range(inference.AT_ONCE_WHOLE + 3)
+    ]
+    net, read, look = inference.load(run), inference._read, MultiCropPredictor.__call__
+    pictures, kept = [], []
+
+    def reading(*arguments):
+        picture = read(*arguments)
+        pictures.append(weakref.ref(picture))
+        return picture
+
+    def looking(*arguments):
+        kept.append(sum(picture() is not None for picture in pictures))
+        return look(*arguments)
+
+    monkeypatch.setattr(inference, "_read", reading)
+    monkeypatch.setattr(MultiCropPredictor, "__call__", looking)
+    maps = tmp_path / "maps"
+    draw = lambda *arguments: b""
+    cams = inference.CamDrawer(net, maps, None, draw, files) if drawn else None
+    assert len(list(inference.predict(net, files, 1, view=None, cams=cams))) == len(files)
+    assert max(kept) == most
 
 
 @pytest.mark.slow
