@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_jax.reporting import naming
+from resnet_jax.runs.recipe import plain_name
 
 SINGLE_VIEW = "single view"
 HE = "he_normal"
@@ -186,10 +187,11 @@ def lookup(settings: Mapping[str, Any], source: str = "") -> Number | None:
     net = naming.architecture(settings)
     if net is None:
         return None
+    dataset = plain_name(str(settings.get("dataset.name")))
     fitting = [
         number
         for number in NUMBERS
-        if number.dataset == settings.get("dataset.name")
+        if number.dataset == dataset
         and number.protocol in (SINGLE_VIEW, "10-crop")
         and number.batch_size in (None, settings.get("batch_size"))
         and _architecture(number) == dataclasses.replace(net, initialization=HE)

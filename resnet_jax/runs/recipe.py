@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -251,7 +252,7 @@ class Recipe:
     @property
     def has_own_images(self) -> bool:
         """Whether images may be as cameras store them: an image folder's, or a streamed set's."""
-        name, streamed = self.dataset.name, self.streaming is not None
+        name, streamed = plain_name(self.dataset.name), self.streaming is not None
         return name == "image_folder" or (streamed and name != "imagenet2012")
 
     @classmethod
@@ -323,7 +324,7 @@ class Recipe:
                 f"leave {max(size // 32, 1)}×{max(size // 32, 1)} of {size}×{size} images; the "
                 f"CIFAR network of about that depth is resnet-{near}"
             )
-        if self.dataset.flip and self.dataset.name in _OF_DIGITS_AND_LETTERS:
+        if self.dataset.flip and plain_name(self.dataset.name) in _OF_DIGITS_AND_LETTERS:
             lines.append(f"dataset.flip=True mirrors {self.dataset.name}, and a mirrored 2 is none")
         if self.architecture.depth >= 110 and schedule.warmup == "none" and not self.streaming:
             lines.append(
@@ -342,6 +343,11 @@ class Recipe:
                 f"the learning rate cannot drop within num_steps={self.num_steps}"
             )
         return lines
+
+
+def plain_name(dataset: str) -> str:
+    """A data set's name without the config and the version that TFDS writes behind it."""
+    return re.split("[:/]", dataset, maxsplit=1)[0]
 
 
 def blank(kind: Any = Recipe) -> ConfigDict:
@@ -602,7 +608,7 @@ _SIZES = {
 
 
 def _image_size(recipe: Recipe) -> int | None:
-    return recipe.dataset.image_size or _SIZES.get(recipe.dataset.name)
+    return recipe.dataset.image_size or _SIZES.get(plain_name(recipe.dataset.name))
 
 
 def _check_memory(recipe: Recipe) -> None:

@@ -40,6 +40,10 @@ def test_numbers_of_another_data_set_or_net_are_not_compared_with():
     assert number("<script>") is None
 
 
+def test_version_of_a_data_set_does_not_keep_it_from_its_number():
+    assert number("resnet-56", "cifar10:3.0.2") == number("resnet-56")
+
+
 def test_one_net_has_one_number_under_either_of_its_names():
     assert number("resnet-110", order="full_preact") == number("preact-resnet-110")
     assert number("preact-resnet-110").error == 6.37

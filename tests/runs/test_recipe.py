@@ -33,6 +33,7 @@ def test_recipe_has_the_configs_paths_and_values(config):
         (digits.get_config("resnet-8,dataset.name=image_folder,dataset.image_size=8"), True),
         (imagenet.get_config("resnet-18,dataset.name=pets,dataset.test=test"), True),
         (imagenet.get_config("resnet-18"), False),
+        (imagenet.get_config("resnet-18,dataset.name=imagenet2012:5.1.0"), False),
         (digits.get_config("resnet-8"), False),
     ],
 )
@@ -150,6 +151,7 @@ def test_largest_papers_networks_are_not_refused():
     ("config", "told"),
     [
         (cifar10.get_config("resnet-20,dataset.name=svhn_cropped"), "mirrors svhn_cropped"),
+        (cifar10.get_config("resnet-20,dataset.name=emnist/balanced:3.1.0"), "mirrors emnist/bal"),
         (digits.get_config("resnet-20,steps=40"), "warmup_steps=40 do not end within num_steps=40"),
         (digits.get_config("resnet-20,steps=41"), ""),
         (imagenet.get_config("resnet-50,recipe=plateau,steps=30000"), "cannot drop within num_st"),
