@@ -11,6 +11,12 @@ is named in `freeze` stays as it is:
 
     …:init_from=runs/akamaster-20,data_dir=pictures,freeze=stem+stage1+stage2+batch_norm
 
+The first run may go once the new one has saved a checkpoint. To resume it then, name its own folder
+in place of the first, which `init_from` of the config still is:
+
+    python -m experiments.train --workdir=runs/pets --config.init_from=runs/akamaster-20 \
+        --config=configs/finetune.py:init_from=runs/pets,data_dir=pictures
+
 Images become squares of `dataset.image_size`: 32 pixels for CIFAR networks, 224 for ImageNet
 networks, or what the first run had.
 """
@@ -68,7 +74,11 @@ def get_config(argument: str | None = None) -> ConfigDict:
 def _config_of(start: str) -> dict[str, Any]:
     config = read_run(Path(start).expanduser()).config
     if not {"model", "dataset"} <= config.keys():
-        raise InputError(f"init_from={start!r}: no run in this folder (no config.json of one)")
+        raise InputError(
+            f"init_from={start!r}: no run in this folder (no config.json of one); to resume a run "
+            "that began from it: init_from=FOLDER-OF-THAT-RUN here, and beside it "
+            f"--config.init_from={start}"
+        )
     return config
 
 

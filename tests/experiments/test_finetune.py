@@ -112,7 +112,13 @@ def test_stopped_run_ends_with_the_same_bits_even_if_the_other_is_gone(
     assert train(Recipe.from_config(config), tmp_path / "stopped") == 75
     shutil.rmtree(start)
     monkeypatch.undo()
-    assert train(Recipe.from_config(config), tmp_path / "stopped") == 0
+    with pytest.raises(
+        InputError, match=r"to resume .*: init_from=FOLDER.* --config.init_from=.*t$"
+    ):
+        tuned(start, pictures)
+    again = tuned(tmp_path / "stopped", pictures, ",freeze=stem+batch_norm")
+    again.init_from = str(start)
+    assert train(Recipe.from_config(again), tmp_path / "stopped") == 0
     whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert all(np.array_equal(whole[path], stopped[path]) for path in {*whole, *stopped})
 
@@ -129,6 +135,17 @@ def test_run_killed_while_it_saves_its_first_weights_can_be_rerun(
     monkeypatch.setattr(Checkpoints, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         train(Recipe.from_config(tuned(pretrained, pictures)), tmp_path / "run")
+
+
+@pytest.mark.parametrize("extra", ["", ",dataset.image_size=16,dataset.flip=false"])
+def test_config_without_its_start_is_made_of_the_runs_own(extra, pretrained, pictures, tmp_path):
+    config = tuned(pretrained, pictures, extra)
+    runs.write_config(tmp_path / "run", Recipe.from_config(config).to_dict(), devices="")
+    with pytest.raises(InputError, match="to resume a run that began from it: init_from=FOLDER"):
+        tuned(tmp_path / "gone", pictures)
+    again = tuned(tmp_path / "run", pictures, extra)
+    again.init_from = str(pretrained)
+    assert Recipe.from_config(again) == Recipe.from_config(config)
 
 
 def test_frozen_net_learns_a_classifier_only(pretrained, pictures, tmp_path):
