@@ -53,7 +53,10 @@ def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) 
     for device in available:
         by_process[device.process_index].append(device)
     chosen = [device for owned in by_process.values() for device in owned[:share]]
-    return jax.make_mesh((num_devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
+    # Not `jax.make_mesh`, which refuses several slices (as nodes of GPUs are) and chips of a TPU
+    # that form no cuboid. It orders devices by their links, which one axis does not need: all that
+    # is sent is reduced over every device at once, and how, the compiler or NCCL finds out itself.
+    return Mesh(np.asarray(chosen), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def devices() -> list[jax.Device]:
