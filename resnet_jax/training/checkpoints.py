@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,9 +49,9 @@ class Checkpoints:
     a run killed at any instant finds the one before. With it goes a digest of its values, because
     files that a failing disk changed may still be readable.
 
-    Of several processes each has the whole state: the first one saves, and each restores for
-    itself. Orbax's way, in which all write and wait for each other, has a process whose disk is
-    full wait at another barrier than the rest, for ten minutes.
+    Of several processes each has the whole state: the first one saves and chooses what is restored,
+    and each restores for itself. Orbax's way, in which all write and wait for each other, has a
+    process whose disk is full wait at another barrier than the rest, for ten minutes.
 
     Args:
       directory: of the checkpoints, one folder each, named after its step.
@@ -133,29 +133,48 @@ class Checkpoints:
 
         Raises:
           InputError: there is no such checkpoint, it is one of another model or of a newer
-            format, or none is whole; nothing is renamed then.
+            format, none is whole, or another process sees another one; nothing is renamed then.
         """
         self._finish_save()  # What is being saved is no damage.
-        if not self.steps:
-            raise InputError(f"{self._directory}: no checkpoint in this folder")
-        if step is not None and step not in self.steps:
+        if step is not None and self.steps and step not in self.steps:
             raise InputError(f"step={step}: no such checkpoint; {self._directory} has {self.steps}")
         damaged: dict[int, str] = {}
-        for candidate in self.steps[::-1] if step is None else [step]:
+        for candidate in self._candidates(step):
             state, damage = self._read(candidate, template)
             # Of several processes all resume from the same step, or none.
             damage = max(multihost.all_gather(damage))
             if not damage:
                 break
             damaged[candidate] = damage
-        if damage:
+        else:
+            if not damaged:
+                raise InputError(f"{self._directory}: no checkpoint in this folder")
             first = next(iter(damaged))
             message = f"{self._directory / str(first)}: damaged ({damaged[first]})"
             if step is None:
                 message += f"; no checkpoint is whole, delete {self._directory} to start over"
             raise InputError(message)
+        folder = self._directory / str(candidate)
+        multihost.same_everywhere(str(folder), lambda: str(_record(folder).get("digest")).encode())
         self._set_aside(damaged, candidate)
         return state
+
+    def _candidates(self, step: int | None) -> Iterator[int]:
+        """Steps to try, the last one first, or `step` alone: those that the first process sees.
+
+        What a file server shows to the others may be older. Each of them waits until it sees the
+        same.
+
+        Raises:
+          InputError: this process does not come to see it.
+        """
+        own = iter([each for each in self.steps[::-1] if step in (None, each)])
+        ask = lambda: multihost.broadcast_from_host0(lambda: str(next(own, "")))
+        for candidate in map(int, iter(ask, "")):
+            if not multihost.is_first():
+                _wait_for(self._directory / str(candidate))
+                self._manager.reload()
+            yield candidate
 
     def _read(self, step: int, template: Any) -> tuple[Any, str]:
         """What was saved at `step`, and "" or how it is damaged.
@@ -275,6 +294,17 @@ def _digest(state: Any) -> str:
             digest.update(f"{name} {value.dtype} {value.shape}".encode())
             digest.update(value.tobytes())
     return digest.hexdigest()
+
+
+def _wait_for(folder: Path) -> None:
+    for seconds in (*RETRY_SECONDS, None):
+        if folder.is_dir():
+            return
+        if seconds is not None:
+            time.sleep(seconds)
+    raise InputError(
+        f"{folder}: not there, where process 0 has it; rerun the command once all hosts see it"
+    )
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -177,7 +177,8 @@ def _run(
                 save_timeout=recipe.save_timeout,
             )
         )
-        begun = bool(checkpoints.steps)
+        # Another process may see an older listing of the folder.
+        begun = bool(multihost.broadcast_from_host0(lambda: "resume" if checkpoints.steps else ""))
         if begun:
             state = checkpoints.restore(experiment.state_template())
         else:

@@ -153,6 +153,22 @@ def test_folders_that_are_not_the_same_one_are_refused_by_both(tmp_path):
 
 
 @weekly
+def test_checkpoint_that_one_process_does_not_see_is_no_reason_to_resume_from_another(tmp_path):
+    first, behind = tmp_path / "first", tmp_path / "behind"
+    trained_here(first, checkpoint_every=4, num_devices=2)
+    (first / "summary.json").unlink()
+    shutil.copytree(first, behind)
+    shutil.rmtree(behind / "checkpoints" / "12")
+    (behind / ".lock").unlink()
+    (behind / ".lock").symlink_to(first / ".lock")  # To the processes it is one folder.
+    ends = Processes([first, behind], "--config.checkpoint_every=4").wait()
+    assert [code for code, *_ in ends] == [WRONG_INPUT] * 2
+    line = f"process 1: {behind / 'checkpoints' / '12'}: not there, where process 0 has it"
+    assert all(len(errors) == 1 and line in errors[0] for *_, errors in ends)
+    assert not (first / "summary.json").exists()
+
+
+@weekly
 @pytest.mark.parametrize(("asked", "number"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)])
 def test_one_stopped_process_stops_both_and_one_resumes_alone(asked, number, tmp_path):
     length = "--config.num_steps=200"

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ import pytest
 
 from resnet_jax.errors import InputError, os_error_number, storage_failure
 from resnet_jax.models import zoo
+from resnet_jax.runtime import multihost
 from resnet_jax.training import checkpoints as module
 from resnet_jax.training import schedules, state, step
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
@@ -188,6 +190,44 @@ def test_checkpoint_of_an_earlier_version_without_a_digest_is_read(directory, st
     edit(directory / "3")
     with Checkpoints(directory) as checkpoints:
         assert_same(checkpoints.restore(make()), states[3])
+
+
+@pytest.fixture
+def told_by_first(monkeypatch):
+    """This process is the second, and the first one says that it sees these steps."""
+
+    def tell(*steps: int) -> None:
+        said = iter([*map(str, steps), ""])
+        monkeypatch.setattr(multihost, "_number", 1)
+        monkeypatch.setattr(multihost, "broadcast_from_host0", lambda ask: next(said))
+
+    return tell
+
+
+def test_process_that_sees_an_older_listing_restores_what_the_first_one_does(
+    directory, states, told_by_first, monkeypatch
+):
+    told_by_first(3, 2, 1)
+    unseen = (directory / "3").rename(directory.parent / "3")
+    monkeypatch.setattr(module, "RETRY_SECONDS", (1,))
+    with Checkpoints(directory) as checkpoints:
+        assert checkpoints.steps == [1, 2]
+        threading.Timer(0.5, unseen.rename, [directory / "3"]).start()
+        assert_same(checkpoints.restore(make()), states[3])
+
+
+def test_process_that_never_sees_the_checkpoint_says_so_and_takes_no_other(
+    directory, told_by_first, monkeypatch
+):
+    told_by_first(3, 2, 1)
+    shutil.rmtree(directory / "3")
+    monkeypatch.setattr(module, "RETRY_SECONDS", ())
+    with (
+        Checkpoints(directory) as checkpoints,
+        pytest.raises(InputError, match=f"{directory / '3'}: not there, where process 0 has it"),
+    ):
+        checkpoints.restore(make())
+    assert sorted(path.name for path in directory.iterdir()) == ["1", "2"]
 
 
 def test_missing_commit_markers_do_not_matter_where_all_else_is_whole(directory, states):
