@@ -4,8 +4,9 @@
     python -m experiments.check --onednn=False --output=runs/check
 
 - gradients: a training step of each family of networks, with and without batch norm, in float32
-  and bfloat16, against float64 on the CPU; the same step twice is bitwise identical; `pmap` and
-  all devices give what `jit` on one device gives;
+  (at JAX's highest precision, which is not its default on accelerators) and bfloat16, against
+  float64 on the CPU; the same step twice is bitwise identical; `pmap` and all devices give what
+  `jit` on one device gives;
 - stream: batches that a worker process cuts, against slices of the images;
 - resume: a run that is killed and resumes is bitwise identical to one that ran through;
 - speed: images a second, compile time, memory, and which kernels compute the convolutions.

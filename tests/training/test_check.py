@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import jax
 import pytest
 
 from experiments.check import show
-from resnet_jax.runtime import cpu
+from resnet_jax.runtime import cpu, parallel
 from resnet_jax.training import check
 
 
@@ -57,6 +58,35 @@ def test_wrong_gradient_is_one_line_and_exit_code_1(found, tmp_path, monkeypatch
         "deviates: gradients: residual, batch norm, float32, jit, one device: 0.0"
     )
     assert line.endswith("of the norm, at most 0.0001")
+
+
+class Lowered(Exception):
+    """In place of a step: its program, as StableHLO."""
+
+
+@pytest.mark.parametrize(("dtype", "exact"), [("float32", True), ("bfloat16", False)])
+def test_float32_products_are_not_rounded_as_accelerators_do_by_default(
+    dtype, exact, monkeypatch, tmp_path
+):
+    compiled = parallel.ENGINES["jit"]
+
+    def lower(*arguments):
+        program = compiled(*arguments)
+
+        def stop(*inputs):
+            raise Lowered(program.lower(*inputs).as_text())
+
+        return parallel.Program(stop, program.lower)
+
+    monkeypatch.setitem(parallel.ENGINES, "jit", lower)
+    monkeypatch.setattr(check, "CASES", (check.Case("bottleneck", "batch", dtype),))
+    with pytest.raises(Lowered) as lowered:
+        check._gradients(tmp_path, dtype)
+    lines = str(lowered.value).splitlines()
+    # The forward pass and the gradients of eight convolutions and the classifier.
+    products = [line for line in lines if re.search(r"stablehlo\.(convolution|dot_general)", line)]
+    assert len(products) > 20
+    assert all(("HIGHEST" in line) == exact for line in products)
 
 
 @pytest.mark.parametrize(
