@@ -120,10 +120,16 @@ def local_shard(batch: Any, axis: str | None) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A function of a state, data and inputs that, as `jax.jit`'s, is called or lowered."""
+    """A function of a state, data and inputs that, as `jax.jit`'s, is called or lowered.
+
+    Attributes:
+      call, lower: of inputs as they are.
+      place: makes of inputs what is taken by the program that `lower` and `compile` give.
+    """
 
     call: Callable[[Any, Any, Any], Any]
     lower: Callable[[Any, Any, Any], Any]
+    place: Callable[[Any], Any]
 
     def __call__(self, state: Any, data: Any, inputs: Any) -> Any:
         return self.call(state, data, inputs)
@@ -135,13 +141,16 @@ def _jit(function: Callable, mesh: Mesh) -> Program:
         function, in_shardings=(whole, whole, shared), out_shardings=whole, donate_argnums=0
     )
 
+    def place(inputs):
+        return device_put_global(inputs, shared)
+
     def run(state, data, inputs):
-        return block_on_cpu(compiled(state, data, device_put_global(inputs, shared)))
+        return block_on_cpu(compiled(state, data, place(inputs)))
 
     def lower(state, data, inputs):
-        return compiled.lower(state, data, device_put_global(inputs, shared))
+        return compiled.lower(state, data, place(inputs))
 
-    return Program(run, lower)
+    return Program(run, lower, place)
 
 
 def _pmap(function: Callable, mesh: Mesh) -> Program:
@@ -151,7 +160,7 @@ def _pmap(function: Callable, mesh: Mesh) -> Program:
     )
     own = [device.process_index == jax.process_index() for device in devices]
 
-    def split(inputs):
+    def place(inputs):
         """[steps, batch, …] -> [devices of this process, steps, batch / devices, …]."""
         deal = lambda leaf: np.stack(np.split(leaf, len(devices), axis=1))[own]
         return jax.tree.map(deal, inputs)
@@ -159,14 +168,16 @@ def _pmap(function: Callable, mesh: Mesh) -> Program:
     def whole(leaf):
         """What several processes hold alike is one array again: `pmap` gives each its own."""
         buffers = [shard.data for shard in leaf.addressable_shards]
-        place = replicated(mesh)
-        return jax.make_array_from_single_device_arrays(leaf.shape, place, buffers)
+        return jax.make_array_from_single_device_arrays(leaf.shape, replicated(mesh), buffers)
 
     def run(state, data, inputs):
-        state = block_on_cpu(mapped(state, data, split(inputs)))
+        state = block_on_cpu(mapped(state, data, place(inputs)))
         return state if all(own) else jax.tree.map(whole, state)
 
-    return Program(run, lambda state, data, inputs: mapped.lower(state, data, split(inputs)))
+    def lower(state, data, inputs):
+        return mapped.lower(state, data, place(inputs))
+
+    return Program(run, lower, place)
 
 
 ENGINES: dict[str, Callable[[Callable, Mesh], Program]] = {"jit": _jit, "pmap": _pmap}

@@ -55,8 +55,7 @@ class TimedStep:
         self.program = lowered.compile()
         self._lap("compile")
         _, self._data, inputs = run_steps.arguments(self.state, data, 0, self.steps)
-        axis = parallel.sharded(self.experiment.mesh, axis=1)
-        self._inputs = parallel.device_put_global(inputs, axis)
+        self._inputs = run_steps.program.place(inputs)
         self.train()
         self._lap("first_step")
 

@@ -104,7 +104,7 @@ def make_run_steps(
 
     They are one call. `state` is donated: it must not be used again. As with functions of
     `jax.jit`, `run_steps.lower` with the same arguments gives the program, which takes what
-    `run_steps.arguments` makes of them, the last sharded along the batch.
+    `run_steps.arguments` makes of them, the last as `run_steps.program.place` puts it.
 
     Args:
       train_step: of `make_train_step`, with the engine's `parallel.axis_name`.

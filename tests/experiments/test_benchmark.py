@@ -41,6 +41,17 @@ def test_measurement_counts_what_it_says(found):
     assert weights < found["program_bytes"] < found["process_peak_bytes"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", parallel.ENGINES)
+def test_step_is_timed_on_every_engine(engine):
+    recipe = Recipe.from_config(cifar10.get_config(CONFIG)).replace(
+        num_devices=2, parallel=engine, **{"model.bn_group_size": 4}
+    )
+    timed = speed.TimedStep(recipe, (8, 8, 3), 10, num_examples=8)
+    assert timed.train() == 8 * timed.steps
+    assert timed.state.step == 2 * timed.steps
+
+
 @pytest.mark.weekly
 def test_process_that_measures_uses_the_cores_that_a_run_does():
     recipe = Recipe.from_config(cifar10.get_config(CONFIG)).replace(
