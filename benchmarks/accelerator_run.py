@@ -4,7 +4,8 @@
 
 In this order: `experiments.check`, with and without deterministic operations; this project beside
 PyTorch (`benchmarks.compare`); the levers of docs/performance.md, one by one; several seeds on one
-device, in one program and in several processes; then Figure 6's runs until the time is up.
+device, in one program and, but on a TPU, in several processes; then Figure 6's runs until the time
+is up.
 
 Rerun the command to resume: finished slices are left alone, failed ones are tried again, and
 Figure 6 continues from its checkpoints. `--minutes` are those of this start; a slice that needs
@@ -36,6 +37,7 @@ from experiments import command
 from resnet_jax.errors import STOPPED
 from resnet_jax.reporting.archive import archive
 from resnet_jax.runs import find_runs, write_json
+from resnet_jax.runtime import setup
 from resnet_jax.runtime.multihost import StopSignals
 from resnet_jax.sweeps.local_pool import GRACE_SECONDS, Slot, start_logged
 
@@ -122,7 +124,7 @@ def slices(sizes: dict[str, Any]) -> Iterator[Slice]:
     seeds = "-m benchmarks.several_seeds --model={seeds_model} --batch_size={batch}"
     yield Slice("seeds-in-one-program", f"{seeds} --output={{output}}", 90)
     sweep = "-m experiments.sweep --config={sweep} {data} --max_minutes={minutes}"
-    for workers in (1, 4):
+    for workers in (1,) if setup.one_process_at_a_time() else (1, 4):
         arguments = f"{sweep} {{several}} --workers={workers} --workdir={{work}}"
         yield Slice(f"seeds-with-{workers}-workers", arguments, 90)
     yield Slice("figure6", f"{sweep} {{figure6}} --workdir={{work}}", 60)

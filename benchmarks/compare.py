@@ -9,6 +9,9 @@ over the rounds; a ratio is the median of the rounds' own ratios, beside the sma
 largest, of this project in the same number format over the line's baseline. PyTorch may live in
 another environment (`--pytorch`), as may the linen loop and this project (`--python`, repeatable).
 
+A TPU lets one process in at a time: there each baseline trains all its rounds before the next one
+starts.
+
 For each baseline a network takes its start, in which it compiles (the table's last column), and
 `--rounds` times about `--seconds`: with the defaults 20 s beside the start. A round is one step at
 least, on accelerators one call of up to 100.
@@ -39,6 +42,7 @@ from benchmarks.baselines.networks import layout
 from experiments import command
 from resnet_jax.errors import InputError
 from resnet_jax.runs import write_json
+from resnet_jax.runtime import setup
 
 _NETS = flags.DEFINE_list("nets", ["resnet-20", "resnet-56", "resnet-110"], "networks of v1")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "images a step", lower_bound=1)
@@ -225,21 +229,29 @@ def _contest(net: str, baselines: Sequence[Baseline], first: bool) -> list[dict]
       InputError: ours died in the first contest.
     """
     running: list[RunningBaseline] = []
+    alone = setup.one_process_at_a_time()
 
     def check() -> None:
         ours = running[0]
         if first and ours.failure:
             raise InputError(f"{ours.baseline.name}: {ours.failure}")
 
+    def train_rounds(those: Sequence[RunningBaseline]) -> None:
+        for _ in range(_ROUNDS.value):
+            for one in those:
+                one.train_round()
+                check()
+
     try:
         for baseline in baselines:
             # One after another: two that compile at once would tell nothing of either's start.
             running.append(RunningBaseline(baseline, net))
             check()
-        for _ in range(_ROUNDS.value):
-            for one in running:
-                one.train_round()
-                check()
+            if alone:
+                train_rounds(running[-1:])
+                running[-1].end()
+        if not alone:
+            train_rounds(running)
     finally:
         for one in running:
             one.end()

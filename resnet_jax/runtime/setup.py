@@ -80,6 +80,11 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def one_process_at_a_time() -> bool:
+    """Whether JAX's device may be a TPU: a second process would compute on the CPU, unnoticed."""
+    return _has_tpu_library() and os.environ.get("JAX_PLATFORMS") != "cpu"
+
+
 def _has_tpu_library() -> bool:
     return importlib.util.find_spec("libtpu") is not None
 

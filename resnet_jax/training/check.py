@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -225,10 +225,13 @@ def _check_gradients(work: _Work) -> Iterator[Finding]:
         XLA_FLAGS="",
         JAX_DISABLE_MOST_OPTIMIZATIONS="1",
     )
-    # Compiling takes the time, a core each.
     dtypes = dict.fromkeys(case.dtype for case in CASES)
-    own = {dtype: work.start(f"gradients_{dtype}") for dtype in dtypes}
-    ends = {dtype: process.result(work.timeout) for dtype, process in own.items()}
+    own: Iterable[tuple[str, _Process]] = (
+        (dtype, work.start(f"gradients_{dtype}")) for dtype in dtypes
+    )
+    if not setup.one_process_at_a_time():
+        own = list(own)  # All at once, because compiling takes the time, a core each.
+    ends = {dtype: process.result(work.timeout) for dtype, process in own}
     failures = {dtype: failure for dtype, (_, failure) in ends.items()}
     _, no_reference = reference.result(work.timeout)
     for case in CASES:
@@ -444,7 +447,8 @@ def _stream(folder: Path, num_workers: int = 1) -> int:
 def _check_resume(work: _Work) -> Iterator[Finding]:
     """A run that is killed after its first checkpoint and resumed, beside one that is not."""
     (work.folder / "recipe.json").write_text(json.dumps(work.tiny.to_dict()))
-    whole, struck = work.start("train_whole"), work.start("train_killed")
+    whole = None if setup.one_process_at_a_time() else work.start("train_whole")
+    struck = work.start("train_killed")
     end = time.monotonic() + work.timeout
     begun = lambda: runs.checkpoint_steps(work.folder / "killed")
     while struck.running() and not begun() and time.monotonic() < end:
@@ -452,7 +456,7 @@ def _check_resume(work: _Work) -> Iterator[Finding]:
     struck.kill()
     too_late = (work.folder / "killed" / "summary.json").exists()
     _, failure = work.start("train_killed").result(work.timeout)
-    _, whole_failure = whole.result(work.timeout)
+    _, whole_failure = (whole or work.start("train_whole")).result(work.timeout)
     failure = failure or whole_failure or "it ended before it could be killed" * too_late
     if failure:
         yield Finding("resume", _KILLED, None, 0, "", failure)

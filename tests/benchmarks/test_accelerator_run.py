@@ -10,6 +10,7 @@ import time
 import pytest
 
 from benchmarks import accelerator_run
+from resnet_jax.runtime import setup
 
 COMMAND = """
 import sys
@@ -65,6 +66,14 @@ def test_every_slice_has_a_folder_and_a_command_of_its_own(sizes):
     assert len({each.name for each in found}) == len(found)
     for each in found:
         each.arguments.format(**sizes, output="o", work="w", minutes=1, data="")
+
+
+@pytest.mark.parametrize(("library", "number"), [(True, 0), (False, 1)])
+def test_several_processes_do_not_share_a_tpu(library, number, monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setattr(setup, "_has_tpu_library", lambda: library)
+    found = accelerator_run.slices(accelerator_run.FULL)
+    assert sum("--workers=4" in each.arguments for each in found) == number
 
 
 @pytest.mark.weekly

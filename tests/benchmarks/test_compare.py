@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+from benchmarks import compare as compare_module
 from benchmarks.baselines import PYTORCH_SETTINGS
 from benchmarks.baselines.networks import layout
 from resnet_jax.errors import InputError
@@ -154,6 +156,31 @@ def test_comparison_without_ours_is_one_line(end, tmp_path):
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ours (jax ")
     assert line.endswith(f"): {FAILURE}")
+
+
+@pytest.mark.parametrize(("alone", "most"), [(True, 1), (False, 3)])
+def test_tpu_is_taken_by_one_baseline_at_a_time(alone, most, monkeypatch):
+    training, counts = set(), []
+
+    class Running:
+        def __init__(self, baseline, net):
+            self.baseline, self.failure, self.rates, self.start_seconds = baseline, "", [], 1.0
+            training.add(self)
+            counts.append(len(training))
+
+        def train_round(self):
+            self.rates.append(2.0)
+
+        def end(self):
+            training.discard(self)
+
+    monkeypatch.setattr(compare_module, "RunningBaseline", Running)
+    monkeypatch.setattr(compare_module, "_ROUNDS", types.SimpleNamespace(value=2))
+    monkeypatch.setattr(compare_module.setup, "one_process_at_a_time", lambda: alone)
+    baselines = [compare_module.Baseline(name, (), False) for name in ("ours", "one", "other")]
+    figures = compare_module._contest("plain-8", baselines, first=True)
+    assert (max(counts), training) == (most, set())
+    assert all(one["ours_over_it"] == [1, 1, 1] for one in figures)
 
 
 @pytest.mark.slow

@@ -10,8 +10,10 @@ import sys
 import jax
 import pytest
 
+from configs import digits
 from experiments.check import show
-from resnet_jax.runtime import cpu, parallel
+from resnet_jax.runs import Recipe
+from resnet_jax.runtime import cpu, parallel, setup
 from resnet_jax.training import check
 
 
@@ -106,6 +108,39 @@ def test_compiler_that_crashes_or_hangs_is_a_finding(code, failure, tmp_path, ca
     assert capsys.readouterr().err == (
         f"deviates: gradients: plain: no result, at most 0.0001 ({failure})\n"
     )
+
+
+class Counted:
+    """A part that takes the device until it has ended, and finds nothing."""
+
+    now, most = 0, 0
+
+    def __init__(self, work, part, **environment):
+        self._takes = "JAX_PLATFORMS" not in environment
+        Counted.now += self._takes
+        Counted.most = max(Counted.most, Counted.now)
+
+    def running(self):
+        return False
+
+    def kill(self):
+        Counted.now -= self._takes
+
+    def result(self, timeout):
+        self.kill()
+        return None, "nothing found"
+
+
+@pytest.mark.parametrize("name", ["gradients", "resume"])
+@pytest.mark.parametrize(("alone", "most"), [(True, 1), (False, 2)])
+def test_tpu_is_taken_by_one_process_at_a_time(name, alone, most, monkeypatch, tmp_path):
+    monkeypatch.setattr(setup, "one_process_at_a_time", lambda: alone)
+    monkeypatch.setattr(check._Work, "start", lambda *args, **kwargs: Counted(*args, **kwargs))
+    monkeypatch.setattr(Counted, "most", 0)
+    tiny = Recipe.from_config(digits.get_config("resnet-8"))
+    found = list(check.CHECKS[name](check._Work(tmp_path, {}, 60, tiny, None)))
+    assert all(one.note == "nothing found" for one in found)
+    assert (Counted.now, Counted.most) == (0, most)
 
 
 def test_stream_is_compared_pixel_by_pixel(monkeypatch, tmp_path):
