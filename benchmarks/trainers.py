@@ -52,6 +52,7 @@ class Trainers:
         command = [*wrapper, sys.executable, "-m", "experiments.train"]
         command += [f"--config={CONFIG.format(steps=self._steps)}", f"--workdir={self.workdir}"]
         together = [f"--coordinator=localhost:{_free_port()}", f"--num_processes={self.count}"]
+        on_cpu = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(self._devices)}
         self._processes = []
         for number in range(self.count):
             flags = [*together, f"--process_id={number}"] if self.count > 1 else []
@@ -59,7 +60,7 @@ class Trainers:
                 process = subprocess.Popen(
                     command + flags,
                     cwd=REPOSITORY,
-                    env={**os.environ, "JAX_NUM_CPU_DEVICES": str(self._devices), **environment},
+                    env={**os.environ, **on_cpu, **environment},
                     stdout=log,
                     stderr=subprocess.STDOUT,
                 )

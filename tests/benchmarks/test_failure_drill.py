@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import faults
+from benchmarks import faults, trainers
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -18,6 +18,17 @@ def test_deck_has_every_kind_of_fault_and_is_the_same_for_the_same_seed():
     assert set(deck) == (faults.STOPS.keys() | faults.DAMAGES.keys()) - faults.left_out().keys()
     assert deck == faults.deal(30, random.Random(1))
     assert deck != faults.deal(30, random.Random(2))
+
+
+def test_processes_train_on_cpu_devices_where_there_are_accelerators(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    started = []
+    monkeypatch.setattr(
+        trainers.subprocess, "Popen", lambda *args, env, **options: started.append(env)
+    )
+    trainers.Trainers(tmp_path, tmp_path, processes=2, devices=3, steps=20).start()
+    seen = [(env["JAX_PLATFORMS"], env["JAX_NUM_CPU_DEVICES"]) for env in started]
+    assert seen == [("cpu", "3")] * 2
 
 
 @pytest.mark.weekly
