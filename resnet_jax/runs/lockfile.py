@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from resnet_jax.errors import InputError
 
@@ -24,7 +25,8 @@ def claim(workdir: Path) -> Iterator[str]:
     those who train together with the claimant know the folder, see `check`.
 
     Raises:
-      InputError: another process has claimed the folder, or it cannot be written.
+      InputError: another process has claimed the folder, it cannot be written, or its file system
+        has no locks.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -34,12 +36,8 @@ def claim(workdir: Path) -> Iterator[str]:
             f"workdir={str(workdir)!r}: cannot be written ({error.strerror})"
         ) from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"workdir={str(workdir)!r}: another process is training there"
-            ) from error
+        if not _gets(lock, fcntl.LOCK_EX, workdir):
+            raise InputError(f"workdir={str(workdir)!r}: another process is training there")
         mark = secrets.token_hex(8)
         lock.truncate(0)
         lock.write(mark)
@@ -97,14 +95,24 @@ def check(workdir: Path, mark: str, patience: float = 10.0) -> None:
 
 
 def is_claimed(workdir: Path) -> bool:
-    """Whether a process holds the folder's claim at this moment."""
+    """Whether a process holds the folder's claim at this moment; raises `InputError` as `claim`."""
     try:
         lock = (workdir / ".lock").open()
     except FileNotFoundError:
         return False
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return not _gets(lock, fcntl.LOCK_SH, workdir)
+
+
+def _gets(lock: IO[str], kind: int, workdir: Path) -> bool:
+    """Whether this process gets a lock; raises `InputError` where there is no such thing."""
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise InputError(
+            f"workdir={str(workdir)!r}: its file system cannot lock files ({error.strerror}); "
+            "choose a folder on another one, or mount it with locks (Lustre: -o flock)"
+        ) from error
+    return True

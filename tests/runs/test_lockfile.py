@@ -1,10 +1,15 @@
 """One process at a time writes to a folder."""
 
+import errno
+import os
 import subprocess
 import sys
 import threading
 from concurrent import futures
 
+import pytest
+
+from resnet_jax.errors import InputError
 from resnet_jax.runs import lockfile
 
 
@@ -39,3 +44,19 @@ def test_one_at_a_time_has_its_turn_and_no_file_is_left(tmp_path, monkeypatch):
         other.result()
     assert order == ["first", "second"]
     assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_file_system_without_locks_is_one_line(number, tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / ".lock").touch()
+    monkeypatch.setattr(lockfile.fcntl, "flock", flock)
+    line = (
+        f"^workdir='{tmp_path}': its file system cannot lock files \\({os.strerror(number)}\\); .*$"
+    )
+    with pytest.raises(InputError, match=line), lockfile.claim(tmp_path):
+        pass
+    with pytest.raises(InputError, match=line):
+        lockfile.is_claimed(tmp_path)
