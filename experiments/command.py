@@ -50,7 +50,8 @@ def run(
     """
     logging.set_verbosity(logging.WARNING)  # Orbax logs a lot.
     # ml_collections warns of it, and the one line of the error says it.
-    logging.get_absl_logger().addFilter(lambda line: "get_config() returned None" not in line.msg)
+    says_so = lambda line: "get_config() returned None" in str(line.msg)
+    logging.get_absl_logger().addFilter(lambda line: not says_so(line))
     for stream in (sys.stdout, sys.stderr):  # What cannot be printed here stops nothing.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -89,7 +90,7 @@ def _parse_flags(argv: list[str], arguments: str | None) -> list[str]:
         stray = _stray(argv) if arguments is None and isinstance(error, flags.Error) else None
         raise InputError(_unexpected(stray) if stray else _mistake(error, argv)) from error
     except Exception as error:  # of the config's Python
-        raise InputError(mistake_in_file(error)) from error
+        raise InputError(mistake_in_file(error, _config_file(argv))) from error
     _check_workdirs(flags.FLAGS["workdir"].value if "workdir" in flags.FLAGS else None)
     if arguments is None and len(positional) > 1:
         raise InputError(_unexpected(positional[1]))
@@ -163,13 +164,21 @@ def _mistake(error: BaseException, argv: list[str]) -> str:
         return "config: get_config returned None, not a ConfigDict"
     cause = error
     while isinstance(cause, Exception):
-        if any(frame.name == "get_config" for frame in traceback.extract_tb(cause.__traceback__)):
-            return mistake_in_file(cause)
+        frames = traceback.extract_tb(cause.__traceback__)
+        wrong_call = isinstance(cause, TypeError) and str(cause).startswith("get_config()")
+        if wrong_call or any(frame.name == "get_config" for frame in frames):
+            return mistake_in_file(cause, _config_file(argv))
         cause = cause.__context__
     for pattern, words in _OF_ABSL.items():
         if found := re.fullmatch(pattern, str(error)):
             return found.expand(words)
     return str(error)
+
+
+def _config_file(argv: list[str]) -> str:
+    """The path that `--config` gives, without what follows its colon."""
+    found = re.search(r"\0--?config[=\0]([^\0:]+)", "\0".join(argv))
+    return found[1] if found else "config"
 
 
 def _wrong_field(argv: list[str]) -> str | None:

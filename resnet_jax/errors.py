@@ -7,6 +7,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -41,14 +42,14 @@ def check_choice(field: str, value: Any, allowed: Iterable[Any]) -> None:
     raise InputError(f"{field}={value!r}: allowed are {', '.join(map(str, allowed))}{hint}")
 
 
-def mistake_in_file(error: Exception) -> str:
-    """Where in a user's Python file an error was raised, and what it says."""
+def mistake_in_file(error: Exception, path: str) -> str:
+    """Where in a user's Python file an error was raised, or led to one, and what it says."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename]
-    last = (own or frames)[-1]
-    return f"{last.filename}, line {last.lineno}: {type(error).__name__}: {error}"
+    frames, file = traceback.extract_tb(error.__traceback__), Path(path).resolve()
+    own = [frame for frame in frames if Path(frame.filename).resolve() == file]
+    where = f"{path}, line {own[-1].lineno}" if own else path
+    return f"{where}: {type(error).__name__}: {error}"
 
 
 def missing_in_file(module: ModuleType, path: str, name: str) -> str:

@@ -56,7 +56,8 @@ _V1 = {
     "order": ("original",),
     "norm": ("batch",),
     "activation": ("relu",),
-    "initialization": ("he_normal", "delta_orthogonal"),  # Others add parameters to blocks.
+    # Others add parameters to blocks.
+    "initialization": ("he_normal", "he_normal_fan_out", "delta_orthogonal"),
     "output_stride": (32,),
 }
 LAYOUTS = {

@@ -233,8 +233,9 @@ def learning_rate_drops(result: Result) -> list[float]:
     As the schedule has them; where it does not say, the last row before.
     """
     steps, rates = result.curve("train", "learning_rate")
-    length, fractions = (result.settings.get(f) for f in ("num_steps", "schedule.boundaries"))
-    stated = [length * fraction for fraction in fractions or ()] if length else []
+    length, boundaries = (result.settings.get(f) for f in ("num_steps", "schedule.boundaries"))
+    # Whole numbers are steps, fractions parts of the run.
+    stated = [b if isinstance(b, int) else b * (length or 0) for b in boundaries or ()]
     return [
         next((step for step in stated if steps[row] <= step < steps[row + 1]), float(steps[row]))
         for row in np.flatnonzero(rates[1:] * DROP <= rates[:-1])

@@ -53,10 +53,10 @@ wall time of one run.
 
 Differences are in percentage points, with 95% intervals in brackets: Student's t over seeds,
 widened so that those of one section exclude zero exactly where Holm's procedure rejects at 5%, and
-cut at the largest possible difference. "Detectable" is the difference (training / test) that as
-many seeds find with probability .8, "Seeds for 1 point" how many find one of a point. "Reading":
-higher or lower if the interval excludes zero and the difference is at least .3 points, the same if
-the whole interval is within .3.
+those of errors cut at the largest possible difference. "Detectable" is the difference (training /
+test) that as many seeds find with probability .8, "Seeds for 1 point" how many find one of a point.
+"Reading": higher or lower if the interval excludes zero and the difference is at least .3 points,
+the same if the whole interval is within .3.
 
 This page is written by
 

@@ -43,6 +43,7 @@ class Difference:
       variances: of one seed, a term for each mean, squared weights included; empty if unknown.
       error: standard error of `value`; None if a spread is unknown.
       freedom: its degrees of freedom (Welch-Satterthwaite).
+      least_freedom: the smallest number that one of the spreads has; None for `freedom`.
       confidence: of the interval.
       limit: no difference can be larger; the interval is cut there.
     """
@@ -53,6 +54,7 @@ class Difference:
     freedom: float = math.nan
     confidence: float = CONFIDENCE
     limit: float = math.inf
+    least_freedom: float | None = None
 
     @property
     def has_interval(self) -> bool:
@@ -60,8 +62,9 @@ class Difference:
 
     @property
     def can_plan(self) -> bool:
-        """Whether its spread is known well enough to say what more seeds would find."""
-        return self.has_interval and self.freedom >= FEWEST_FREEDOM
+        """Whether its spreads are known well enough to say what more seeds would find."""
+        least = self.freedom if self.least_freedom is None else self.least_freedom
+        return self.has_interval and least >= FEWEST_FREEDOM
 
     @property
     def low(self) -> float | None:
@@ -157,7 +160,8 @@ def contrast(*terms: tuple[float, Sample], limit: float = math.inf) -> Differenc
     else:
         parts = [s**2 / sample.freedom for s, (_, sample) in zip(squares, terms, strict=True)]
         freedom = sum(squares) ** 2 / sum(parts)
-    return Difference(value, variances, error, freedom, limit=limit)
+    least = min(sample.freedom for _, sample in terms)
+    return Difference(value, variances, error, freedom, limit=limit, least_freedom=least)
 
 
 def welch(values: Values, baseline: Values) -> Difference:

@@ -369,9 +369,13 @@ def _trend(groups: Sequence[Group], family: str, twin: str) -> Trend | None:
             for line in errors
         )
         more = [a - b for a, b in zip(ours, theirs, strict=True)]
-        slopes.append((statistics.paired(ours), statistics.paired(theirs)))
-        found.append(statistics.paired(more))
+        slopes.append((_slope(ours), _slope(theirs)))
+        found.append(_slope(more))
     return Trend(family, twin, tuple(depths), len(seeds), (slopes[0], slopes[1]), *found)
+
+
+def _slope(values: Sequence[float]) -> Difference:
+    return statistics.contrast((1.0, _floored(statistics.summarize(values))))
 
 
 def compare_families(groups: Sequence[Group], table: pd.DataFrame) -> list[Comparison]:

@@ -57,7 +57,11 @@ def turn(path: Path, waiting: str) -> Iterator[None]:
     """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as lock:
+        try:
+            lock = path.open("a")
+        except FileNotFoundError:  # Who failed to prepare it has removed the folder, too.
+            continue
+        with lock:
             with contextlib.suppress(OSError):
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,7 +69,10 @@ def turn(path: Path, waiting: str) -> Iterator[None]:
                     print(waiting, flush=True)
                     fcntl.flock(lock, fcntl.LOCK_EX)
             # The process that was waited for has removed the file, and a third may have made one.
-            if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            is_the_one = False
+            with contextlib.suppress(OSError):
+                is_the_one = os.path.samestat(os.fstat(lock.fileno()), path.stat())
+            if is_the_one:
                 try:
                     yield
                 finally:

@@ -82,7 +82,8 @@ def num_cores() -> int:
 
 def one_process_at_a_time() -> bool:
     """Whether JAX's device may be a TPU: a second process would compute on the CPU, unnoticed."""
-    return _has_tpu_library() and os.environ.get("JAX_PLATFORMS") != "cpu"
+    platforms = os.environ.get("JAX_PLATFORMS")
+    return _has_tpu_library() and (not platforms or "tpu" in platforms)
 
 
 def _has_tpu_library() -> bool:

@@ -110,7 +110,7 @@ def load_config_file(field: str, path: str) -> Callable[[str | None], ConfigDict
         except InputError:
             raise
         except Exception as error:  # of the user's Python
-            raise InputError(mistake_in_file(error)) from error
+            raise InputError(mistake_in_file(error, path)) from error
         if not isinstance(config, ConfigDict):
             raise InputError(f"{path}: get_config returned {config!r:.80}, not a ConfigDict")
         return config
@@ -131,7 +131,7 @@ def _all_overrides(path: str, get_sweep: Any, seeds: int | None) -> tuple[Overri
     except InputError:
         raise
     except Exception as error:  # of the user's Python
-        raise InputError(mistake_in_file(error)) from error
+        raise InputError(mistake_in_file(error, path)) from error
     if len(found) > MOST_RUNS:
         raise InputError(f"{path}: get_sweep() yields over {MOST_RUNS:,} runs; does it ever end?")
     return tuple(_checked(f"{path}: get_sweep()", overrides) for overrides in found)
@@ -171,7 +171,7 @@ def _load_module(field: str, name: str, *wanted: str) -> dict[str, Any]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(mistake_in_file(error)) from error
+        raise InputError(mistake_in_file(error, name)) from error
     for attribute in wanted:
         if not hasattr(module, attribute):
             raise InputError(missing_in_file(module, name, attribute))

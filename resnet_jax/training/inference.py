@@ -297,10 +297,8 @@ def predict(
             return picture
         return picture if cams else None, _crops(net, picture, view)
 
-    for start in range(0, len(files), at_once):
-        part = files[start : start + at_once]
-        read = lambda i, part=part: look(part[i])
-        seen = list(datasets.read_ahead(read, len(part)))
+    def predict_some(part: Sequence[Path]) -> Iterator[Prediction]:
+        seen = list(datasets.read_ahead(lambda i: look(part[i]), len(part)))
         crops = [one[1] for one in seen if not isinstance(one, InputError)]
         probabilities: Iterator[np.ndarray] = iter(np.exp(predictor(crops)) if crops else ())
         for file, one in zip(part, seen, strict=True):
@@ -316,6 +314,9 @@ def predict(
                 found, drawing = cams.draw(file, picture, labels[0], likely[labels[0]])
             classes = tuple((net.class_names[label], float(likely[label])) for label in labels)
             yield Prediction(file, classes, found, drawing)
+
+    for start in range(0, len(files), at_once):
+        yield from predict_some(files[start : start + at_once])
 
 
 def _read(net: LoadedModel, file: Path) -> np.ndarray | InputError:

@@ -527,6 +527,8 @@ def load_data(
     seen = _glance if section else _bytes
     multihost.same_everywhere("dataset", lambda: b"".join(map(seen, sources.values())))
     statistics = statistics or normalization(recipe, sources["train"])
+    as_bytes = lambda: b"".join(np.asarray(part).tobytes() for part in statistics)
+    multihost.same_everywhere("normalization", as_bytes)
     class_names, place = next(iter(sources.values())).class_names, parallel.replicated(mesh)
     splits: dict[str, Split]
     if not section:

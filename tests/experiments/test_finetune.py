@@ -133,8 +133,11 @@ def test_run_killed_while_it_saves_its_first_weights_can_be_rerun(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Checkpoints, "save", killed)
+    recipe = Recipe.from_config(tuned(pretrained, pictures))
     with pytest.raises(KeyboardInterrupt):
-        train(Recipe.from_config(tuned(pretrained, pictures)), tmp_path / "run")
+        train(recipe, tmp_path / "run")
+    monkeypatch.undo()
+    assert train(recipe, tmp_path / "run") == 0
 
 
 @pytest.mark.parametrize("extra", ["", ",dataset.image_size=16,dataset.flip=false"])

@@ -238,6 +238,8 @@ FILES = [
     Case("train", "--config={dir}/c.py --config.sede=1", "no config field 'sed'",
          write("c.py", "from configs.digits import get_config as get\n\n"
                "def get_config():\n    return get().sed\n")),
+    Case("train", "--config={dir}/c.py:plain-8", "c.py: TypeError: get_config() takes 0 positional",
+         write("c.py", "def get_config():\n    pass\n")),
     Case("train", "--config={dir}/c.py:plain-8", "get_config returned None, not a ConfigDict",
          write("c.py", "def get_config(name):\n    pass\n")),
     Case("train", "--config={dir}/c.py", "c.py, line 2: KeyError: 'oops'",

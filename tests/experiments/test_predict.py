@@ -205,7 +205,7 @@ def test_few_whole_pictures_are_in_memory_while_the_net_looks(
     drawn, most, run, tmp_path, monkeypatch
 ):
     files = [
-        paint(tmp_path / f"{i}.png", "red", 60, 40) for i in range(inference.AT_ONCE_WHOLE + 3)
+        paint(tmp_path / f"{i}.png", "red", 60, 40) for i in range(2 * inference.AT_ONCE_WHOLE)
     ]
     net, read, look = inference.load(run), inference._read, MultiCropPredictor.__call__
     pictures, kept = [], []
@@ -213,11 +213,16 @@ def test_few_whole_pictures_are_in_memory_while_the_net_looks(
     def reading(*arguments):
         picture = read(*arguments)
         pictures.append(weakref.ref(picture))
+        if drawn:
+            count()
         return picture
 
     def looking(*arguments):
-        kept.append(sum(picture() is not None for picture in pictures))
+        count()
         return look(*arguments)
+
+    def count():
+        kept.append(sum(picture() is not None for picture in list(pictures)))
 
     monkeypatch.setattr(inference, "_read", reading)
     monkeypatch.setattr(MultiCropPredictor, "__call__", looking)

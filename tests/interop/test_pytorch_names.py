@@ -286,3 +286,8 @@ def test_weights_are_float32_whatever_the_file_has():
         tensors | {"bn1.num_batches_tracked": np.array(3)}
     ).variables
     assert {leaf.dtype for leaf in flatten_dict(variables).values()} == {np.dtype(np.float32)}
+
+
+def test_how_kernels_were_drawn_does_not_matter_to_their_names():
+    model = zoo.create("resnet-20", initialization="he_normal_fan_out")
+    pytorch_names.check_has("akamaster", model.architecture)

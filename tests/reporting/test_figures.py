@@ -105,6 +105,15 @@ def test_learning_rate_drops_are_found_where_they_happen(tmp_path: Path, write_r
     assert learning_rate_drops(result) == [150]
 
 
+def test_boundaries_in_steps_are_where_the_learning_rate_drops(tmp_path: Path, write_run):
+    path = write_run(tmp_path, "plain-20") / "config.json"
+    record = json.loads(path.read_text())
+    record["config"]["schedule"]["boundaries"] = [160]
+    path.write_text(json.dumps(record))
+    (result,) = collect([tmp_path]).results
+    assert learning_rate_drops(result) == [160]
+
+
 def test_learning_rate_drops_of_thinned_curves_are_where_the_schedule_has_them():
     archived = Path(__file__).parents[2] / "results/cifar10-4000-steps"
     for result in collect([archived]).results:

@@ -427,8 +427,9 @@ def test_two_seeds_spread_is_no_ground_to_plan_on(write_networks):
     networks = {"plain-20": two(5), "plain-56": two(9), "resnet-20": two(5), "resnet-56": two(5)}
     findings = found(write_networks(networks))
     (contrast,) = findings.arms[0].contrasts
-    assert contrast.train.has_interval
-    assert not contrast.train.can_plan
+    for part in (contrast, *comparisons(findings)):
+        assert part.train.has_interval
+        assert not part.train.can_plan
     assert not [line for line in findings.details if line.startswith("Power: ")]
 
 

@@ -74,6 +74,14 @@ def test_detectable_difference_is_found_as_often_as_it_says():
     assert rejected.mean() == pytest.approx(0.8, abs=0.02)
 
 
+def test_several_spreads_of_two_seeds_are_no_better_known_than_one():
+    two = summarize([0, 1])
+    found = contrast((1.0, two), (-1.0, two), (-1.0, two), (1.0, two))
+    assert found.freedom == pytest.approx(4)
+    assert not found.can_plan
+    assert math.isnan(found.detectable())
+
+
 def test_number_of_seeds_for_a_difference_is_the_textbooks():
     # Two groups, difference of one standard deviation, power .8: 17 a group (Cohen 1988).
     one = summarize([-1, 0, 1])

@@ -74,6 +74,7 @@ def test_wrong_value_in_a_sweeps_file_is_named(load, line: str, message: str):
         ),
         ("def get_config(argument=None):\n    pass", "get_config returned None, not a ConfigDict"),
         ("get_config = 3", "get_config is no function"),
+        ("def get_config():\n    pass", r"c\.py: TypeError: get_config\(\) takes 0 positional"),
     ],
 )
 def test_config_that_is_none_is_named(tmp_path: Path, body: str, message: str):

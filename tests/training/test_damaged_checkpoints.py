@@ -5,7 +5,6 @@ import functools
 import json
 import os
 import shutil
-import threading
 from pathlib import Path
 
 import jax
@@ -210,9 +209,10 @@ def test_process_that_sees_an_older_listing_restores_what_the_first_one_does(
     told_by_first(3, 2, 1)
     unseen = (directory / "3").rename(directory.parent / "3")
     monkeypatch.setattr(module, "RETRY_SECONDS", (1,))
+    appear = lambda _: unseen.exists() and unseen.rename(directory / "3")
+    monkeypatch.setattr(module.time, "sleep", appear)
     with Checkpoints(directory) as checkpoints:
         assert checkpoints.steps == [1, 2]
-        threading.Timer(0.5, unseen.rename, [directory / "3"]).start()
         assert_same(checkpoints.restore(make()), states[3])
 
 
