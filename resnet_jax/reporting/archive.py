@@ -91,12 +91,14 @@ def _copy_sweep(workdir: Path, destination: Path, finished: set[str]) -> None:
     record = json.loads(path.read_text(encoding="utf-8"))
     record["common"] = _without_places_flat(record.get("common") or {})
     record["command"] = _placeless(record.get("command") or "", f"runs/{destination.name}")
-    record["runs"] = [
+    archived = destination / "sweep.json"  # Its other runs stay.
+    before = json.loads(archived.read_text(encoding="utf-8"))["runs"] if archived.exists() else []
+    record["runs"] = [run for run in before if run["name"] not in finished] + [
         {"name": run["name"], "overrides": _without_places_flat(run["overrides"])}
         for run in record["runs"]
         if run["name"] in finished
     ]
-    runs.write_json(destination / "sweep.json", record)
+    runs.write_json(archived, record)
 
 
 def _copy_analyses(workdir: Path, run: Path, destination: Path) -> None:

@@ -77,6 +77,15 @@ def test_places_of_the_machine_stay_behind(tmp_path: Path, write_run, write_swee
     assert [run["name"] for run in sweep["runs"]] == ["plain-20-seed0"]
 
 
+def test_part_of_a_sweep_joins_what_is_archived_of_it(tmp_path: Path, write_run, write_sweep):
+    for folder, seed in (("first", 0), ("second", 1)):
+        write_run(tmp_path / folder, seed=seed)
+        write_sweep(tmp_path / folder, {f"plain-20-seed{seed}": {"model.name": "plain-20"}})
+        archive(tmp_path / folder, tmp_path / "kept")
+    sweep = json.loads((tmp_path / "kept" / "sweep.json").read_text())
+    assert [run["name"] for run in sweep["runs"]] == ["plain-20-seed0", "plain-20-seed1"]
+
+
 def test_findings_of_analyses_are_kept(tmp_path: Path, write_run):
     runs = tmp_path / "runs"
     path = write_run(runs)
