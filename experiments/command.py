@@ -175,21 +175,26 @@ def _mistake(error: BaseException, argv: list[str]) -> str:
     return str(error)
 
 
+def _config_argument(argv: list[str]) -> str:
+    """What `--config` gives; "" without it."""
+    found = re.search(r"\0--?config[=\0]([^\0]+)", "\0".join(argv))
+    return found[1] if found else ""
+
+
 def _config_file(argv: list[str]) -> str:
-    """The path that `--config` gives, without what follows its colon."""
-    found = re.search(r"\0--?config[=\0]([^\0:]+)", "\0".join(argv))
-    return found[1] if found else "config"
+    """The path in it, without what follows the colon."""
+    return _config_argument(argv).partition(":")[0] or "config"
 
 
 def _wrong_field(argv: list[str]) -> str | None:
     """What is wrong with the path or the value of a `--config.path=value`, if anything is."""
-    file = re.search(r"\0--?config[=\0]([^\0]+)", "\0".join(argv))
+    argument = _config_argument(argv)
     pattern = r"--?(no)?config\.([^=]+)(?:=(.*))?$"
     given = [found for word in argv if (found := re.match(pattern, word, re.DOTALL))]
-    if not (file and given):
+    if not (argument and given):
         return None
     try:
-        config = flags.FLAGS["config"].parser.parse(file[1])
+        config = flags.FLAGS["config"].parser.parse(argument)
         if not isinstance(config, ConfigDict):
             return None
         for no, path, value in map(re.Match.groups, given):

@@ -289,5 +289,13 @@ def test_weights_are_float32_whatever_the_file_has():
 
 
 def test_how_kernels_were_drawn_does_not_matter_to_their_names():
-    model = zoo.create("resnet-20", initialization="he_normal_fan_out")
-    pytorch_names.check_has("akamaster", model.architecture)
+    tensors = []
+    for initialization in ("he_normal", "he_normal_fan_out"):
+        model = zoo.create("resnet-8", initialization=initialization)
+        images = jax.ShapeDtypeStruct((1, 8, 8, 3), np.float32)
+        shapes = jax.eval_shape(
+            lambda x, m=model: m.init(jax.random.key(0), x, train=False), images
+        )
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        tensors.append(pytorch_names.to_torch(zeros, model.architecture, "akamaster"))
+    assert tensors[0].keys() == tensors[1].keys()
