@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import jax
@@ -208,8 +209,9 @@ def test_process_that_sees_an_older_listing_restores_what_the_first_one_does(
 ):
     told_by_first(3, 2, 1)
     unseen = (directory / "3").rename(directory.parent / "3")
-    monkeypatch.setattr(module, "RETRY_SECONDS", (1,))
-    appear = lambda _: unseen.exists() and unseen.rename(directory / "3")
+    wait, sleep = 0.25, time.sleep  # Other threads sleep, too, for other times.
+    monkeypatch.setattr(module, "RETRY_SECONDS", (wait,))
+    appear = lambda seconds: unseen.rename(directory / "3") if seconds == wait else sleep(seconds)
     monkeypatch.setattr(module.time, "sleep", appear)
     with Checkpoints(directory) as checkpoints:
         assert checkpoints.steps == [1, 2]
