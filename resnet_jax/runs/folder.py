@@ -260,7 +260,7 @@ class MetricsLog(contextlib.AbstractContextManager):
     """
 
     def __init__(self, workdir: Path, step: int = 0):
-        path = workdir / "metrics.jsonl"
+        self.path = path = workdir / "metrics.jsonl"
         # Not by `_read_rows`: what cannot be read at the moment must not be written over.
         lines = path.read_bytes().splitlines() if path.exists() else []
         self.rows = [row for row in _parse_rows(lines, path.name, []) if row["step"] <= step]

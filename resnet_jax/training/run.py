@@ -185,6 +185,7 @@ def _run(
             state = experiment.initial_state()
         step = int(state.step)
         rows: list[runs.Row] = []
+        lost: list[str] = []
         outlets: list[Callable[[runs.Row], None]] = []
         note: Callable[[str], None] = lambda line: None
         if multihost.is_first():
@@ -203,11 +204,12 @@ def _run(
             display = Display(recipe.model.name, recipe.num_steps, step, live=alone)
             stack.enter_context(display)
             rows, note = metrics.rows, display.say
+            lost = _lost_rows(rows, step, recipe, metrics.path)
             outlets = [metrics.append, *(copy.write for copy in copies), display.show]
         if recipe.init_from and not begun:
             # After the config, without which no checkpoint is resumed from.
             checkpoints.save(state)  # From here on the other run may change or go.
-        notes = [f"note: {line}" for line in (*recipe.notes(), *_notes_on_data(experiment))]
+        notes = [f"note: {line}" for line in (*lost, *recipe.notes(), *_notes_on_data(experiment))]
         for line in (_describe_data(recipe), experiment.describe(state), *notes):
             note(line)
 
@@ -225,6 +227,20 @@ def _run(
         runs.write_json(workdir / "summary.json", summary)
         note(_verdict(summary))
     return 0
+
+
+def _lost_rows(rows: list[runs.Row], step: int, recipe: Recipe, path: Path) -> list[str]:
+    """A line, if a run resumed at `step` has lost its log; an error if that was all of it."""
+    logged = step if step == recipe.num_steps else step - step % recipe.log_every
+    if any(row["step"] == logged for row in rows) or not logged:
+        return []
+    lost = f"{path}: the rows up to step {logged} are gone"
+    if step == recipe.num_steps:
+        raise InputError(
+            f"{lost}, and with them the training error of a run that is finished; bring the file "
+            f"back, or remove {path.parent / 'checkpoints'} to train again"
+        )
+    return [f"{lost}; the run's curves begin there"]
 
 
 def _same_data(recipe: Recipe, workdir: Path) -> dict[str, Any]:

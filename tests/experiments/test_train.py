@@ -193,6 +193,21 @@ def test_line_torn_by_a_kill_does_not_keep_a_run_from_resuming(finished, tmp_pat
     assert_same_run(tmp_path, finished)
 
 
+def test_lost_log_is_told_and_a_finished_run_without_one_is_refused(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "summary.json").unlink()
+    log = tmp_path / "metrics.jsonl"
+    log.unlink()
+    last = tiny().num_steps
+    with pytest.raises(InputError, match=rf"rows up to step {last} are gone, .*; bring the file"):
+        train(tiny(), tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / str(last))
+    assert train(tiny(), tmp_path) == 0
+    assert f"note: {log}: the rows up to step 8 are gone" in capsys.readouterr().out
+    whole, rest = ([timeless(row) for row in runs.read_run(w).rows] for w in (finished, tmp_path))
+    assert rest == whole[-3:]
+
+
 def test_folder_of_other_runs_is_refused_and_stays_as_it_is(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "runs" / "one")
     with pytest.raises(InputError, match=r"holds folders of runs \(one\); give this one a folder"):
