@@ -26,6 +26,7 @@ from resnet_jax.reporting.verdicts import (
     packaged_spreads,
 )
 
+_LISTED = 6  # networks in one sentence
 ONE_SEED = "One seed has no spread: neither error is decided."
 
 
@@ -101,8 +102,8 @@ def describe_contrast(contrast: Contrast) -> str:
     if math.isnan(contrast.train.value):
         return f"{lead}: a network has no completed run."
     parts = [
-        f"{abs(difference.value):.1f} points {'less' if difference.value < 0 else 'more'} {name} "
-        f"({_interval(difference)})"
+        f"{abs(difference.value):.1f} points {'less' if difference.value < 0 else 'more'} {name}"
+        f"{_in_brackets(difference)}"
         for difference, name in _named(contrast)
         if not math.isnan(difference.value)
     ]
@@ -192,7 +193,11 @@ def _clause(comparison: Comparison, field: str, difference: Difference) -> str:
     else:
         start = f"its {FIELDS[field]} {level:.1f}%, {where}"
         start += " it" if where.endswith("from") else ""
-    return f"{start} ({_interval(difference)})"
+    return f"{start}{_in_brackets(difference)}"
+
+
+def _in_brackets(difference: Difference) -> str:
+    return "" if difference.low is None else f" ({_interval(difference)})"
 
 
 def _interval(difference: Difference, digits: int = 1) -> str:
@@ -274,8 +279,8 @@ def _selected(selections: Sequence[Selection]) -> str:
     if chosen:
         sentences.append(
             f"Each network is shown at the best of the optimiser's settings that were tried, by "
-            f"{criteria} over the {seeds} that all settings share, never by test error: "
-            f"{listed(chosen)}."
+            f"{criteria} over the {seeds} that all settings share, never by test error"
+            + (f": {listed(chosen)}." if len(chosen) <= _LISTED else "; which, a table says.")
         )
     if others:
         sentences.append(
@@ -285,11 +290,13 @@ def _selected(selections: Sequence[Selection]) -> str:
     text = " ".join(sentences)
     waiting = [f"{s.best.label} at {', '.join(s.waiting)}" for s in selections if s.waiting]
     text += f" Not finished, and not judged: {'; '.join(waiting)}." if waiting else ""
-    tried = dict.fromkeys(group.chosen for s in selections for group in s.candidates)
+    tried: dict[str, dict[str, None]] = collections.defaultdict(dict)  # in order, by data set
+    for group in (group for s in selections for group in s.candidates):
+        tried[group.dataset][group.chosen] = None
     missing = [
         f"{s.best.label} without {', '.join(left)}"
         for s in selections
-        if (left := [name for name in tried if name not in {g.chosen for g in s.candidates}])
+        if (left := [n for n in tried[s.best.dataset] if n not in {g.chosen for g in s.candidates}])
     ]
     return text + (f" Not all had the same choice: {'; '.join(missing)}." if missing else "")
 

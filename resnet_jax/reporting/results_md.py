@@ -71,6 +71,7 @@ v1's Figures 6 (left) and 7 are curves without numbers. `experiments.analyze --s
 draws Figure 7; what it and the other studies found stands below, with the runs they looked at.
 """
 NOT_MEASURED = "not measured"
+_MOST_SENTENCES = 8  # of a section, before they are folded: the tables say the same
 
 _NOTES = {
     "v2 Table 3": ["Medians of five runs; in parentheses mean ± standard deviation, of v2 Table 4."]
@@ -154,12 +155,19 @@ def _paper_table(table: PaperTable, results: Sequence[Result]) -> list[str]:
         for name, config in table.configs.items()
         for row in _paper_rows(name, config, table.source, results)
     ]
+    shown = [Table(table.title, rows, _WORDS, _NOTES.get(table.source, [])).to_markdown()]
+    if all(row["Ours"] == NOT_MEASURED for row in rows):
+        shown = _folded(f"{len(rows)} rows, none measured yet", shown)
     return [
         f"### {table.source}: {escape_markdown(table.title)}",
-        Table(table.title, rows, _WORDS, _NOTES.get(table.source, [])).to_markdown(),
+        *shown,
         "The command; for one row, with `--filter='^NET-seed'`:",
         f"    {_wrapped(table.command)}",
     ]
+
+
+def _folded(summary: str, parts: Sequence[str]) -> list[str]:
+    return [f"<details>\n<summary>{summary}</summary>", *parts, "</details>"]
 
 
 def _paper_rows(
@@ -222,13 +230,18 @@ def _section(place: Path, collection: Collection | None, root: Path) -> list[str
     findings = find(collection)
     parts = [f"## {title or escape_markdown(collection.sweeps[0].title)}"]
     parts += [text] if text else []
-    parts += map(escape_markdown, findings.text.splitlines())
+    said = [escape_markdown(line) for line in (*findings.headlines, *findings.details)]
+    parts += said if len(said) <= _MOST_SENTENCES else _folded("Each comparison in words", said)
+    parts += map(escape_markdown, findings.caveats)
     shown = tables.results_tables(collection.groups)
     shown += tables.judged_tables(findings.selections, findings.arms)
     parts += [table.to_markdown() for table in shown]
     parts += _picture(place, collection.groups, findings, root)
-    parts += ["How it was measured:", _provenance(collection.groups).to_markdown()]
-    parts.append("\n".join(f"    {_wrapped(line)}" for line in _commands(collection)))
+    commands = "\n".join(f"    {_wrapped(line)}" for line in _commands(collection))
+    parts += _folded(
+        "How it was measured: times, hardware, versions, commits, commands",
+        [_provenance(collection.groups).to_markdown(), commands],
+    )
     for analysis in read_analyses(collection):
         parts += _analysis(analysis, root)
     return parts

@@ -13,7 +13,15 @@ from resnet_jax.reporting.load import Collection, Group, Result
 from resnet_jax.reporting.papers import Number
 from resnet_jax.reporting.selection import Selection
 from resnet_jax.reporting.statistics import MOST_SEEDS, Difference
-from resnet_jax.reporting.verdicts import ONE_POINT, Arm, Comparison, Contrast, Effect, detectable
+from resnet_jax.reporting.verdicts import (
+    ONE_POINT,
+    Arm,
+    Comparison,
+    Contrast,
+    Effect,
+    Verdict,
+    detectable,
+)
 
 NOTHING = "–"
 MARK = "*"  # on a difference from the paper that another recipe may explain
@@ -191,14 +199,16 @@ def comparisons_table(arms: Sequence[Arm]) -> Table:
         for pair in arm.comparisons:
             over = f"{pair.deep.name} − {pair.shallow.name} ({pair.describe_seeds()})"
             means = "the deeper network diverges" if pair.diverged else words_for(pair.effects)
-            reading = f"{pair.verdict.value}: {means}"
+            reading = pair.verdict.value
+            if pair.verdict is not Verdict.ONE_SEED:
+                reading += f": {means}"
             rows.append(_judged(pair, where, pair.family, over, reading))
     return Table("Degradation and contrast", rows, frozenset({"What", "Over", "Reading"}))
 
 
 def words_for(effects: tuple[Effect, Effect]) -> str:
     train, test = (effect.value for effect in effects)
-    return f"training {train}, test {test}"
+    return f"training and test {train}" if train == test else f"training {train}, test {test}"
 
 
 def _judged(

@@ -127,19 +127,19 @@ OUTCOMES = {
     "one seed, large difference": (
         ((89.0,), (88.0,)),
         "Plain networks – Undecided, one seed: plain-56's training error is 89.0%, 84.0 points "
-        "above plain-20's (no interval), its test error 88.0%, 79.1 points above (no interval); 1 "
+        "above plain-20's, its test error 88.0%, 79.1 points above; 1 "
         "seed a side. One seed has no spread: neither error is decided.",
     ),
     "one seed, the difference of a full recipe": (
         ((9.4,), (13.2,)),
         "Plain networks – Undecided, one seed: plain-56's training error is 9.4%, 4.4 points above "
-        "plain-20's (no interval), its test error 13.2%, 4.3 points above (no interval); 1 seed a "
+        "plain-20's, its test error 13.2%, 4.3 points above; 1 seed a "
         "side. One seed has no spread: neither error is decided.",
     ),
     "one seed, no difference": (
         ((5.0,), (8.9,)),
         "Plain networks – Undecided, one seed: plain-56's training error is 5.0%, 0.0 points from "
-        "plain-20's (no interval), its test error 8.9%, 0.0 points from it (no interval); 1 seed a "
+        "plain-20's, its test error 8.9%, 0.0 points from it; 1 seed a "
         "side. One seed has no spread: neither error is decided.",
     ),
     "one seed, divergence": (
@@ -337,8 +337,8 @@ def test_one_seed_of_every_network_decides_no_contrast(write_networks):
     (headline,) = found(folder).headlines
     assert headline == (
         "Undecided, one seed, whether depth favours residual networks over plain ones: going from "
-        "20 to 56 layers brings plain networks 7.9 points more training error (no interval) and "
-        "6.1 points more test error (no interval) than residual ones; 1 seed. One seed has no "
+        "20 to 56 layers brings plain networks 7.9 points more training error and "
+        "6.1 points more test error than residual ones; 1 seed. One seed has no "
         "spread: neither error is decided."
     )
 

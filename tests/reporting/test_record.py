@@ -1,6 +1,8 @@
 """RESULTS.md puts a run into a paper's row if and only if it is that row's experiment."""
 
+import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,34 @@ def test_how_it_was_measured_is_that_of_completed_runs(tmp_path: Path, table, wr
     assert ours[7] == "1 min 15 s"
     (measured,) = [row for row in rows if len(row) == 7]
     assert measured[1:4] == ["300", "200", "1 min 15 s"]
+
+
+def test_what_few_look_for_is_folded(tmp_path: Path, table: PaperTable, write_run):
+    unmeasured = "<details>\n<summary>2 rows, none measured yet</summary>\n\n| Network |"
+    assert unmeasured in record(tmp_path, table)
+    write_run(tmp_path / "runs", "resnet-20", dataset="cifar10")
+    archive(tmp_path / "runs", tmp_path / "results" / "depth")
+    page = record(tmp_path, table)
+    assert unmeasured not in page
+    folded = page[page.index("<summary>How it was measured") : page.index("</details>")]
+    assert "| Commit |" in folded
+    assert "    train resnet-20" in folded
+
+
+def test_sentences_are_folded_where_they_are_many(tmp_path: Path, write_run):
+    def sentences(count: int) -> str:
+        for scale, model in itertools.product(range(count), ("resnet-20", "resnet-56")):
+            dial = {"shortcut": "constant_scaling", "shortcut_scale": 0.1 * scale}
+            write_run(tmp_path / str(count), model, name=f"{model}-{scale}", **dial)
+        archive(tmp_path / str(count), tmp_path / "results" / "dial")
+        page = record(tmp_path)
+        shutil.rmtree(tmp_path / "results" / "dial")
+        return page
+
+    assert "in words" not in sentences(2)
+    many = sentences(9)
+    assert many.count("Residual networks – Undecided") == 9
+    assert many.index("<summary>Each comparison in words</summary>") < many.index("Residual netw")
 
 
 def test_note_alone_is_a_section(tmp_path: Path):

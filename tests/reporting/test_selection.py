@@ -1,5 +1,6 @@
 """Each network is compared at its own best setting, which the test set does not choose."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -55,6 +56,21 @@ def test_best_training_error_over_shared_seeds_is_compared(rates: Path):
         "learning_rate=0.1, plain-56 learning_rate=0.03. Not all had the same choice: plain-20 "
         "without learning_rate=0.01."
     )
+
+
+def test_another_data_sets_settings_are_not_missed(rates: Path, write_rate):
+    for model in ("plain-20", "plain-56"):
+        for rate in (0.3, 0.2):
+            write_rate(model, rate, 7, 0.1, 0.1, dataset="mnist")
+    (said,) = [line for line in find(collect([rates])).details if "optimiser's settings" in line]
+    assert said.endswith("Not all had the same choice: plain-20 without learning_rate=0.01.")
+
+
+def test_many_networks_stand_in_the_table_alone(tmp_path: Path, write_rate):
+    for depth, rate in itertools.product((8, 14, 20, 26, 32, 38, 44), (0.1, 0.03)):
+        write_rate(f"plain-{depth}", rate, 0, rate, rate)
+    said = find(collect([tmp_path])).details[-1]
+    assert said.endswith("that all settings share, never by test error; which, a table says.")
 
 
 def test_settings_that_lost_stand_in_a_table(rates: Path):
