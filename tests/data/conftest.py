@@ -8,7 +8,7 @@ from resnet_jax.data import raw_readers
 
 @pytest.fixture
 def few_examples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sets of a handful of examples, everything else as published."""
-    if "slow" not in request.keywords:
+    """Sets of a handful of examples, everything else as published; in weekly tests whole ones."""
+    if "weekly" not in request.keywords:
         for name, sizes in SIZES.items():
             monkeypatch.setitem(raw_readers.NUM_EXAMPLES, name, sizes)

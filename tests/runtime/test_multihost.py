@@ -262,7 +262,10 @@ def test_two_tasks_of_srun_are_preempted_requeue_and_end_as_one_process(tmp_path
         wait_until(lambda: "stopped at step" in log.read_text(), log)
         state = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
         wait_until(lambda: subprocess.check_output(state, text=True) == "PENDING\n", log)
-        # By itself Slurm waits for two minutes; it takes this once the job has been taken down.
+        # By itself Slurm waits for two minutes, in which the first start's script ends. Slurm
+        # would take that for the end of the second start.
+        script = ["pgrep", "-f", rf"slurmstepd: \[{job}.batch\]"]
+        wait_until(lambda: subprocess.run(script).returncode == 1, log)
         again = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
         wait_until(lambda: subprocess.run(again).returncode == 0, log)
         wait_until((workdir / "summary.json").exists, log)
