@@ -280,7 +280,7 @@ def _selected(selections: Sequence[Selection]) -> str:
         sentences.append(
             f"Each network is shown at the best of the optimiser's settings that were tried, by "
             f"{criteria} over the {seeds} that all settings share, never by test error"
-            + (f": {listed(chosen)}." if len(chosen) <= _LISTED else "; which, a table says.")
+            + (f": {listed(chosen)}." if len(chosen) <= _LISTED else "; see the table of settings.")
         )
     if others:
         sentences.append(

@@ -70,7 +70,7 @@ def test_many_networks_stand_in_the_table_alone(tmp_path: Path, write_rate):
     for depth, rate in itertools.product((8, 14, 20, 26, 32, 38, 44), (0.1, 0.03)):
         write_rate(f"plain-{depth}", rate, 0, rate, rate)
     said = find(collect([tmp_path])).details[-1]
-    assert said.endswith("that all settings share, never by test error; which, a table says.")
+    assert said.endswith("never by test error; see the table of settings.")
 
 
 def test_settings_that_lost_stand_in_a_table(rates: Path):
