@@ -155,15 +155,14 @@ def _paper_table(table: PaperTable, results: Sequence[Result]) -> list[str]:
         for name, config in table.configs.items()
         for row in _paper_rows(name, config, table.source, results)
     ]
-    shown = [Table(table.title, rows, _WORDS, _NOTES.get(table.source, [])).to_markdown()]
-    if all(row["Ours"] == NOT_MEASURED for row in rows):
-        shown = _folded(f"{len(rows)} rows, none measured yet", shown)
-    return [
-        f"### {table.source}: {escape_markdown(table.title)}",
-        *shown,
+    parts = [
+        Table(table.title, rows, _WORDS, _NOTES.get(table.source, [])).to_markdown(),
         "The command; for one row, with `--filter='^NET-seed'`:",
         f"    {_wrapped(table.command)}",
     ]
+    if all(row["Ours"] == NOT_MEASURED for row in rows):
+        parts = _folded(f"{len(rows)} rows, none measured yet, and their command", parts)
+    return [f"### {table.source}: {escape_markdown(table.title)}", *parts]
 
 
 def _folded(summary: str, parts: Sequence[str]) -> list[str]:

@@ -127,7 +127,7 @@ def test_how_it_was_measured_is_that_of_completed_runs(tmp_path: Path, table, wr
 
 
 def test_what_few_look_for_is_folded(tmp_path: Path, table: PaperTable, write_run):
-    unmeasured = "<details>\n<summary>2 rows, none measured yet</summary>\n\n| Network |"
+    unmeasured = "<summary>2 rows, none measured yet, and their command</summary>\n\n| Network |"
     assert unmeasured in record(tmp_path, table)
     write_run(tmp_path / "runs", "resnet-20", dataset="cifar10")
     archive(tmp_path / "runs", tmp_path / "results" / "depth")
