@@ -142,9 +142,9 @@ def _contrast_lead(contrast: Contrast) -> str:
         Effect.SAME: f"Depth treats plain and {twin} networks alike",
         Effect.UNDECIDED: f"Undecided whether depth favours {twin} networks over plain ones",
         Effect.ONE_SEED: (
-            f"Undecided, one seed, whether depth favours {twin} networks over plain ones"
+            f"Undecided (one seed) whether depth favours {twin} networks over plain ones"
         ),
-        Effect.UNKNOWN: f"Plain and {twin} networks cannot be set against each other",
+        Effect.UNKNOWN: f"Plain and {twin} networks cannot be compared",
     }[effect]
 
 
@@ -160,8 +160,8 @@ def describe_trend(trend: Trend) -> str:
         parts.append(f"{name} {ours} and {theirs}, {by_more}")
     seeds = f"{trend.seeds} seed{'s' * (trend.seeds != 1)}"
     return (
-        f"Trend, by straight lines through {len(trend.depths)} depths and of {seeds}, for each 10 "
-        f"layers more: {'; '.join(parts)}."
+        f"Trend per 10 more layers (straight lines through {len(trend.depths)} depths, {seeds}): "
+        f"{'; '.join(parts)}."
     )
 
 
@@ -224,7 +224,7 @@ def _judged(comparison: Comparison) -> str:
     train, test = (effect.value for effect in effects)
     meaning = {
         Verdict.DEGRADATION: "an optimisation effect, not overfitting",
-        Verdict.OVERFITTING: "it generalises worse, and fits no worse",
+        Verdict.OVERFITTING: "it fits no worse but generalises worse",
         Verdict.NONE: "no worse in either",
         Verdict.OPPOSITE: "it fits worse and generalises better",
     }.get(comparison.verdict, "neither degradation nor its absence is shown")
@@ -243,8 +243,8 @@ def describe_power(judged: Contrast | Comparison) -> str:
     what = "contrast" if isinstance(judged, Contrast) else "difference"
     words = " and ".join(dict.fromkeys(map(seeds_for_one_point, differences)))
     return (
-        f"Power: with probability {POWER:g} these seeds find a {what} of {' and '.join(found)}; "
-        f"{words} seeds of each network would find one of {ONE_POINT:g} point."
+        f"Power: with probability {POWER:g} these seeds detect a {what} of {' and '.join(found)}; "
+        f"to detect {ONE_POINT:g} point takes {words} seeds of each network."
     )
 
 
@@ -284,12 +284,13 @@ def _selected(selections: Sequence[Selection]) -> str:
         )
     if others:
         sentences.append(
-            "Not chosen, for there is no seed in common, and shown at the setting with most seeds: "
+            "No choice was possible where the settings share no seed; shown at the setting with "
+            "the most seeds: "
             f"{listed(others)}."
         )
     text = " ".join(sentences)
     waiting = [f"{s.best.label} at {', '.join(s.waiting)}" for s in selections if s.waiting]
-    text += f" Not finished, and not judged: {'; '.join(waiting)}." if waiting else ""
+    text += f" Not finished, so not judged: {'; '.join(waiting)}." if waiting else ""
     tried: dict[str, dict[str, None]] = collections.defaultdict(dict)  # in order, by data set
     for group in (group for s in selections for group in s.candidates):
         tried[group.dataset][group.chosen] = None
@@ -329,8 +330,8 @@ def _adjustment(arms: Sequence[Arm]) -> list[str]:
         return []
     return [
         f"Intervals exclude zero exactly where Holm's procedure rejects at {1 - CONFIDENCE:.0%} "
-        f"over the {number} comparisons made here; they do not all hold together with "
-        f"{CONFIDENCE:.0%}."
+        f"over the {number} comparisons made here; they are not simultaneous "
+        f"{CONFIDENCE:.0%} intervals."
     ]
 
 
@@ -349,12 +350,12 @@ def _rounding(groups: Sequence[Group]) -> list[str]:
             std, freedom = pooled([[100 * value for value in of_seed] for of_seed in replicates])
             if freedom:
                 seeds = group.sample(field).std
-                beside = "" if math.isnan(seeds) else f", over seeds {seeds:.2f}"
+                beside = "" if math.isnan(seeds) else f" (over seeds: {seeds:.2f})"
                 parts.append(f"{std:.2f} points of {name}{beside}")
         if parts:
             lines.append(
-                f"{group.name} was run more than once with one seed: by rounding alone the "
-                f"standard deviation is {' and '.join(parts)}. Such runs count as one seed."
+                f"{group.name} was run more than once with the same seed. Rounding alone gives a "
+                f"standard deviation of {' and '.join(parts)}. Such runs count as one seed."
             )
     return lines
 
@@ -383,4 +384,4 @@ def _caveats(collection: Collection) -> list[str]:
     )
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     total = len(collection.results)
-    return [f"{len(waiting)} of {total} runs did not enter ({listed}): this may change."]
+    return [f"{len(waiting)} of {total} runs are not included ({listed}), so this may change."]

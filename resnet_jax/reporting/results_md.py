@@ -47,28 +47,28 @@ INTRODUCTION = """\
 # Results
 
 Errors in percent. Test errors are those of the last step; training errors are means over the last
-epoch, or over the last tenth of a run of less than ten epochs, with the whole of the row of the log
-in which that begins. Means, standard deviations and medians are over seeds; "Time" is the median
+epoch, or over the last tenth of a run of less than ten epochs (the log row in which that period
+begins counts in full). Means, standard deviations and medians are over seeds; "Time" is the median
 wall time of one run.
 
 Differences are in percentage points, with 95% intervals in brackets: Student's t over seeds,
-widened so that those of one section exclude zero exactly where Holm's procedure rejects at 5%, and
-those of errors cut at the largest possible difference. "Detectable" is the difference (training /
-test) that as many seeds find with probability .8, "Seeds for 1 point" how many find one of a point.
-"Reading": higher or lower if the interval excludes zero and the difference is at least .3 points,
-the same if the whole interval is within .3.
+widened so that those of one section exclude zero exactly where Holm's procedure rejects at 5%.
+Intervals of errors are cut at the largest possible difference. "Detectable" is the difference
+(training / test) that this many seeds find with probability .8; "Seeds for 1 point" is how many
+seeds would find a difference of one point. "Reading" is higher or lower if the interval excludes
+zero and the difference is at least .3 points, and the same if the whole interval is within .3.
 
 This page is written by
 
     python -m experiments.report --results=RESULTS.md
 
 from the folders in [results/](results); `experiments.report --workdir=RUNS --archive=results/NAME`
-adds runs to them. A run enters a paper's table if its whole config is that table's, and stands
-under its own heading otherwise.
+adds runs to them. A run appears in a paper's table only if its whole config is that table's, and
+otherwise under a heading of its own.
 """
 CURVES = """\
 v1's Figures 6 (left) and 7 are curves without numbers. `experiments.analyze --study=responses`
-draws Figure 7; what it and the other studies found stands below, with the runs they looked at.
+draws Figure 7. What the studies found is below, with the runs that they used.
 """
 NOT_MEASURED = "not measured"
 _MOST_SENTENCES = 8  # of a section, before they are folded: the tables say the same
@@ -157,7 +157,7 @@ def _paper_table(table: PaperTable, results: Sequence[Result]) -> list[str]:
     ]
     parts = [
         Table(table.title, rows, _WORDS, _NOTES.get(table.source, [])).to_markdown(),
-        "The command; for one row, with `--filter='^NET-seed'`:",
+        "The command (add `--filter='^NET-seed'` for one row):",
         f"    {_wrapped(table.command)}",
     ]
     if all(row["Ours"] == NOT_MEASURED for row in rows):

@@ -223,9 +223,9 @@ def test_replicates_of_one_seed_are_one_seed_and_a_spread_of_their_own(tmp_path:
     assert group.count_seeds() == 2
     (line,) = find(collection).caveats
     assert line == (
-        "plain-20 was run more than once with one seed: by rounding alone the standard deviation "
-        "is 2.83 points of training error, over seeds 0.00 and 2.83 points of test error, over "
-        "seeds 0.00. Such runs count as one seed."
+        "plain-20 was run more than once with the same seed. Rounding alone gives a standard "
+        "deviation of 2.83 points of training error (over seeds: 0.00) and 2.83 points of test "
+        "error (over seeds: 0.00). Such runs count as one seed."
     )
 
 

@@ -89,7 +89,7 @@ OUTCOMES = {
         "Plain networks – Overfitting, not degradation: plain-56's training error is 4.0%, 1.0 "
         "points below plain-20's (95% interval −1.2 to −0.8), its test error 13.0%, 4.1 points "
         "above (95% interval +3.8 to +4.4); 5 seeds a side. Training error lower, test error "
-        "higher: it generalises worse, and fits no worse.",
+        "higher: it fits no worse but generalises worse.",
     ),
     "five seeds, no difference": (
         near(5.02, 8.9),
@@ -298,7 +298,7 @@ def test_contrast_leads_and_is_paired_over_seeds(degradation: Path):
     assert findings.details[1].startswith("Residual networks – ")
     assert findings.caveats == [
         "Intervals exclude zero exactly where Holm's procedure rejects at 5% over the 6 "
-        "comparisons made here; they do not all hold together with 95%."
+        "comparisons made here; they are not simultaneous 95% intervals."
     ]
 
 
@@ -336,7 +336,7 @@ def test_one_seed_of_every_network_decides_no_contrast(write_networks):
     )
     (headline,) = found(folder).headlines
     assert headline == (
-        "Undecided, one seed, whether depth favours residual networks over plain ones: going from "
+        "Undecided (one seed) whether depth favours residual networks over plain ones: going from "
         "20 to 56 layers brings plain networks 7.9 points more training error and "
         "6.1 points more test error than residual ones; 1 seed. One seed has no "
         "spread: neither error is decided."
@@ -398,7 +398,7 @@ def test_trend_over_depth_is_judged_seed_by_seed(write_networks):
     slopes = [slope.value for slope in (*trend.slopes[0], trend.train)]
     assert slopes == pytest.approx([1.0, 0.0, 1.0])
     assert findings.details[0].startswith(
-        "Trend, by straight lines through 4 depths and of 5 seeds, for each 10 layers more: "
+        "Trend per 10 more layers (straight lines through 4 depths, 5 seeds): "
         "training error +1.00 points (95% interval +1.00 to +1.00) in plain networks and 0.00 "
         "points (95% interval 0.00 to 0.00) in residual networks, a difference of +1.00 (95% "
         "interval +1.00 to +1.00); test error +1.00 points"
@@ -451,8 +451,8 @@ def test_report_says_what_the_seeds_could_have_found(write_networks):
     # Standard deviation .158, five seeds a side: error .1 on 8 degrees. At 97.5% and 95% (Holm)
     # the noncentralities are 3.7 and 3.2; .3 points, the least that counts, are .84 errors away.
     assert power == (
-        "Power: with probability 0.8 these seeds find a difference of 0.4 points of training error "
-        "and 0.4 points of test error; 3 and 2 seeds of each network would find one of 1 point."
+        "Power: with probability 0.8 these seeds detect a difference of 0.4 points of training "
+        "error and 0.4 points of test error; to detect 1 point takes 3 and 2 seeds of each network."
     )
 
 
@@ -478,7 +478,7 @@ def test_number_of_seeds_that_nobody_plans_is_not_given(write_networks):
     shallow, deep = (1.0, 1.1, 0.9, 1.2, 1.0), (20, 85, 15, 90, 80)
     folder = write_networks({"plain-20": (shallow, shallow), "plain-56": (deep, deep)})
     (power,) = [line for line in found(folder).details if line.startswith("Power: ")]
-    assert power.endswith("; more than 10,000 seeds of each network would find one of 1 point.")
+    assert power.endswith("; to detect 1 point takes more than 10,000 seeds of each network.")
 
 
 def test_diverged_runs_are_counted_and_never_averaged_in(tmp_path: Path, write_run):
@@ -527,7 +527,7 @@ def test_unfinished_missing_and_failed_runs_limit_the_statement(
     declared = {"model.name": "plain-110", "seed": 2}
     write_sweep(degradation, {**{name: {} for name in names}, "plain-110-seed2": declared})
     caveat = found(degradation).caveats[-1]
-    assert caveat.startswith("3 of 15 runs did not enter (")
+    assert caveat.startswith("3 of 15 runs are not included (")
     for words in ("1 unfinished", "1 failed with a bug", "1 not started"):
         assert words in caveat
 

@@ -92,7 +92,8 @@ def test_settings_without_a_seed_in_common_are_not_chosen_among(tmp_path: Path, 
             write_rate("plain-20", rate, seed, error, error)
     findings = find(collect([tmp_path]))
     assert findings.details[-1] == (
-        "Not chosen, for there is no seed in common, and shown at the setting with most seeds: "
+        "No choice was possible where the settings share no seed; shown at the setting with the "
+        "most seeds: "
         "plain-20 learning_rate=0.1."
     )
     page = write_report([tmp_path], tmp_path / "report").files["results.md"].read_text()
@@ -120,7 +121,7 @@ def test_setting_that_diverges_loses_and_one_without_a_finished_run_is_named(
     (selection,) = findings.selections
     assert selection.best.chosen == "learning_rate=0.03"
     assert selection.waiting == ["learning_rate=0.01"]
-    assert "Not finished, and not judged: plain-20 at learning_rate=0.01." in findings.text
+    assert "Not finished, so not judged: plain-20 at learning_rate=0.01." in findings.text
 
 
 def test_validation_error_chooses_where_there_is_one(rates: Path):
