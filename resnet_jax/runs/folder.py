@@ -252,6 +252,16 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
+def read_log(path: Path, step: int) -> list[Row]:
+    """The rows of a `metrics.jsonl` up to a step; none if there is no such file.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return [row for row in _parse_rows(lines, path.name, []) if row["step"] <= step]
+
+
 class MetricsLog(contextlib.AbstractContextManager):
     """Appends rows to `metrics.jsonl`.
 
@@ -260,10 +270,9 @@ class MetricsLog(contextlib.AbstractContextManager):
     """
 
     def __init__(self, workdir: Path, step: int = 0):
-        self.path = path = workdir / "metrics.jsonl"
-        # Not by `_read_rows`: what cannot be read at the moment must not be written over.
-        lines = path.read_bytes().splitlines() if path.exists() else []
-        self.rows = [row for row in _parse_rows(lines, path.name, []) if row["step"] <= step]
+        path = workdir / "metrics.jsonl"
+        # Not by `read_run`: what cannot be read at the moment must not be written over.
+        self.rows = read_log(path, step)
         write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
         self._file = path.open("a", encoding="utf-8")
 

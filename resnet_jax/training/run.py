@@ -184,8 +184,9 @@ def _run(
         else:
             state = experiment.initial_state()
         step = int(state.step)
+        # All ask, for the first one may refuse, and the others may have no step left to train.
+        lost = multihost.broadcast_from_host0(lambda: _lost_log(experiment, workdir, step))
         rows: list[runs.Row] = []
-        lost: list[str] = []
         outlets: list[Callable[[runs.Row], None]] = []
         note: Callable[[str], None] = lambda line: None
         if multihost.is_first():
@@ -204,12 +205,12 @@ def _run(
             display = Display(recipe.model.name, recipe.num_steps, step, live=alone)
             stack.enter_context(display)
             rows, note = metrics.rows, display.say
-            lost = _lost_rows(rows, step, recipe, metrics.path)
             outlets = [metrics.append, *(copy.write for copy in copies), display.show]
         if recipe.init_from and not begun:
             # After the config, without which no checkpoint is resumed from.
             checkpoints.save(state)  # From here on the other run may change or go.
-        notes = [f"note: {line}" for line in (*lost, *recipe.notes(), *_notes_on_data(experiment))]
+        notes = [lost, *recipe.notes(), *_notes_on_data(experiment)]
+        notes = [f"note: {line}" for line in notes if line]
         for line in (_describe_data(recipe), experiment.describe(state), *notes):
             note(line)
 
@@ -229,18 +230,25 @@ def _run(
     return 0
 
 
-def _lost_rows(rows: list[runs.Row], step: int, recipe: Recipe, path: Path) -> list[str]:
-    """A line, if a run resumed at `step` has lost its log; an error if that was all of it."""
+def _lost_log(experiment: "Experiment", workdir: Path, step: int) -> str:
+    """What to say of a run that resumes at `step` without the last row of its log; else "".
+
+    Raises:
+      InputError: its final training error could not be computed.
+    """
+    recipe, path = experiment.recipe, workdir / "metrics.jsonl"
     logged = step if step == recipe.num_steps else step - step % recipe.log_every
-    if any(row["step"] == logged for row in rows) or not logged:
-        return []
-    lost = f"{path}: the rows up to step {logged} are gone"
-    if step == recipe.num_steps:
+    rows = [row["step"] for row in runs.read_log(path, step) if row["split"] == "train"]
+    if not logged or logged in rows:
+        return ""
+    lost = f"{path}: the row of step {logged} is missing"
+    start = runs.last_epoch_start(recipe.num_steps, experiment.steps_per_epoch)
+    if logged + recipe.log_every > start:  # The next row would count for the missing ones' steps.
         raise InputError(
-            f"{lost}, and with them the training error of a run that is finished; bring the file "
-            f"back, or remove {path.parent / 'checkpoints'} to train again"
+            f"{lost}, without which the run's final training error cannot be computed; bring the "
+            f"file back, or remove {workdir / 'checkpoints'} to train again"
         )
-    return [f"{lost}; the run's curves begin there"]
+    return f"{lost}; the run's curves and time lack what it had logged"
 
 
 def _same_data(recipe: Recipe, workdir: Path) -> dict[str, Any]:

@@ -193,19 +193,36 @@ def test_line_torn_by_a_kill_does_not_keep_a_run_from_resuming(finished, tmp_pat
     assert_same_run(tmp_path, finished)
 
 
-def test_lost_log_is_told_and_a_finished_run_without_one_is_refused(finished, tmp_path, capsys):
-    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "summary.json").unlink()
-    log = tmp_path / "metrics.jsonl"
-    log.unlink()
-    last = tiny().num_steps
-    with pytest.raises(InputError, match=rf"rows up to step {last} are gone, .*; bring the file"):
-        train(tiny(), tmp_path)
-    shutil.rmtree(tmp_path / "checkpoints" / str(last))
-    assert train(tiny(), tmp_path) == 0
-    assert f"note: {log}: the rows up to step 8 are gone" in capsys.readouterr().out
-    whole, rest = ([timeless(row) for row in runs.read_run(w).rows] for w in (finished, tmp_path))
-    assert rest == whole[-3:]
+def without_log(finished, folder, step, *rows):
+    """A copy of a run as if it had been killed at a step, of whose log some steps are left."""
+    shutil.copytree(finished, folder)
+    (folder / "summary.json").unlink()
+    for checkpoint in (folder / "checkpoints").iterdir():
+        if int(checkpoint.name) > step:
+            shutil.rmtree(checkpoint)
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["step"] in rows]
+    (folder / "metrics.jsonl").write_text("".join(kept))
+    return folder
+
+
+@pytest.mark.parametrize(("step", "rows", "lost"), [(12, (), 12), (12, (4, 8), 12), (9, (6,), 8)])
+def test_run_without_the_log_of_its_end_is_refused(finished, tmp_path, step, rows, lost):
+    folder = without_log(finished, tmp_path / "run", step, *rows)
+    before = {path: path.read_bytes() for path in folder.glob("*.json*")}
+    with pytest.raises(InputError, match=rf"metrics.jsonl: the row of step {lost} is missing, wit"):
+        train(tiny(), folder)
+    assert {path: path.read_bytes() for path in folder.glob("*.json*")} == before
+
+
+def test_run_that_has_lost_earlier_rows_says_so_and_ends_alike(tmp_path, capsys):
+    recipe, whole = tiny(max_to_keep=4), tmp_path / "whole"
+    train(recipe, whole)
+    folder = without_log(whole, tmp_path / "run", step=6)
+    assert train(recipe, folder) == 0
+    assert "metrics.jsonl: the row of step 4 is missing; the run's" in capsys.readouterr().out
+    (folder / "metrics.jsonl").write_text((whole / "metrics.jsonl").read_text())
+    assert_same_run(whole, folder)
 
 
 def test_folder_of_other_runs_is_refused_and_stays_as_it_is(finished, tmp_path):

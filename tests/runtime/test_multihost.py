@@ -153,6 +153,17 @@ def test_folders_that_are_not_the_same_one_are_refused_by_both(tmp_path):
 
 
 @weekly
+def test_finished_run_that_has_lost_its_log_is_refused_by_both(four_devices, tmp_path):
+    workdir = shutil.copytree(four_devices, tmp_path / "run")
+    for name in ("summary.json", "metrics.jsonl"):
+        (workdir / name).unlink()
+    ends = Processes([workdir] * 2).wait()
+    assert [code for code, *_ in ends] == [WRONG_INPUT] * 2
+    line = "metrics.jsonl: the row of step 12 is missing, without which"
+    assert all(len(errors) == 1 and line in errors[0] for *_, errors in ends)
+
+
+@weekly
 def test_checkpoint_that_one_process_does_not_see_is_no_reason_to_resume_from_another(tmp_path):
     first, behind = tmp_path / "first", tmp_path / "behind"
     trained_here(first, checkpoint_every=4, num_devices=2)
