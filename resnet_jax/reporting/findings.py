@@ -241,10 +241,13 @@ def describe_power(judged: Contrast | Comparison) -> str:
         return ""
     found = [f"{detectable(d):.1f} points of {name}" for d, name in _named(judged)]
     what = "contrast" if isinstance(judged, Contrast) else "difference"
-    words = " and ".join(dict.fromkeys(map(seeds_for_one_point, differences)))
+    counts = list(map(seeds_for_one_point, differences))
+    words = f"{counts[0]} seeds of each network"
+    if counts[0] != counts[1]:
+        words += f" in training error and {counts[1]} in test error"
     return (
         f"Power: with probability {POWER:g} these seeds detect a {what} of {' and '.join(found)}; "
-        f"to detect {ONE_POINT:g} point takes {words} seeds of each network."
+        f"detecting {ONE_POINT:g} point takes {words}."
     )
 
 
@@ -280,13 +283,12 @@ def _selected(selections: Sequence[Selection]) -> str:
         sentences.append(
             f"Each network is shown at the best of the optimiser's settings that were tried, by "
             f"{criteria} over the {seeds} that all settings share, never by test error"
-            + (f": {listed(chosen)}." if len(chosen) <= _LISTED else "; see the table of settings.")
+            + (f": {listed(chosen)}." if len(chosen) <= _LISTED else "; a table has them all.")
         )
     if others:
         sentences.append(
-            "No choice was possible where the settings share no seed; shown at the setting with "
-            "the most seeds: "
-            f"{listed(others)}."
+            "Where a network's settings share no seed, none could be chosen; shown at the setting "
+            f"with the most seeds: {listed(others)}."
         )
     text = " ".join(sentences)
     waiting = [f"{s.best.label} at {', '.join(s.waiting)}" for s in selections if s.waiting]
@@ -383,5 +385,5 @@ def _caveats(collection: Collection) -> list[str]:
         kinds.get(r.status, f"in the unknown state {r.status!r}") for r in waiting
     )
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    total = len(collection.results)
-    return [f"{len(waiting)} of {total} runs are not included ({listed}), so this may change."]
+    among = f"{len(waiting)} of {len(collection.results)} runs"
+    return [f"Left out, so this may change: {among} ({listed})."]

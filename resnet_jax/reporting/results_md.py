@@ -63,15 +63,15 @@ This page is written by
     python -m experiments.report --results=RESULTS.md
 
 from the folders in [results/](results); `experiments.report --workdir=RUNS --archive=results/NAME`
-adds runs to them. A run appears in a paper's table only if its whole config is that table's, and
-otherwise under a heading of its own.
+adds runs to them. A run appears in a paper's table if and only if its whole config is that table's;
+each folder has a heading of its own, too.
 """
 CURVES = """\
 v1's Figures 6 (left) and 7 are curves without numbers. `experiments.analyze --study=responses`
 draws Figure 7. What the studies found is below, with the runs that they used.
 """
 NOT_MEASURED = "not measured"
-_MOST_SENTENCES = 8  # of a section, before they are folded: the tables say the same
+_MOST_SENTENCES = 6  # below the headlines, before they are folded
 
 _NOTES = {
     "v2 Table 3": ["Medians of five runs; in parentheses mean ± standard deviation, of v2 Table 4."]
@@ -229,8 +229,12 @@ def _section(place: Path, collection: Collection | None, root: Path) -> list[str
     findings = find(collection)
     parts = [f"## {title or escape_markdown(collection.sweeps[0].title)}"]
     parts += [text] if text else []
-    said = [escape_markdown(line) for line in (*findings.headlines, *findings.details)]
-    parts += said if len(said) <= _MOST_SENTENCES else _folded("Each comparison in words", said)
+    parts += map(escape_markdown, findings.headlines)
+    details = list(map(escape_markdown, findings.details))
+    if len(details) <= _MOST_SENTENCES:
+        parts += details
+    else:
+        parts += _folded(f"{len(details)} further sentences", details)
     parts += map(escape_markdown, findings.caveats)
     shown = tables.results_tables(collection.groups)
     shown += tables.judged_tables(findings.selections, findings.arms)

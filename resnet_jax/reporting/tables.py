@@ -19,7 +19,6 @@ from resnet_jax.reporting.verdicts import (
     Comparison,
     Contrast,
     Effect,
-    Verdict,
     detectable,
 )
 
@@ -200,7 +199,7 @@ def comparisons_table(arms: Sequence[Arm]) -> Table:
             over = f"{pair.deep.name} − {pair.shallow.name} ({pair.describe_seeds()})"
             means = "the deeper network diverges" if pair.diverged else words_for(pair.effects)
             reading = pair.verdict.value
-            if pair.verdict is not Verdict.ONE_SEED:
+            if pair.diverged or pair.effects != (Effect.ONE_SEED, Effect.ONE_SEED):
                 reading += f": {means}"
             rows.append(_judged(pair, where, pair.family, over, reading))
     return Table("Degradation and contrast", rows, frozenset({"What", "Over", "Reading"}))
@@ -208,7 +207,8 @@ def comparisons_table(arms: Sequence[Arm]) -> Table:
 
 def words_for(effects: tuple[Effect, Effect]) -> str:
     train, test = (effect.value for effect in effects)
-    return f"training and test {train}" if train == test else f"training {train}, test {test}"
+    both = train == test and effects[0] is not Effect.SAME  # Not: the same as one another.
+    return f"training and test {train}" if both else f"training {train}, test {test}"
 
 
 def _judged(

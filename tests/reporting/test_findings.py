@@ -452,7 +452,8 @@ def test_report_says_what_the_seeds_could_have_found(write_networks):
     # the noncentralities are 3.7 and 3.2; .3 points, the least that counts, are .84 errors away.
     assert power == (
         "Power: with probability 0.8 these seeds detect a difference of 0.4 points of training "
-        "error and 0.4 points of test error; to detect 1 point takes 3 and 2 seeds of each network."
+        "error and 0.4 points of test error; detecting 1 point takes 3 seeds of each network in "
+        "training error and 2 in test error."
     )
 
 
@@ -478,7 +479,7 @@ def test_number_of_seeds_that_nobody_plans_is_not_given(write_networks):
     shallow, deep = (1.0, 1.1, 0.9, 1.2, 1.0), (20, 85, 15, 90, 80)
     folder = write_networks({"plain-20": (shallow, shallow), "plain-56": (deep, deep)})
     (power,) = [line for line in found(folder).details if line.startswith("Power: ")]
-    assert power.endswith("; to detect 1 point takes more than 10,000 seeds of each network.")
+    assert power.endswith("; detecting 1 point takes more than 10,000 seeds of each network.")
 
 
 def test_diverged_runs_are_counted_and_never_averaged_in(tmp_path: Path, write_run):
@@ -527,7 +528,7 @@ def test_unfinished_missing_and_failed_runs_limit_the_statement(
     declared = {"model.name": "plain-110", "seed": 2}
     write_sweep(degradation, {**{name: {} for name in names}, "plain-110-seed2": declared})
     caveat = found(degradation).caveats[-1]
-    assert caveat.startswith("3 of 15 runs are not included (")
+    assert caveat.startswith("Left out, so this may change: 3 of 15 runs (")
     for words in ("1 unfinished", "1 failed with a bug", "1 not started"):
         assert words in caveat
 

@@ -141,7 +141,7 @@ def test_failed_run_shows_its_traceback(degradation: Path, write_run):
 def test_sweep_of_which_nothing_has_started_has_a_page(tmp_path: Path, write_sweep):
     write_sweep(tmp_path, {"plain-20-seed0": {"model.name": "plain-20", "seed": 0}})
     report = write_report([tmp_path], tmp_path / "report")
-    assert "1 of 1 runs are not included (1 not started)" in report.finding
+    assert "this may change: 1 of 1 runs (1 not started)." in report.finding
     assert "figure.png" not in report.files
     assert "missing" in report.index.read_text()
 

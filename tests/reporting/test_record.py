@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -139,19 +138,19 @@ def test_what_few_look_for_is_folded(tmp_path: Path, table: PaperTable, write_ru
 
 
 def test_sentences_are_folded_where_they_are_many(tmp_path: Path, write_run):
-    def sentences(count: int) -> str:
-        for scale, model in itertools.product(range(count), ("resnet-20", "resnet-56")):
-            dial = {"shortcut": "constant_scaling", "shortcut_scale": 0.1 * scale}
-            write_run(tmp_path / str(count), model, name=f"{model}-{scale}", **dial)
-        archive(tmp_path / str(count), tmp_path / "results" / "dial")
-        page = record(tmp_path)
-        shutil.rmtree(tmp_path / "results" / "dial")
-        return page
+    def page_on(*datasets: str) -> str:
+        runs = tmp_path / datasets[-1]
+        for dataset, family, depth in itertools.product(datasets, ("plain", "resnet"), (20, 56)):
+            name = f"{dataset}-{family}-{depth}"
+            write_run(runs, f"{family}-{depth}", dataset=dataset, name=name)
+        archive(runs, tmp_path / "results" / "sets")
+        return record(tmp_path)
 
-    assert "in words" not in sentences(2)
-    many = sentences(9)
-    assert many.count("Residual networks – Undecided") == 9
-    assert many.index("<summary>Each comparison in words</summary>") < many.index("Residual netw")
+    assert "further sentences" not in page_on("digits")
+    page = page_on("digits", "mnist", "kmnist", "fashion_mnist")
+    headlines, details = page.split("<summary>8 further sentences</summary>")
+    assert headlines.count("Undecided (one seed) whether") == 4
+    assert details.count("Plain networks – Undecided") == 4
 
 
 def test_note_alone_is_a_section(tmp_path: Path):

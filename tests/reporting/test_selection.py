@@ -70,7 +70,7 @@ def test_many_networks_stand_in_the_table_alone(tmp_path: Path, write_rate):
     for depth, rate in itertools.product((8, 14, 20, 26, 32, 38, 44), (0.1, 0.03)):
         write_rate(f"plain-{depth}", rate, 0, rate, rate)
     said = find(collect([tmp_path])).details[-1]
-    assert said.endswith("never by test error; see the table of settings.")
+    assert said.endswith("never by test error; a table has them all.")
 
 
 def test_settings_that_lost_stand_in_a_table(rates: Path):
@@ -92,9 +92,8 @@ def test_settings_without_a_seed_in_common_are_not_chosen_among(tmp_path: Path, 
             write_rate("plain-20", rate, seed, error, error)
     findings = find(collect([tmp_path]))
     assert findings.details[-1] == (
-        "No choice was possible where the settings share no seed; shown at the setting with the "
-        "most seeds: "
-        "plain-20 learning_rate=0.1."
+        "Where a network's settings share no seed, none could be chosen; shown at the setting "
+        "with the most seeds: plain-20 learning_rate=0.1."
     )
     page = write_report([tmp_path], tmp_path / "report").files["results.md"].read_text()
     assert "| most seeds |" in page
