@@ -33,22 +33,27 @@ def archive(workdir: Path, destination: Path) -> list[str]:
 
     Raises:
       InputError: there is no finished run in `workdir`, or `destination` cannot be written or would
-        replace one of these, or another run of the same name.
+        replace one of these, or another run of the same name; two of them have one name.
     """
     finished = [run for run in runs.find_runs(workdir) if run.status in FINISHED]
     if not finished:
         raise InputError(f"workdir={str(workdir)!r}: no finished run to archive in this folder")
+    named: dict[str, Run] = {}
     for run in finished:
-        place = run.path.resolve()
-        if place in (destination.resolve(), (destination / place.name).resolve()):
+        if named.setdefault(run.name, run) is not run:
+            raise InputError(
+                f"workdir={str(workdir)!r}: two finished runs are called {run.name} "
+                f"({named[run.name].path} and {run.path}); rename one of them"
+            )
+        if run.path.resolve() in (destination.resolve(), (destination / run.name).resolve()):
             raise InputError(
                 f"archive={str(destination)!r}: would replace {run.path}, which has more; give "
                 "another folder"
             )
-        _refuse_another(run, destination / place.name)
+        _refuse_another(run, destination / run.name)
     try:
         for run in finished:
-            _copy_run(run, destination / run.path.resolve().name, destination.name)
+            _copy_run(run, destination / run.name, destination.name)
         _copy_sweep(workdir, destination, {run.name for run in finished})
         for path in {workdir, *(run.path for run in finished)}:
             _copy_analyses(workdir, path.relative_to(workdir), destination)

@@ -57,7 +57,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self.path.name
+        """Of its folder; of a link, the link's own."""
+        return self.path.name if self.path.name not in ("", "..") else self.path.resolve().name
 
 
 def read_run(path: str | os.PathLike) -> Run:

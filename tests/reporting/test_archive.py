@@ -149,6 +149,34 @@ def test_another_run_of_the_same_name_is_not_replaced(tmp_path: Path, write_run,
     assert {file: file.read_text() for file in (tmp_path / "kept").rglob("*.json*")} == before
 
 
+def test_links_to_runs_are_archived_under_their_own_names(tmp_path: Path, write_run):
+    runs, names = tmp_path / "runs", ["plain-20-seed0", "plain-20-seed1"]
+    runs.mkdir()
+    for seed, name in enumerate(names):
+        path = write_run(tmp_path / f"job{seed}", seed=seed, name="run")
+        (runs / name).symlink_to(path)
+    assert archive(runs, tmp_path / "kept") == names
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == names
+    assert [read_run(tmp_path / "kept" / name).config["seed"] for name in names] == [0, 1]
+
+
+def test_run_that_is_the_current_folder_is_archived_under_that_folders_name(
+    tmp_path: Path, write_run, monkeypatch: pytest.MonkeyPatch
+):
+    path = write_run(tmp_path / "runs")
+    monkeypatch.chdir(path)
+    assert archive(Path(), tmp_path / "kept") == [path.name]
+    assert read_run(tmp_path / "kept" / path.name).problems == []
+
+
+def test_two_runs_of_one_name_are_refused(tmp_path: Path, write_run):
+    path = write_run(tmp_path, name="run")
+    write_run(path, seed=1, name="run")
+    with pytest.raises(InputError, match="two finished runs are called run"):
+        archive(path, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
 def test_folder_without_a_finished_run_is_refused(tmp_path: Path, write_run):
     write_run(tmp_path / "runs", status=None)
     with pytest.raises(InputError, match="no finished run to archive"):
