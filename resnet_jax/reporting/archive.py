@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.reporting.load import FINISHED, interpret
 from resnet_jax.runs import Row, Run
+from resnet_jax.runs.recipe import differences
 
 MOST_ROWS = 40  # of each split
 DIGITS = 5
@@ -26,14 +27,15 @@ def archive(workdir: Path, destination: Path) -> list[str]:
 
     Curves are thinned, checkpoints stay behind, and the places of the machine (work and data
     folders) are left out. Runs that `destination` has already are replaced with their analyses,
-    others stay.
+    others stay. Nothing is changed where an error is raised, but where writing fails.
 
     Returns:
       Names of the runs that were copied.
 
     Raises:
-      InputError: there is no finished run in `workdir`, or `destination` cannot be written or would
-        replace one of these, or another run of the same name; two of them have one name.
+      InputError: there is no finished run in `workdir`, or two of one name; a `sweep.json` is
+        damaged; `destination` cannot be written, holds another sweep or another folder's findings,
+        or would replace one of these runs, or another one of the same name.
     """
     finished = [run for run in runs.find_runs(workdir) if run.status in FINISHED]
     if not finished:
@@ -51,17 +53,28 @@ def archive(workdir: Path, destination: Path) -> list[str]:
                 "another folder"
             )
         _refuse_another(run, destination / run.name)
+    names = [*named]
+    places = {workdir: destination} | {run.path: destination / run.name for run in finished}
+    home = Path("runs", destination.name, places[workdir].relative_to(destination))
+    files: dict[Path, Any] = {}  # All that may fail for what is read comes before anything changes.
+    for run in finished:
+        files |= _of_run(run, places[run.path], destination.name)
+    files |= _of_sweep(workdir, destination, names)
+    for path, place in places.items():
+        files |= _of_analyses(path, place, partial(_moved, workdir, home))
+    _refuse_other_analyses(files, destination, names)
     try:
         for run in finished:
-            _copy_run(run, destination / run.name, destination.name)
-        _copy_sweep(workdir, destination, {run.name for run in finished})
-        for path in {workdir, *(run.path for run in finished)}:
-            _copy_analyses(workdir, path.relative_to(workdir), destination)
+            if (places[run.path] / "analysis").exists():  # Of an earlier copy, of what it held.
+                shutil.rmtree(places[run.path] / "analysis")
+        for path, content in files.items():
+            write = runs.write_json if isinstance(content, dict) else runs.write_text
+            write(path, content)
     except OSError as error:
         raise InputError(
             f"archive={str(destination)!r}: cannot be written ({error.strerror})"
         ) from error
-    return [run.name for run in finished]
+    return names
 
 
 def _refuse_another(run: Run, kept: Path) -> None:
@@ -77,44 +90,91 @@ def _refuse_another(run: Run, kept: Path) -> None:
         )
 
 
-def _copy_run(run: Run, folder: Path, name: str) -> None:
+def _refuse_other_analyses(
+    files: Mapping[Path, Any], destination: Path, names: Collection[str]
+) -> None:
+    """Raises an error if a finding on all of `destination` is on runs that are not among these."""
+    if {path.parent.name for path in destination.glob("*/config.json")} <= {*names}:
+        return
+    for path in destination.glob("analysis/*/finding.md"):
+        if path in files and path.read_bytes() != files[path].encode():
+            raise InputError(
+                f"archive={str(destination)!r}: analysis/{path.parent.name} there may be of "
+                "another folder, as other runs there are; remove it or give another folder"
+            )
+
+
+def _of_run(run: Run, folder: Path, name: str) -> dict[Path, Any]:
+    """The files of a run's archive, `folder`."""
     info = {"format": runs.FORMAT, "config": _without_places(run.config), **run.info}
     if info.get("command"):
         info["command"] = _placeless(info["command"], f"runs/{name}/{folder.name}")
     lines = [json.dumps(row) + "\n" for row in thinned(run.rows)]
-    if (folder / "analysis").exists():  # Of an earlier copy: they are of what stood there then.
-        shutil.rmtree(folder / "analysis")
-    runs.write_json(folder / "config.json", info)
-    runs.write_text(folder / "metrics.jsonl", "".join(lines))
-    runs.write_json(folder / "summary.json", run.summary)
+    return {
+        folder / "config.json": info,
+        folder / "metrics.jsonl": "".join(lines),
+        folder / "summary.json": run.summary,
+    }
 
 
-def _copy_sweep(workdir: Path, destination: Path, finished: set[str]) -> None:
-    path = workdir / "sweep.json"
+def _of_sweep(workdir: Path, destination: Path, finished: Collection[str]) -> dict[Path, Any]:
+    """The file that says of which sweep the runs are, if `workdir` has one."""
+    archived = destination / "sweep.json"
+    before, now = _read_sweep(archived), _read_sweep(workdir / "sweep.json")
+    if not now:
+        return {}
+    identity = lambda told: {
+        **{field: told.get(field) for field in ("name", "config", "recipe")},
+        **told["common"],
+    }
+    changed = differences(identity(before), identity(now)) if before else []
+    if changed:
+        raise InputError(
+            f"archive={str(destination)!r}: holds another sweep ({'; '.join(changed[:4])}); give "
+            "another folder"
+        )
+    kept = [run for run in before.get("runs", ()) if run["name"] not in finished]  # They stay.
+    kept += [run for run in now["runs"] if run["name"] in finished]
+    command = _placeless(now.get("command") or "", f"runs/{destination.name}")
+    return {archived: {**now, "command": command, "runs": kept}}
+
+
+def _read_sweep(path: Path) -> dict[str, Any]:
+    """A sweep's file without the places of the machine; empty if there is none."""
     if not path.exists():
-        return
-    record = json.loads(path.read_text(encoding="utf-8"))
-    record["common"] = _without_places_flat(record.get("common") or {})
-    record["command"] = _placeless(record.get("command") or "", f"runs/{destination.name}")
-    archived = destination / "sweep.json"  # Its other runs stay.
-    before = json.loads(archived.read_text(encoding="utf-8"))["runs"] if archived.exists() else []
-    record["runs"] = [run for run in before if run["name"] not in finished] + [
-        {"name": run["name"], "overrides": _without_places_flat(run["overrides"])}
-        for run in record["runs"]
-        if run["name"] in finished
-    ]
-    runs.write_json(archived, record)
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["common"] = _without_places_flat(record.get("common") or {})
+        record["runs"] = [
+            {"name": run["name"], "overrides": _without_places_flat(run["overrides"])}
+            for run in record["runs"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: cannot be read ({problem}); restore or remove it") from error
+    return record
 
 
-def _copy_analyses(workdir: Path, run: Path, destination: Path) -> None:
-    for finding in sorted((workdir / run).glob("analysis/*/finding.md")):
-        folder = destination / run / "analysis" / finding.parent.name
+def _of_analyses(path: Path, place: Path, moved: Callable[[str], str]) -> dict[Path, Any]:
+    """What studies wrote into the folder `path`, for its archive `place`."""
+    files: dict[Path, Any] = {}
+    for finding in sorted(path.glob("analysis/*/finding.md")):
+        folder = place / "analysis" / finding.parent.name
         *said, last = finding.read_text(encoding="utf-8").split("\n\n")  # How it was measured.
-        rename = partial(_placeless_study, workdir=workdir, name=destination.name)
-        last = re.sub(r"^`([^`]*)`", rename, last)
-        runs.write_text(folder / "finding.md", "\n\n".join([*said, last]))
+        last = re.sub(r"^`([^`]*)`", partial(_placeless_study, moved=moved), last)
+        files[folder / "finding.md"] = "\n\n".join([*said, last])
         if (finding.parent / "figure.svg").is_file():
-            shutil.copyfile(finding.parent / "figure.svg", folder / "figure.svg")
+            files[folder / "figure.svg"] = (finding.parent / "figure.svg").read_bytes()
+    return files
+
+
+def _moved(workdir: Path, home: Path, folder: str) -> str:
+    """A folder in `workdir` as one in `home`; any other is itself."""
+    place = Path(folder).absolute()
+    if not place.is_relative_to(workdir.absolute()):
+        return folder
+    return str(home / place.relative_to(workdir.absolute()))
 
 
 def thinned(rows: Sequence[Row]) -> list[Row]:
@@ -149,15 +209,15 @@ def _placeless(command: str, workdir: str) -> str:
     return shlex.join(_placeless_arguments(shlex.split(command), workdir))
 
 
-def _placeless_study(command: re.Match, workdir: Path, name: str) -> str:
+def _placeless_study(command: re.Match, moved: Callable[[str], str]) -> str:
     """The command of a study, whose folders are those of the sweep's runs."""
-    kept, place = [], workdir.absolute()
+    kept = []
     for argument in shlex.split(command[1]):
         flag, equals, value = argument.partition("=")
         if flag == "--data_dir":
             continue
-        if flag in ("--workdir", "--output") and Path(value).absolute().is_relative_to(place):
-            value = str(Path("runs", name, Path(value).absolute().relative_to(place)))
+        if flag in ("--workdir", "--output"):
+            value = moved(value)
         kept.append(f"{flag}{equals}{value}")
     return f"`{shlex.join(kept)}`"
 

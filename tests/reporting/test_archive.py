@@ -149,6 +149,72 @@ def test_another_run_of_the_same_name_is_not_replaced(tmp_path: Path, write_run,
     assert {file: file.read_text() for file in (tmp_path / "kept").rglob("*.json*")} == before
 
 
+def write_finding(folder: Path, text: str) -> Path:
+    path = folder / "analysis" / "responses" / "finding.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_finding_on_a_single_run_goes_with_that_run(tmp_path: Path, write_run):
+    kept, names = tmp_path / "kept", ("plain-20-seed0", "plain-20-seed1")
+    for seed, name in enumerate(names):
+        path = write_run(tmp_path / "runs", seed=seed)
+        write_finding(path, f"Of {name}.\n\n`analyze --workdir={path}`\n")
+        archive(path, kept)
+    texts = [(kept / name / "analysis/responses/finding.md").read_text() for name in names]
+    command = "`analyze --workdir=runs/kept/{}`\n"
+    assert texts == [f"Of {name}.\n\n{command.format(name)}" for name in names]
+    assert len(list(kept.rglob("finding.md"))) == 2
+
+
+def test_finding_of_another_folder_is_not_replaced(tmp_path: Path, write_run):
+    for seed, folder in enumerate("ab"):
+        write_run(tmp_path / folder, seed=seed)
+        write_finding(tmp_path / folder, f"Of {folder}.\n")
+    archive(tmp_path / "a", tmp_path / "kept")
+    write_finding(tmp_path / "a", "Of a, measured again.\n")
+    archive(tmp_path / "a", tmp_path / "kept")
+    with pytest.raises(InputError, match="analysis/responses there may be of another folder"):
+        archive(tmp_path / "b", tmp_path / "kept")
+    (finding,) = (tmp_path / "kept").rglob("finding.md")
+    assert finding.read_text() == "Of a, measured again.\n"
+    assert not (tmp_path / "kept" / "plain-20-seed1").exists()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"name": "other"}, {"config": "other.py"}, {"recipe": "paper"}, {"common": {"num_steps": 7}}],
+)
+def test_another_sweep_is_not_replaced(tmp_path: Path, write_run, write_sweep, other: dict):
+    common = {"dataset.data_dir": "/data"}
+    for folder, seed, more in (("a", 0, {"common": common}), ("b", 1, {}), ("c", 2, other)):
+        write_run(tmp_path / folder, seed=seed)
+        write_sweep(tmp_path / folder, {f"plain-20-seed{seed}": {}}, **more)
+    archive(tmp_path / "a", tmp_path / "kept")
+    archive(tmp_path / "b", tmp_path / "kept")  # The same sweep, with its data elsewhere.
+    before = sorted((file, file.read_text()) for file in (tmp_path / "kept").rglob("*.json*"))
+    with pytest.raises(InputError, match=rf"holds another sweep \({'|'.join(other)}|num_steps"):
+        archive(tmp_path / "c", tmp_path / "kept")
+    after = sorted((file, file.read_text()) for file in (tmp_path / "kept").rglob("*.json*"))
+    assert after == before
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"runs": [{}]}', "[]"])
+@pytest.mark.parametrize("damaged", ["runs", "kept"])
+def test_damaged_file_of_a_sweep_is_refused_before_anything_changes(
+    tmp_path: Path, write_run, write_sweep, damaged: str, text: str
+):
+    path = write_run(tmp_path / "runs")
+    write_finding(path, "Smaller.\n")
+    write_sweep(tmp_path / "runs", {path.name: {}})
+    archive(tmp_path / "runs", tmp_path / "kept")
+    (tmp_path / damaged / "sweep.json").write_text(text)
+    with pytest.raises(InputError, match=r"sweep\.json: cannot be read .*; restore or remove it"):
+        archive(tmp_path / "runs", tmp_path / "kept")
+    assert len(list((tmp_path / "kept").rglob("finding.md"))) == 1
+
+
 def test_links_to_runs_are_archived_under_their_own_names(tmp_path: Path, write_run):
     runs, names = tmp_path / "runs", ["plain-20-seed0", "plain-20-seed1"]
     runs.mkdir()
