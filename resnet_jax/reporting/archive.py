@@ -33,13 +33,20 @@ def archive(workdir: Path, destination: Path) -> list[str]:
       Names of the runs that were copied.
 
     Raises:
-      InputError: there is no finished run in `workdir`, or two of one name; a `sweep.json` is
-        damaged; `destination` cannot be written, holds another sweep or another folder's findings,
-        or would replace one of these runs, or another one of the same name.
+      InputError: there is no finished run in `workdir`, or two of one name; a `sweep.json` or
+        the config of a finished run is damaged; `destination` cannot be written, holds another
+        sweep or another folder's findings, or would replace one of these runs, or another one of
+        the same name.
     """
     finished = [run for run in runs.find_runs(workdir) if run.status in FINISHED]
     if not finished:
         raise InputError(f"workdir={str(workdir)!r}: no finished run to archive in this folder")
+    damaged = [run.name for run in finished if not run.config]
+    if damaged:
+        raise InputError(
+            f"workdir={str(workdir)!r}: config.json of {', '.join(damaged)} is missing or damaged; "
+            "restore it, or move the run out of this folder"
+        )
     named: dict[str, Run] = {}
     for run in finished:
         if named.setdefault(run.name, run) is not run:
@@ -197,7 +204,10 @@ def _rounded(row: Row) -> Row:
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    return {**config, "dataset": {**config.get("dataset", {}), "data_dir": None}}
+    dataset = config.get("dataset")
+    if not isinstance(dataset, Mapping):  # Damaged, and to be seen so in the archive, too.
+        return config
+    return {**config, "dataset": {**dataset, "data_dir": None}}
 
 
 def _without_places_flat(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -215,6 +215,20 @@ def test_damaged_file_of_a_sweep_is_refused_before_anything_changes(
     assert len(list((tmp_path / "kept").rglob("finding.md"))) == 1
 
 
+@pytest.mark.parametrize("text", ["{", "{}", "[]", None])
+def test_run_without_a_readable_config_is_refused_by_name(
+    tmp_path: Path, write_run, text: str | None
+):
+    for model in ("plain-20", "resnet-56"):
+        path = write_run(tmp_path / "runs", model)
+    (path / "config.json").unlink()
+    if text is not None:
+        (path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json of resnet-56-seed0 is missing or damaged"):
+        archive(tmp_path / "runs", tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
 def test_links_to_runs_are_archived_under_their_own_names(tmp_path: Path, write_run):
     runs, names = tmp_path / "runs", ["plain-20-seed0", "plain-20-seed1"]
     runs.mkdir()
