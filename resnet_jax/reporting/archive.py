@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from resnet_jax import runs
 from resnet_jax.errors import InputError
 from resnet_jax.reporting.load import FINISHED, interpret
-from resnet_jax.runs import Row, Run
+from resnet_jax.runs import Row, Run, arguments
 from resnet_jax.runs.recipe import differences
 
 MOST_ROWS = 40  # of each split
@@ -115,7 +115,7 @@ def _of_run(run: Run, folder: Path, name: str) -> dict[Path, Any]:
     """The files of a run's archive, `folder`."""
     info = {"format": runs.FORMAT, "config": _without_places(run.config), **run.info}
     if info.get("command"):
-        info["command"] = _placeless(info["command"], f"runs/{name}/{folder.name}")
+        info["command"] = _placeless(info["command"], lambda _: f"runs/{name}/{folder.name}")
     lines = [json.dumps(row) + "\n" for row in thinned(run.rows)]
     return {
         folder / "config.json": info,
@@ -142,7 +142,7 @@ def _of_sweep(workdir: Path, destination: Path, finished: Collection[str]) -> di
         )
     kept = [run for run in before.get("runs", ()) if run["name"] not in finished]  # They stay.
     kept += [run for run in now["runs"] if run["name"] in finished]
-    command = _placeless(now.get("command") or "", f"runs/{destination.name}")
+    command = _placeless(now.get("command") or "", lambda _: f"runs/{destination.name}")
     return {archived: {**now, "command": command, "runs": kept}}
 
 
@@ -169,7 +169,7 @@ def _of_analyses(path: Path, place: Path, moved: Callable[[str], str]) -> dict[P
     for finding in sorted(path.glob("analysis/*/finding.md")):
         folder = place / "analysis" / finding.parent.name
         *said, last = finding.read_text(encoding="utf-8").split("\n\n")  # How it was measured.
-        last = re.sub(r"^`([^`]*)`", partial(_placeless_study, moved=moved), last)
+        last = re.sub(r"^`([^`]*)`", lambda command: f"`{_placeless(command[1], moved)}`", last)
         files[folder / "finding.md"] = "\n\n".join([*said, last])
         if (finding.parent / "figure.svg").is_file():
             files[folder / "figure.svg"] = (finding.parent / "figure.svg").read_bytes()
@@ -214,27 +214,35 @@ def _without_places_flat(overrides: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in overrides.items() if key != "dataset.data_dir"}
 
 
-def _placeless(command: str, workdir: str) -> str:
-    """The command as one would give it in the project's own folder."""
-    return shlex.join(_placeless_arguments(shlex.split(command), workdir))
+def _placeless(command: str, moved: Callable[[str], str]) -> str:
+    """The command as one would give it in the project's own folder, where `moved` puts folders."""
+    kept, words = [], shlex.split(command)
+    while words:
+        taken = [words.pop(0)]
+        flag, equals, value = taken[0].partition("=")
+        if flag.startswith("-") and not equals and words and not words[0].startswith("-"):
+            value = words.pop(0)  # Of a flag, or what follows one that takes none.
+            taken.append(value)
+        name = flag.lstrip("-") if flag.startswith("-") else ""
+        if name in ("workdir", "output"):
+            taken = [f"--{name}={moved(value)}"]
+        elif name in ("data_dir", "config.dataset.data_dir"):
+            taken = []
+        elif name == "config":
+            file, _, argument = value.partition(":")
+            argument = _without_data_dir(argument)
+            taken = [f"--config={file}:{argument}" if argument else f"--config={file}"]
+        elif name == "override":
+            fields = _without_data_dir(value)
+            taken = [f"--override={fields}"] if fields else []
+        kept += taken
+    return shlex.join(kept)
 
 
-def _placeless_study(command: re.Match, moved: Callable[[str], str]) -> str:
-    """The command of a study, whose folders are those of the sweep's runs."""
-    kept = []
-    for argument in shlex.split(command[1]):
-        flag, equals, value = argument.partition("=")
-        if flag == "--data_dir":
-            continue
-        if flag in ("--workdir", "--output"):
-            value = moved(value)
-        kept.append(f"{flag}{equals}{value}")
-    return f"`{shlex.join(kept)}`"
-
-
-def _placeless_arguments(arguments: Sequence[str], workdir: str) -> Iterator[str]:
-    for argument in arguments:
-        if argument.startswith("--workdir="):
-            yield f"--workdir={workdir}"
-        elif not re.match(r"--(override=|config\.)dataset\.data_dir=", argument):
-            yield re.sub(r",dataset\.data_dir=[^,]*", "", argument)
+def _without_data_dir(argument: str) -> str:
+    """Text such as "plain-20,dataset.data_dir=/data,seed=1" without the data's folder."""
+    if "dataset.data_dir" not in argument:  # What a config of one's own takes may be any text.
+        return argument
+    name, texts = arguments.take_apart(argument)
+    fields = [f"{key}={text}" for key, text in texts if key != "dataset.data_dir"]
+    return ",".join([name] * bool(name) + fields)

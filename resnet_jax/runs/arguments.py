@@ -25,8 +25,14 @@ def split(argument: str | None, default_model: str) -> tuple[str, dict[str, Any]
     A comma belongs to a value if no `key=` follows it: `data_dir=/data/cats,dogs`. So it does
     between brackets and quotes: `schedule.boundaries=(0.3,0.6)`.
     """
-    name, fields, texts = default_model, {}, []
-    for position, part in enumerate(_PARTS.findall(argument or "")):
+    name, texts = take_apart(argument or "")
+    return name or default_model, {ALIASES.get(key, key): parse_value(text) for key, text in texts}
+
+
+def take_apart(argument: str) -> tuple[str, list[tuple[str, str]]]:
+    """What `split` reads, as it is written: the model's name or "", each field's key and text."""
+    name, texts = "", []
+    for position, part in enumerate(_PARTS.findall(argument)):
         key, equals, value = part.partition("=")
         if equals and key.strip():
             texts.append((key.strip(), value.strip()))
@@ -36,9 +42,7 @@ def split(argument: str | None, default_model: str) -> tuple[str, dict[str, Any]
             texts[-1] = (texts[-1][0], f"{texts[-1][1]},{part}")
         else:
             raise InputError(f"config argument {part!r}: expected key=value after the model's name")
-    for key, value in texts:
-        fields[ALIASES.get(key, key)] = parse_value(value)
-    return name, fields
+    return name, texts
 
 
 _WANTED = {

@@ -77,6 +77,34 @@ def test_places_of_the_machine_stay_behind(tmp_path: Path, write_run, write_swee
     assert [run["name"] for run in sweep["runs"]] == ["plain-20-seed0"]
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("--config=c.py:plain-20 --workdir PLACE", "--config=c.py:plain-20 WORKDIR"),
+        ("--resume -workdir=PLACE --x", "--resume WORKDIR --x"),
+        ("--override dataset.data_dir=/secret --seeds 3", "--seeds 3"),
+        ("--override=num_steps=3,dataset.data_dir=/secret", "--override=num_steps=3"),
+        ("--config.dataset.data_dir /secret --config.seed 3", "--config.seed 3"),
+        (
+            """--config="c.py:plain-20,dataset.data_dir='/secret,b',x=(0.3,0.6),lr=1e-3" """,
+            "'--config=c.py:plain-20,x=(0.3,0.6),lr=1e-3'",
+        ),
+        ("--config=c.py:plain-20,dataset.data_dir=gs://secret,b", "--config=c.py:plain-20"),
+        ("--config c.py:dataset.data_dir=/secret", "--config=c.py"),
+    ],
+)
+def test_flags_however_they_are_written_name_no_place_of_the_machine(
+    tmp_path: Path, write_run, given: str, kept: str
+):
+    path = write_run(tmp_path / "runs") / "config.json"
+    command = f"python -m experiments.train {given.replace('PLACE', str(path.parent))}"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"command": command}))
+    archive(tmp_path / "runs", tmp_path / "kept")
+    told = read_run(tmp_path / "kept" / path.parent.name).info["command"]
+    expected = kept.replace("WORKDIR", f"--workdir=runs/kept/{path.parent.name}")
+    assert told == f"python -m experiments.train {expected}"
+
+
 def test_part_of_a_sweep_joins_what_is_archived_of_it(tmp_path: Path, write_run, write_sweep):
     for folder, seed in (("first", 0), ("second", 1)):
         write_run(tmp_path / folder, seed=seed)
