@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -271,8 +272,7 @@ def _analysis(analysis: Analysis, root: Path) -> list[str]:
         lines = block.strip().splitlines()
         parts.append("\n".join(f"- {line}" for line in lines) if len(lines) > 1 else block.strip())
     if analysis.picture:
-        path = (analysis.folder / "figure.svg").relative_to(root)
-        parts.append(f"![{analysis.name}]({path.as_posix()})")
+        parts.append(f"![{analysis.name}]({_link(analysis.folder / 'figure.svg', root)})")
     return parts
 
 
@@ -284,7 +284,12 @@ def _picture(place: Path, groups: Sequence[Group], findings: Findings, root: Pat
     with style.drawing_settings():
         write_text(place / "figure.svg", style.to_svg(style.draw_all(rows)))
     alternative = rows[0][0].alternative
-    return [f"![{alternative}]({(place / 'figure.svg').relative_to(root).as_posix()})"]
+    return [f"![{alternative}]({_link(place / 'figure.svg', root)})"]
+
+
+def _link(path: Path, root: Path) -> str:
+    """Where a page in `root` finds a file, whatever its folders are called."""
+    return quote(path.relative_to(root).as_posix())
 
 
 def _provenance(groups: Sequence[Group]) -> Table:

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -151,6 +153,19 @@ def test_sentences_are_folded_where_they_are_many(tmp_path: Path, write_run):
     headlines, details = page.split("<summary>8 further sentences</summary>")
     assert headlines.count("Undecided (one seed) whether") == 4
     assert details.count("Plain networks – Undecided") == 4
+
+
+def test_links_lead_to_folders_of_any_name(tmp_path: Path, write_run):
+    for name in ("my runs (1)", "a#b"):
+        write_run(tmp_path / "results" / name)
+        folder = tmp_path / "results" / name / "analysis" / "responses"
+        folder.mkdir(parents=True)
+        (folder / "finding.md").write_text("Smaller.\n")
+        (folder / "figure.svg").write_text("<svg/>")
+    write_record([], tmp_path / "results", page := tmp_path / "RESULTS.md")
+    links = re.findall(r"(?m)^!\[.*\]\(([^\s()#]*)\)$", page.read_text())
+    assert len(links) == 4
+    assert all((tmp_path / unquote(link)).is_file() for link in links)
 
 
 def test_note_alone_is_a_section(tmp_path: Path):
