@@ -51,6 +51,9 @@ INTERVALS = (
     "by the same rule and each interval's own level; so the seeds for 1 point."
 )
 
+FIGURES = frozenset({"figure.png", "figure.svg", "depths.png", "settings.png"})
+"""Files of a report that are there only if there is something to draw."""
+
 LONG = 28  # characters, beyond which a cell may break its line
 
 _ENVIRONMENT = jinja2.Environment(
@@ -85,7 +88,8 @@ def write_report(workdirs: Sequence[Path], output: Path) -> Report:
 
     Args:
       workdirs: folders of a run or of runs (sweeps); shown together.
-      output: made if absent; files of an earlier report are replaced.
+      output: made if absent; files of an earlier report are replaced, and figures that this one
+        does not have are removed.
 
     Raises:
       InputError: a folder does not exist or holds no run.
@@ -110,6 +114,8 @@ def write_report(workdirs: Sequence[Path], output: Path) -> Report:
     files["results.csv"] = tables.to_csv(collection)
     files["results.md"] = _markdown(collection, findings, [*results, *judged])
     paths = {name: Path(output, name) for name in files}
+    for name in FIGURES - files.keys():  # Of an earlier report.
+        Path(output, name).unlink(missing_ok=True)
     for name, content in reversed(files.items()):  # The page last.
         write_text(paths[name], content)
     return Report(paths, findings.text, collection.problems)

@@ -51,6 +51,20 @@ def test_three_depths_have_a_picture_of_error_against_depth(tmp_path: Path, writ
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_figures_of_an_earlier_report_do_not_stay(tmp_path: Path, write_run):
+    for depth in (20, 32, 56):
+        for seed in range(2):
+            write_run(tmp_path / "deep", f"plain-{depth}", seed, 0.1 + 0.001 * seed)
+    write_run(tmp_path / "single")
+    earlier = write_report([tmp_path / "deep"], tmp_path / "report")
+    assert "depths.png" in earlier.files
+    (tmp_path / "report" / "own.png").write_bytes(b"")
+    report = write_report([tmp_path / "single"], tmp_path / "report")
+    there = {path.name for path in (tmp_path / "report").iterdir()}
+    assert there == {*report.files, "own.png"}
+    assert "depths.png" not in there
+
+
 def test_report_is_page_figure_and_tables(report: Report):
     assert [path.name for path in report.files.values()] == [
         "index.html",
