@@ -114,8 +114,9 @@ def write_report(workdirs: Sequence[Path], output: Path) -> Report:
     files["results.csv"] = tables.to_csv(collection)
     files["results.md"] = _markdown(collection, findings, [*results, *judged])
     paths = {name: Path(output, name) for name in files}
-    for name in FIGURES - files.keys():  # Of an earlier report.
-        Path(output, name).unlink(missing_ok=True)
+    if Path(output, "index.html").exists():  # Else it is no report's folder.
+        for name in FIGURES - files.keys():
+            Path(output, name).unlink(missing_ok=True)
     for name, content in reversed(files.items()):  # The page last.
         write_text(paths[name], content)
     return Report(paths, findings.text, collection.problems)

@@ -65,6 +65,13 @@ def test_figures_of_an_earlier_report_do_not_stay(tmp_path: Path, write_run):
     assert "depths.png" not in there
 
 
+def test_figures_in_a_folder_that_has_no_report_stay(tmp_path: Path, write_run):
+    write_run(tmp_path / "runs")
+    (tmp_path / "depths.png").write_bytes(b"mine")
+    write_report([tmp_path / "runs"], tmp_path)
+    assert (tmp_path / "depths.png").read_bytes() == b"mine"
+
+
 def test_report_is_page_figure_and_tables(report: Report):
     assert [path.name for path in report.files.values()] == [
         "index.html",
