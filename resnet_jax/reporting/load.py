@@ -34,9 +34,10 @@ ROW_CONTENT = ("step", "split", "loss", "error")
 _LENGTH = ("num_steps", "batch_size")
 """Fields in which networks of one data set are always told apart."""
 
-_TIED = frozenset({"model.name", "schedule.warmup"})
-"""Fields in which a deeper network may differ and still be compared: v1 warms up from 110 layers on
-(§4.2)."""
+_WARMUP = "schedule.warmup"
+_WARMED_UP_FROM = 110
+"""Layers from which v1 warms up, till the training error is below a bound, and not before (§4.2):
+so its depths differ in the warm-up and are compared all the same."""
 
 _OF_FAMILY = frozenset(
     f"model.{axis}"
@@ -367,7 +368,7 @@ def with_settings_told(groups: Sequence[Group], without: Iterable[str] = ()) -> 
     told = []
     for dataset in dict.fromkeys(this.dataset for this in groups):
         own = [this for this in groups if this.dataset == dataset]
-        shown = _with_weights_as_given(own)
+        shown = _with_warmup_of_depth(_with_weights_as_given(own))
         keys = _differing(shown)
         always = keys & {*_LENGTH, DATA}
         rare = naming.unusual((this.settings for this in shown), keys - always - set(without))
@@ -401,18 +402,46 @@ def _with_weights_as_given(groups: Sequence[Group]) -> list[Group]:
     ]
 
 
+def _with_warmup_of_depth(groups: Sequence[Group]) -> list[Group]:
+    """The groups with "by_depth" for v1's warm-up, unless its networks break `_WARMED_UP_FROM`.
+
+    They do if a deeper one has none, a shallower one has it, or two have different ones of it.
+    """
+    own = [
+        (this.settings.get(_WARMUP) or "none", (this.depth or 0) >= _WARMED_UP_FROM, this.settings)
+        for this in groups
+        if this.has_length  # Of a run that has not started, the warm-up is not known.
+    ]
+    by_depth = all(
+        (kind == "until_error") == is_deep
+        for kind, is_deep, _ in own
+        if kind in ("none", "until_error")
+    )
+    warm = [settings for kind, _, settings in own if kind == "until_error"]
+    fields = {field for settings in warm for field in settings if field.startswith(_WARMUP)}
+    if not warm or not by_depth or fields & {*naming.differing(warm)}:
+        return list(groups)
+    named = dict.fromkeys(fields) | {_WARMUP: "by_depth"}
+    return [
+        dataclasses.replace(this, settings=this.settings | named)
+        if this.has_length and this.settings.get(_WARMUP) in (None, "none", "until_error")
+        else this
+        for this in groups
+    ]
+
+
 def _differing(groups: Sequence[Group]) -> set[str]:
     """The fields in which networks of one data set differ, but for what their names say.
 
     Those are all that differ between networks of one name; between depths of one family all but
-    `_TIED`; between families all but `_TIED` and `_OF_FAMILY`.
+    the name; between families all but the name and `_OF_FAMILY`.
     """
     differing = lambda members: set(naming.differing(this.settings for this in members))
     known = [this for this in groups if this.has_length]
     fields = differing(known) - _OF_FAMILY
     for family in naming.FAMILIES:
         fields |= differing(this for this in known if this.family == family)
-    fields -= _TIED
+    fields -= {"model.name"}
     for model in {this.model for this in groups}:
         fields |= differing(this for this in groups if this.model == model)
     return fields

@@ -193,6 +193,8 @@ def change(run: Path, **fields: Any) -> None:
         ("resnet-*", {"model.width": 64}),
         ("plain-*", {"model.activation": "sigmoid", "model.norm": "none"}),
         ("plain-*", {"model.initialization": "looks_linear"}),
+        ("resnet-*", {"schedule.warmup": "linear"}),
+        ("plain-56", {"schedule.warmup": "until_error"}),
     ],
 )
 def test_networks_that_differ_in_more_than_depth_and_family_are_not_compared(
@@ -212,11 +214,40 @@ def test_networks_that_differ_in_more_than_depth_and_family_are_not_compared(
     assert next(iter(fields)).rpartition(".")[2] in other.label
 
 
-def test_deeper_network_may_have_the_warm_up_of_its_depth(tmp_path: Path, write_run):
+def test_deeper_network_may_have_the_warm_up_of_its_depth(tmp_path: Path, write_run, write_sweep):
     for seed in range(3):
         write_run(tmp_path, "plain-20", seed, 0.01 + 0.001 * seed)
         change(write_run(tmp_path, "plain-110", seed, 0.7), **{"schedule.warmup": "until_error"})
+    # Of one that has not started, the warm-up is not known.
+    write_sweep(tmp_path, {"plain-164-seed0": {"model.name": "cifar-plain-164", "seed": 0}})
     assert verdicts(tmp_path) == {"plain": Verdict.DEGRADATION}
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        ("plain-110", {"schedule.warmup": "linear"}),
+        ("plain-110", {"schedule.warmup": "none"}),
+        ("plain-110", {"schedule.warmup_error": 0.5}),
+        ("plain-20", {"schedule.warmup": "until_error"}),
+    ],
+)
+def test_families_of_which_one_has_another_warm_up_are_not_contrasted(
+    tmp_path: Path, write_run, model: str, fields: dict[str, Any]
+):
+    for seed in range(3):
+        for name in ("plain-20", "plain-110", "resnet-20", "resnet-110"):
+            run = write_run(tmp_path, name, seed, 0.01 + 0.001 * seed)
+            deep = {"schedule.warmup": "until_error", "schedule.warmup_error": 0.8}
+            change(run, **(deep if name.endswith("110") else {"schedule.warmup": "none"}))
+    (arm,) = found(tmp_path).arms
+    assert len(arm.contrasts) == 1
+    assert {group.setting for group in arm.groups} == {""}
+    for run in tmp_path.glob(f"{model}-seed*"):
+        change(run, **fields)
+    arms = found(tmp_path).arms
+    assert not any(arm.contrasts for arm in arms)
+    assert any("warmup" in group.setting for arm in arms for group in arm.groups)
 
 
 @pytest.mark.parametrize("pretrained", ["plain-56", "resnet-56"])
