@@ -20,6 +20,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.reporting import naming
 from resnet_jax.reporting.statistics import Sample, summarize
 from resnet_jax.runs import LEGACY_DEFAULTS, RUNTIME_FIELDS, Run, find_runs, read_run
+from resnet_jax.runs.recipe import as_fractions
 
 FINISHED = ("completed", "diverged")
 
@@ -30,6 +31,8 @@ CONTENT = ("status", "diverged_at", "train_loss", "train_error", "test_loss", "t
 """Figures of a summary that are the same in every copy of a run, archived ones too."""
 
 ROW_CONTENT = ("step", "split", "loss", "error")
+
+_BOUNDARIES = "schedule.boundaries"
 
 _LENGTH = ("num_steps", "batch_size")
 """Fields in which networks of one data set are always told apart."""
@@ -64,7 +67,8 @@ class Result:
     Attributes:
       name: of its folder; with several work folders, after the name of its own.
       run: as read from disk.
-      settings: the flat config, less the seed and `NOT_WHAT`; and perhaps `DATA`.
+      settings: the flat config, less the seed, `NOT_WHAT` and what the schedule does not use, with
+        its boundaries as parts of the run; and perhaps `DATA`.
       declared: what a sweep says of the run: all that is known of one that has not started, or
         whose config cannot be read.
       recipe: what the sweep says of its recipe: "paper", "shortened" or "other"; else None.
@@ -259,12 +263,21 @@ def interpret(
     not_what = NOT_WHAT
     if settings.get("schedule.name") == "plateau":  # Its patience counts evaluations.
         not_what -= {"evaluate_every"}
-    settings = {key: value for key, value in settings.items() if key not in not_what}
+    settings = _in_effect({k: value for k, value in settings.items() if k not in not_what})
     declared = {k: v for k, v in declared.items() if k != "seed" and k not in NOT_WHAT}
     model = str(settings.get("model.name", "unknown"))
     dataset = str(settings.get("dataset.name", "unknown"))
     family, depth = naming.family_and_depth(model, naming.architecture(settings))
     return Result(name, run, settings, declared, recipe, dataset, model, family, depth, seed)
+
+
+def _in_effect(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat config that is the same for all ways to write down one schedule."""
+    used = {key: value for key, value in settings.items() if naming.is_used(key, settings)}
+    boundaries, length = used.get(_BOUNDARIES), number(used.get("num_steps"))
+    if isinstance(boundaries, list | tuple) and length > 0:
+        used[_BOUNDARIES] = as_fractions(boundaries, length)
+    return used
 
 
 def tell_data_apart(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
@@ -346,10 +359,8 @@ def group(results: Sequence[Result]) -> list[Group]:
 
 
 def _fits(declared: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    return bool(declared) and all(
-        key in settings and naming.as_text(settings[key]) == naming.as_text(value)
-        for key, value in declared.items()
-    )
+    with_declared = _in_effect({**settings, **declared})
+    return bool(declared) and naming.as_text(with_declared) == naming.as_text(settings)
 
 
 def _group(results: list[Result]) -> Group:

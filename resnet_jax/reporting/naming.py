@@ -9,6 +9,7 @@ from typing import Any
 from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import Architecture
+from resnet_jax.runs import recipe
 
 FAMILIES = ("plain", "residual", "pre-activation", "other")
 """In the order in which they are shown."""
@@ -65,6 +66,13 @@ def is_of_recipe(field: str) -> bool:
     return not field.startswith("model.") or field in ("model.bn_group_size", "model.dtype")
 
 
+def is_used(field: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a flat config's field has an effect: not one of another kind of schedule."""
+    section, _, name = field.rpartition(".")
+    kinds = {kind: settings.get(f"schedule.{kind}") for kind in ("name", "warmup")}
+    return section != "schedule" or recipe.is_used(name, kinds)
+
+
 def family_and_depth(model: str, net: Architecture | None) -> tuple[str, int | None]:
     """A key of `FAMILIES` and the number of weighted layers (None if the name has none)."""
     if net is not None:
@@ -76,10 +84,16 @@ def family_and_depth(model: str, net: Architecture | None) -> tuple[str, int | N
 
 
 def differing(configs: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The fields in which flat configs differ, sorted; an absent field counts as None."""
+    """The fields in which flat configs that use them differ, sorted; an absent one counts as None.
+
+    >>> differing([{"schedule.warmup": "none"},
+    ...            {"schedule.warmup": "linear", "schedule.warmup_steps": 40}])
+    ['schedule.warmup']
+    """
     configs = list(configs)
     keys = sorted({key for config in configs for key in config})
-    return [key for key in keys if len({as_text(config.get(key)) for config in configs}) > 1]
+    values = lambda key: {as_text(own.get(key)) for own in configs if is_used(key, own)}
+    return [key for key in keys if len(values(key)) > 1]
 
 
 def unusual(configs: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> list[list[str]]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resnet_jax.reporting import naming
-from resnet_jax.runs.recipe import plain_name
+from resnet_jax.runs.recipe import as_fractions, plain_name
 
 SINGLE_VIEW = "single view"
 HE = "he_normal"
@@ -303,8 +303,7 @@ def _warmups(number: Number) -> list[dict[str, Any]]:
 def _plain(field: str, settings: Mapping[str, Any]) -> Any:
     value = settings[field]
     if field == "schedule.boundaries" and isinstance(value, Sequence):
-        steps = settings.get("num_steps") or 1  # Whole numbers are steps, as in the papers.
-        return [b / steps if isinstance(b, int) else b for b in value]
+        return as_fractions(value, settings.get("num_steps") or 1)
     if value is None:
         return _UNSET.get(field)
     return list(value) if isinstance(value, tuple) else value

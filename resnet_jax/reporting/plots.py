@@ -234,10 +234,9 @@ def learning_rate_drops(result: Result) -> list[float]:
     """
     steps, rates = result.curve("train", "learning_rate")
     length, boundaries = (result.settings.get(f) for f in ("num_steps", "schedule.boundaries"))
-    # Whole numbers are steps, fractions parts of the run.
-    stated = [b if isinstance(b, int) else b * (length or 0) for b in boundaries or ()]
+    stated = [part * (length or 0) for part in boundaries or ()]
     return [
-        next((step for step in stated if steps[row] <= step < steps[row + 1]), float(steps[row]))
+        next((s for s in map(round, stated) if steps[row] <= s < steps[row + 1]), float(steps[row]))
         for row in np.flatnonzero(rates[1:] * DROP <= rates[:-1])
     ]
 

@@ -166,10 +166,7 @@ class Schedule:
     def used(self) -> dict[str, Any]:
         """The fields on which the learning rate depends, less those of other kinds of schedule."""
         values = dataclasses.asdict(self)
-        for field, (kind, kinds) in _SCHEDULE_USED_WITH.items():
-            if values[kind] not in kinds:
-                values.pop(field)
-        return values
+        return {field: value for field, value in values.items() if is_used(field, values)}
 
 
 _SCHEDULE_USED_WITH = {
@@ -180,6 +177,17 @@ _SCHEDULE_USED_WITH = {
     "warmup_learning_rate": ("warmup", ("constant", "until_error")),
     "warmup_error": ("warmup", ("until_error",)),
 }
+
+
+def is_used(field: str, schedule: Mapping[str, Any]) -> bool:
+    """Whether a schedule of that kind uses this field of it; yes where its kind is not stated."""
+    kind, kinds = _SCHEDULE_USED_WITH.get(field, (field, ()))
+    return kind == field or schedule.get(kind) in (None, *kinds)
+
+
+def as_fractions(boundaries: Sequence[int | float], num_steps: float) -> list[float]:
+    """A schedule's boundaries, which may be steps, as parts of the run."""
+    return [b / num_steps if isinstance(b, int) else b for b in boundaries]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,43 @@ def test_where_a_run_ran_does_not_make_it_another_experiment(tmp_path: Path, wri
         record["config"]["num_devices"] = seed + 1
         path.write_text(json.dumps(record))
     assert len(collect([tmp_path]).groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"warmup": "none", "warmup_steps": 40}, {"warmup": "none", "warmup_steps": 20}),
+        ({"boundaries": [0.5, 0.75]}, {"boundaries": [150, 225]}),
+        (
+            {"name": "cosine", "boundaries": [0.5]},
+            {"name": "cosine", "boundaries": [0.9], "patience": 3},
+        ),
+    ],
+)
+def test_what_the_schedule_does_not_use_does_not_make_it_another_experiment(
+    tmp_path: Path, write_run, write_sweep, one: dict[str, Any], other: dict[str, Any]
+):
+    for seed, schedule in enumerate((one, other)):
+        path = write_run(tmp_path, "resnet-20", seed) / "config.json"
+        record = json.loads(path.read_text())
+        record["config"]["schedule"] |= schedule
+        path.write_text(json.dumps(record))
+    declared = {f"schedule.{field}": value for field, value in other.items()}
+    write_sweep(tmp_path, {"awaited": {"model.name": "resnet-20", "seed": 2, **declared}})
+    (group,) = collect([tmp_path]).groups
+    assert [result.status for result in group.results] == ["missing", "completed", "completed"]
+
+
+def test_what_the_kind_of_schedule_says_is_not_told_twice(tmp_path: Path, write_run):
+    for seed, schedule in enumerate(
+        ({"warmup": "linear", "warmup_steps": 40}, {"warmup": "none", "warmup_steps": 40})
+    ):
+        path = write_run(tmp_path, "resnet-20", seed) / "config.json"
+        record = json.loads(path.read_text())
+        record["config"]["schedule"] |= schedule
+        path.write_text(json.dumps(record))
+    labels = {group.label for group in collect([tmp_path]).groups}
+    assert labels == {"resnet-20, warmup=linear", "resnet-20, warmup=none"}
 
 
 def test_runs_that_a_sweep_awaits_are_missing_members_of_their_group(

@@ -101,6 +101,22 @@ def test_one_net_is_one_row_however_it_is_written_down(
     assert row[4] == "1"
 
 
+def test_one_schedule_is_one_row_however_it_is_written_down(
+    tmp_path: Path, table: PaperTable, write_run
+):
+    for config in table.configs.values():
+        config["schedule"] |= {"warmup": "none", "warmup_steps": 400}
+    changes = [{"boundaries": [150, 225]}, {"warmup_steps": 30}, {"boundaries": [150, 226]}]
+    for seed, schedule in enumerate(changes):
+        path = write_run(tmp_path / "runs", "resnet-20", seed, dataset="cifar10") / "config.json"
+        config = json.loads(path.read_text())
+        config["config"]["schedule"] |= {"warmup": "none", **schedule}
+        path.write_text(json.dumps(config))
+    archive(tmp_path / "runs", tmp_path / "results" / "orders")
+    (row,) = [row for row in cells(record(tmp_path, table), "resnet-20") if len(row) == 9]
+    assert row[4] == "2"
+
+
 def test_diverged_runs_are_told_and_not_averaged_in(tmp_path: Path, table: PaperTable, write_run):
     write_run(tmp_path / "runs", "resnet-20", dataset="cifar10", test_error=0.08)
     write_run(tmp_path / "runs", "resnet-20", seed=1, dataset="cifar10", status="diverged")
