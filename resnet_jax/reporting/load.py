@@ -513,13 +513,13 @@ def collect(workdirs: Sequence[Path]) -> Collection:
         results += found
         problems += [f"{prefix}{line}" for line in complaint]
     results.sort(key=lambda result: naming.natural(result.name))
-    results, copies = _without_copies(results)
+    results, copies = without_copies(results)
     results, kinds = tell_data_apart(results)
     problems += [f"{result.name}: {line}" for result in results for line in result.run.problems]
     return Collection(sweeps, results, group(results), problems, copies + kinds)
 
 
-def _without_copies(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
+def without_copies(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
     """Every run once, though its folder is given twice or was copied; and which are left out.
 
     Copies have one id (written at a run's first start), or one identity (see `Result`). Of

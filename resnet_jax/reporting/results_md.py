@@ -32,10 +32,12 @@ from resnet_jax.reporting.load import (
     interpret,
     read_analyses,
     tell_data_apart,
+    without_copies,
 )
 from resnet_jax.reporting.tables import (
     NOTHING,
     Table,
+    completed_seeds,
     duration,
     escape_markdown,
     fixed,
@@ -64,8 +66,8 @@ This page is written by
     python -m experiments.report --results=RESULTS.md
 
 from the folders in [results/](results); `experiments.report --workdir=RUNS --archive=results/NAME`
-adds runs to them. A run appears in a paper's table if and only if its whole config is that table's;
-each folder has a heading of its own, too.
+adds runs to them. A run appears in a paper's table if and only if its whole config is that table's,
+and once, though several folders may have it; each folder has a heading of its own, too.
 """
 CURVES = """\
 v1's Figures 6 (left) and 7 are curves without numbers. `experiments.analyze --study=responses`
@@ -110,7 +112,8 @@ def write_record(paper_tables: Sequence[PaperTable], folder: Path, output: Path)
         raise InputError(f"results={str(output)!r}: no folder {str(folder)!r} to read from")
     places = _places(folder)
     archived = {place: collect([place]) for place in places if runs.find_runs(place)}
-    results, notes = tell_data_apart([r for found in archived.values() for r in found.results])
+    results, _ = without_copies([r for found in archived.values() for r in found.results])
+    results, notes = tell_data_apart(results)
     parts = [INTRODUCTION, "## The papers' numbers", *map(escape_markdown, notes)]
     parts += [part for table in paper_tables for part in _paper_table(table, results)]
     parts += [CURVES] if paper_tables else []
@@ -199,7 +202,7 @@ def _ours(planned: Result, members: Sequence[Result]) -> dict[str, str]:
     return {
         "Ours": over_seeds(ours, "test_error") + failed,
         "Median": fixed(ours.sample("test_error").median, 2),
-        "Seeds": str(ours.count_seeds()),
+        "Seeds": completed_seeds(ours),
         "Training": over_seeds(ours, "train_error"),
         "Hardware": _distinct(members, _hardware),
         "Time": duration(_median(ours.completed or members, "wall_seconds")),

@@ -87,6 +87,12 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{'+' if value > 0 else '−'}{text}"
 
 
+def completed_seeds(group: Group) -> str:
+    """How many seeds the figures are of: "5", or "2 of 5" where not all have completed."""
+    done, total = group.count_seeds("completed"), group.count_seeds()
+    return str(total) if done == total else f"{done} of {total}"
+
+
 def duration(seconds: float) -> str:
     """E.g. "45 s", "3 min 20 s", "2 h 05 min"."""
     if math.isnan(seconds):
@@ -114,14 +120,13 @@ def results_table(dataset: str, groups: Sequence[Group]) -> Table:
     departures: dict[str, list[str]] = {}
     rows = []
     for group, number in zip(groups, numbers, strict=True):
-        done, total = group.count_seeds("completed"), group.count_seeds()
         parameters = {result.final("num_params") for result in group.results}
         sizes = sorted(size for size in parameters if not math.isnan(size))
         row = {
             "Network": group.label,
             "Depth": str(group.depth or NOTHING),
             "Parameters": " / ".join(f"{size:,.0f}" for size in sizes) or NOTHING,
-            "Seeds": str(total) if done == total else f"{done} of {total}",
+            "Seeds": completed_seeds(group),
             "Test error, %": over_seeds(group, "test_error"),
             "median": fixed(group.sample("test_error").median, 2),
             "Training error, %": over_seeds(group, "train_error"),

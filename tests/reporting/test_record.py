@@ -125,6 +125,23 @@ def test_diverged_runs_are_told_and_not_averaged_in(tmp_path: Path, table: Paper
     assert row[2] == "8.00 (1 diverged)"
 
 
+def test_seeds_that_have_not_completed_are_told(tmp_path: Path, table: PaperTable, write_run):
+    for seed in range(5):
+        status = "completed" if seed < 2 else None
+        place = tmp_path / "results" / "depth"
+        write_run(place, "resnet-20", seed, dataset="cifar10", status=status)
+    (row,) = [row for row in cells(record(tmp_path, table), "resnet-20") if len(row) == 9]
+    assert row[4] == "2 of 5"
+
+
+def test_run_that_two_archives_have_counts_once(tmp_path: Path, table: PaperTable, write_run):
+    for place, name, error in (("a", "one", 0.1), ("b", "one", 0.1), ("b", "again", 0.2)):
+        folder = tmp_path / "results" / place
+        write_run(folder, "resnet-20", dataset="cifar10", test_error=error, name=name)
+    (row,) = [row for row in cells(record(tmp_path, table), "resnet-20") if len(row) == 9]
+    assert row[2] == "15.00"
+
+
 def test_how_it_was_measured_is_that_of_completed_runs(tmp_path: Path, table, write_run):
     for seed, status in enumerate(("diverged", "completed", "completed")):
         path = write_run(tmp_path / "runs", "resnet-20", seed, dataset="cifar10", status=status)
