@@ -181,8 +181,9 @@ def lookup(settings: Mapping[str, Any], source: str = "") -> Number | None:
 
     Data set and every axis of the network must agree; whether the recipe does, to which initial
     weights belong, is the business of `departures`. If several numbers fit, one for the run's batch
-    size comes first, then one of the table `source`, then the order of `NUMBERS`. Only single views
-    and 10 crops are compared with.
+    size comes first, then one of the table `source`, then one of whose recipe the run departs in
+    the fewest fields, then the order of `NUMBERS`. Only single views and 10 crops are compared
+    with.
     """
     net = naming.architecture(settings)
     if net is None:
@@ -196,7 +197,11 @@ def lookup(settings: Mapping[str, Any], source: str = "") -> Number | None:
         and number.batch_size in (None, settings.get("batch_size"))
         and _architecture(number) == dataclasses.replace(net, initialization=HE)
     ]
-    rank = lambda number: (number.batch_size is not None, number.source == source)
+    rank = lambda number: (
+        number.batch_size is not None,
+        number.source == source,
+        -len(departures(settings, number)),
+    )
     return max(fitting, key=rank, default=None)
 
 

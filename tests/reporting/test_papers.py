@@ -135,6 +135,20 @@ def test_warm_up_of_v2s_baselines_is_that_of_either_paper(fields: dict, departur
     assert all(phrase.startswith("schedule.warmup") for phrase in found)
 
 
+@pytest.mark.parametrize("num_steps", [64_000, 2000])
+@pytest.mark.parametrize(
+    ("warmup", "source"), [("until_error", "v1 Table 6"), ("constant", "v2 Table 1")]
+)
+def test_run_is_compared_with_the_paper_whose_warm_up_it_has(
+    warmup: str, source: str, num_steps: int
+):
+    settings = {**RECIPE, "model.name": "resnet-110", "schedule.warmup": warmup}
+    settings["num_steps"] = num_steps
+    found = papers.lookup(settings)
+    assert found.source == source
+    assert len(papers.departures(settings, found)) == (num_steps != 64_000)
+
+
 def test_boundaries_may_be_steps_as_in_the_paper():
     settings = {**RECIPE, "model.name": "resnet-20", "schedule.boundaries": [32_000, 48_000]}
     assert papers.departures(settings, number("resnet-20")) == []
