@@ -27,10 +27,11 @@ FEWEST_ROWS, MOST_ROWS = 5, 24
 class Plane:
     """Networks of one family that differ in depth and in one field alone.
 
-    `rest` tells it from the family's other planes. `groups` has one for each depth and value that
-    was run.
+    `rest` tells it from the family's other planes, `prefix` from those of other data sets. `groups`
+    has one for each depth and value that was run.
     """
 
+    prefix: str
     field: str
     family: str
     rest: str
@@ -46,28 +47,30 @@ class Plane:
 
     @property
     def title(self) -> str:
-        return ", ".join(filter(None, [self.family.capitalize(), self.rest]))
+        return self.prefix + ", ".join(filter(None, [self.family.capitalize(), self.rest]))
 
 
 def find_planes(groups: Sequence[Group]) -> list[Plane]:
     """Planes of `FEWEST` depths and values or more, of every data set and numeric field."""
     planes = []
-    for dataset in dict.fromkeys(group.dataset for group in groups):
+    datasets = dict.fromkeys(group.dataset for group in groups)
+    for dataset in datasets:
+        prefix = f"{dataset}: " if len(datasets) > 1 else ""
         own = [group for group in groups if group.dataset == dataset and group.depth is not None]
         varied = naming.differing(group.settings for group in own)
         for field in varied:
             numeric = [g for g in own if not math.isnan(number(g.settings.get(field)))]
-            planes += _planes_of(field, numeric, varied)
+            planes += _planes_of(field, numeric, varied, prefix)
     return planes
 
 
-def _planes_of(field: str, groups: list[Group], varied: Sequence[str]) -> list[Plane]:
+def _planes_of(field: str, groups: list[Group], varied: Sequence[str], prefix: str) -> list[Plane]:
     found: dict[tuple[str, str], dict[tuple[int, float], Group]] = {}
     for group in groups:
         others = [key for key in varied if key not in (field, "model.name")]
         key = naming.describe_settings(group.settings, others), group.family
         found.setdefault(key, {})[group.depth or 0, group.settings[field]] = group
-    planes = [Plane(field, family, rest, own) for (rest, family), own in found.items()]
+    planes = [Plane(prefix, field, family, rest, own) for (rest, family), own in found.items()]
     return [p for p in planes if len(p.depths) >= FEWEST and len(p.values) >= FEWEST]
 
 

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,14 +185,14 @@ def test_dollars_in_names_are_not_mathematics(tmp_path: Path, write_run):
     assert r"$\frac{net$-20" in svg
 
 
-def write_grid(folder: Path, write_run) -> None:
+def write_grid(folder: Path, write_run, **more: Any) -> None:
     """Four values of a field by three depths; the error is lowest at the second."""
     for depth in (20, 32, 56):
         for index, scale in enumerate((0.0, 0.25, 0.5, 1.0)):
             error = abs(index - 1) / 10 + depth / 1000
             name = f"{depth}-{scale}"
             dial = {"shortcut": "constant_scaling", "shortcut_scale": scale}
-            write_run(folder, f"resnet-{depth}", 0, error, error, name=name, **dial)
+            write_run(folder, f"resnet-{depth}", 0, error, error, name=name, **dial, **more)
 
 
 def test_error_over_depth_and_one_number_is_a_grid(tmp_path: Path, write_run):
@@ -210,6 +211,16 @@ def test_error_over_depth_and_one_number_is_a_grid(tmp_path: Path, write_run):
     assert cells[0, 0] == "12"  # 20 layers, the first value
     assert cells[2, 1] == "5.6"
     assert [label.get_text() for label in axes.get_yticklabels()] == ["0", "0.25", "0.5", "1"]
+
+
+def test_grids_of_several_data_sets_are_told_apart(tmp_path: Path, write_run):
+    for dataset in ("digits", "fashion_mnist"):
+        write_grid(tmp_path / dataset, write_run, dataset=dataset)
+    groups = collect([tmp_path / "digits", tmp_path / "fashion_mnist"]).groups
+    assert [panel.title for row in setting_plots.grid_rows(groups) for panel in row] == [
+        "digits: Residual: training error, %",
+        "fashion_mnist: Residual: training error, %",
+    ]
 
 
 def test_grid_of_learning_rates_marks_the_best_of_each_depth(tmp_path: Path, write_run):
