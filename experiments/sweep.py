@@ -11,7 +11,7 @@ WORKDIR/<name of the run>/, what it prints in the `log.txt` there.
     --filter='plain|seed0'     only runs whose name matches
     --seeds=2 --num_steps=500  fewer seeds, shorter runs. These also log, evaluate and save as
                                often as fits: 50, 10 and 10 times at least
-    --override=dataset.data_dir=DIR   sets a field in all runs; not one that the sweep varies
+    --override=dataset.data_dir=DIR   sets a field in all runs; not one that they vary
     --max_minutes=50           saves and stops after 50 minutes, and kills runs that fail to save
                                within one more. The folder may be copied to another machine, to
                                resume there

@@ -79,7 +79,7 @@ def plan(
 
     Raises:
       InputError: a pattern that matches nothing, an override of a field that is none or that
-        the sweep varies, two runs of one name.
+        the sweep varies in the runs that are kept, two runs of one name.
     """
     extra = dict(extra or {})
     if "num_steps" in extra:
@@ -89,15 +89,16 @@ def plan(
             num_steps = extra.pop("num_steps")
     if num_steps is not None and num_steps < 1:
         raise InputError(f"num_steps={num_steps}: must be at least 1")
+    chosen = _chosen(pattern, _named(sweep))
     for path in [*extra, *(["num_steps"] if num_steps else ())]:
-        if any(path in overrides for overrides in sweep.overrides):
+        if any(path in overrides for overrides in chosen.values()):
             raise InputError(
                 f"{path}: {sweep.name} varies this field, so that one value for all would train "
                 "copies of one run under several names; choose runs with --filter, or edit the "
                 "sweep's file"
             )
     planned = []
-    for name, own in _chosen(pattern, _named(sweep)).items():
+    for name, own in chosen.items():
         overrides = {**sweep.common, **own, **extra}
         if num_steps is not None:
             config = sweep.get_config(_argument(overrides))

@@ -211,6 +211,12 @@ def test_length_that_the_sweep_varies_is_not_overridden():
         plan.plan(sweep(*lengths), num_steps=5)
 
 
+def test_length_that_only_other_runs_vary_is_overridden():
+    networks = ({"model.name": "plain-20"}, {"model.name": "resnet-20", "num_steps": 20})
+    (run,) = plan.plan(sweep(*networks), pattern="^plain", num_steps=5)
+    assert run.config.num_steps == 5
+
+
 @pytest.mark.parametrize(
     "twin",
     [
