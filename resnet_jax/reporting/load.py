@@ -318,6 +318,21 @@ def tell_data_apart(results: Sequence[Result]) -> tuple[list[Result], list[str]]
     return told, [_describe_kinds(name, of_name) for name, of_name in kinds.items()]
 
 
+def _with_sources_told(results: Sequence[Result]) -> list[Result]:
+    """One name for each run that gave its weights, as far as it is known, however it is spelled."""
+    names: dict[str, str] = {}
+    told = []
+    for result in results:
+        source = result.run.info.get("init_from_id")
+        path = result.settings.get("init_from")
+        if path is not None and isinstance(source, str):
+            name = str(path) if path not in names.values() else f"{path} ({source})"
+            changed = result.settings | {"init_from": names.setdefault(source, name)}
+            result = dataclasses.replace(result, settings=changed)
+        told.append(result)
+    return told
+
+
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     try:
         return compare_fingerprints(old, new)
@@ -514,7 +529,7 @@ def collect(workdirs: Sequence[Path]) -> Collection:
         problems += [f"{prefix}{line}" for line in complaint]
     results.sort(key=lambda result: naming.natural(result.name))
     results, copies = without_copies(results)
-    results, kinds = tell_data_apart(results)
+    results, kinds = tell_data_apart(_with_sources_told(results))
     problems += [f"{result.name}: {line}" for result in results for line in result.run.problems]
     return Collection(sweeps, results, group(results), problems, copies + kinds)
 

@@ -158,10 +158,12 @@ def write_config(
     devices: str,
     class_names: Sequence[str] = (),
     data: dict[str, Any] | None = None,
+    init_from_id: str | None = None,
 ) -> None:
     """Writes `config.json`: the config, what it runs on, and of the data what is known.
 
-    That is the names of the classes, and `data`, a `datasets.fingerprint`.
+    That is the names of the classes, and `data`, a `datasets.fingerprint`. `init_from_id` is the
+    `run_id` of the run whose weights it begins with, however the config spells that one's folder.
 
     The run's identity, `run_id`, is drawn at its first start and stays: a copy of the folder has
     the same one, another run of the same config has not.
@@ -178,6 +180,7 @@ def write_config(
         "devices": devices,
         "class_names": list(class_names),
         **({"data": data} if data else {}),
+        **({"init_from_id": init_from_id} if init_from_id else {}),
         "processor": f"{processor_name()}, {os.cpu_count()} cores",
         "command": shlex.join(["python", "-m", *_module_and_arguments()]),
         "commit": _commit(),

@@ -190,12 +190,17 @@ def _run(
         outlets: list[Callable[[runs.Row], None]] = []
         note: Callable[[str], None] = lambda line: None
         if multihost.is_first():
+            # Its weights are those of its beginning; the other run may have changed or gone since.
+            begun_from = runs.read_run(workdir).info.get("init_from_id")
+            if recipe.init_from and not begun:
+                begun_from = runs.read_run(recipe.init_from).info.get("run_id")
             runs.write_config(
                 workdir,
                 recipe.to_dict(),
                 devices=experiment.devices,
                 class_names=experiment.class_names,
                 data=data,
+                init_from_id=begun_from,
             )
             if not (begun and (workdir / STATISTICS).exists()):
                 experiment.statistics.save(workdir / STATISTICS)

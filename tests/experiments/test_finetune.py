@@ -80,6 +80,7 @@ def test_first_weights_are_the_other_runs_and_the_classifier_is_new(pretrained, 
     run = runs.read_run(tmp_path / "run")
     assert run.info["class_names"] == ["ash", "beech", "cedar"]
     assert run.config["init_from"] == str(pretrained)
+    assert run.info["init_from_id"] == runs.read_run(pretrained).info["run_id"]
 
 
 @pytest.mark.slow
@@ -121,6 +122,8 @@ def test_stopped_run_ends_with_the_same_bits_even_if_the_other_is_gone(
     assert train(Recipe.from_config(again), tmp_path / "stopped") == 0
     whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert all(np.array_equal(whole[path], stopped[path]) for path in {*whole, *stopped})
+    resumed = runs.read_run(tmp_path / "stopped").info["init_from_id"]
+    assert resumed == runs.read_run(pretrained).info["run_id"]
 
 
 def test_run_killed_while_it_saves_its_first_weights_can_be_rerun(

@@ -93,6 +93,17 @@ def test_what_the_kind_of_schedule_says_is_not_told_twice(tmp_path: Path, write_
     assert labels == {"resnet-20, warmup=linear", "resnet-20, warmup=none"}
 
 
+def test_runs_are_grouped_by_the_run_that_gave_their_weights(tmp_path: Path, write_run):
+    sources = [("runs/src", "1"), ("/home/me/runs/src", "1"), ("runs/src", "2")]
+    for seed, (path, run_id) in enumerate(sources):
+        config = write_run(tmp_path, "resnet-20", seed) / "config.json"
+        record = json.loads(config.read_text())
+        record["config"]["init_from"] = path
+        config.write_text(json.dumps(record | {"init_from_id": run_id}))
+    seeds = {group.label: len(group.results) for group in collect([tmp_path]).groups}
+    assert seeds == {"resnet-20, init_from=runs/src": 2, "resnet-20, init_from=runs/src (2)": 1}
+
+
 def test_runs_that_a_sweep_awaits_are_missing_members_of_their_group(
     degradation: Path, write_sweep
 ):
