@@ -77,7 +77,7 @@ def find(collection: Collection, table: pd.DataFrame | None = None) -> Findings:
         datasets = dict.fromkeys(group.dataset for group in groups)
         headlines = [_best([g for g in groups if g.dataset == dataset]) for dataset in datasets]
     details += [_selected(selections)] if selections else []
-    caveats = [*_adjustment(arms), *_rounding(groups), *_versions(groups)]
+    caveats = [*_adjustment(arms), *_unclear(arms), *_rounding(groups), *_versions(groups)]
     caveats += [*collection.notes, *_caveats(collection)]
     return Findings(headlines, details, caveats, arms, selections, groups)
 
@@ -334,6 +334,15 @@ def _adjustment(arms: Sequence[Arm]) -> list[str]:
         f"Intervals exclude zero exactly where Holm's procedure rejects at {1 - CONFIDENCE:.0%} "
         f"over the {number} comparisons made here; they are not simultaneous "
         f"{CONFIDENCE:.0%} intervals."
+    ]
+
+
+def _unclear(arms: Sequence[Arm]) -> list[str]:
+    return [
+        f"{_prefix(arm)}Not compared, because several networks of one family have one depth: "
+        f"{', '.join(group.name for group in arm.unclear)}."
+        for arm in arms
+        if arm.unclear
     ]
 
 

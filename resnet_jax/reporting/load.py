@@ -72,7 +72,8 @@ class Result:
       declared: what a sweep says of the run: all that is known of one that has not started, or
         whose config cannot be read.
       recipe: what the sweep says of its recipe: "paper", "shortened" or "other"; else None.
-      dataset, model: by name; `family` is one of `naming.FAMILIES`, `depth` in weighted layers.
+      dataset, model: by name (see `naming.usual_name`); `family` is one of `naming.FAMILIES`,
+        `depth` in weighted layers.
       seed: as the config has it.
     """
 
@@ -265,6 +266,9 @@ def interpret(
         not_what -= {"evaluate_every"}
     settings = _in_effect({k: value for k, value in settings.items() if k not in not_what})
     declared = {k: v for k, v in declared.items() if k != "seed" and k not in NOT_WHAT}
+    for fields in (settings, declared):  # One network has one name.
+        if "model.name" in fields:
+            fields["model.name"] = naming.usual_name(str(fields["model.name"]))
     model = str(settings.get("model.name", "unknown"))
     dataset = str(settings.get("dataset.name", "unknown"))
     family, depth = naming.family_and_depth(model, naming.architecture(settings))

@@ -61,6 +61,17 @@ def architecture(settings: Mapping[str, Any]) -> Architecture | None:
         return None
 
 
+def usual_name(model: str) -> str:
+    """A network's shorter name, if it has two: "cifar-" is for depths that ImageNet has, too.
+
+    >>> usual_name("cifar-plain-56"), usual_name("cifar-resnet-50")
+    ('plain-56', 'cifar-resnet-50')
+    """
+    short = model.removeprefix("cifar-")
+    net = architecture({"model.name": short})
+    return short if net is not None and net == architecture({"model.name": model}) else model
+
+
 def is_of_recipe(field: str) -> bool:
     """Whether networks that differ in a flat config's field can have the same layers."""
     return not field.startswith("model.") or field in ("model.bn_group_size", "model.dtype")

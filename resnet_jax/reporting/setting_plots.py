@@ -66,11 +66,18 @@ def find_planes(groups: Sequence[Group]) -> list[Plane]:
 
 def _planes_of(field: str, groups: list[Group], varied: Sequence[str], prefix: str) -> list[Plane]:
     found: dict[tuple[str, str], dict[tuple[int, float], Group]] = {}
+    crowded = set()  # Two networks of one depth and value: no plane shows both.
     for group in groups:
         others = [key for key in varied if key not in (field, "model.name")]
         key = naming.describe_settings(group.settings, others), group.family
-        found.setdefault(key, {})[group.depth or 0, group.settings[field]] = group
-    planes = [Plane(prefix, field, family, rest, own) for (rest, family), own in found.items()]
+        plane, cell = found.setdefault(key, {}), (group.depth or 0, group.settings[field])
+        if plane.setdefault(cell, group) is not group:
+            crowded.add(key)
+    planes = [
+        Plane(prefix, field, family, rest, own)
+        for (rest, family), own in found.items()
+        if (rest, family) not in crowded
+    ]
     return [p for p in planes if len(p.depths) >= FEWEST and len(p.values) >= FEWEST]
 
 

@@ -208,6 +208,8 @@ class Arm:
     comparisons: list[Comparison]
     contrasts: list[Contrast]
     trends: list[Trend]
+    unclear: list[Group] = dataclasses.field(default_factory=list)
+    """Networks of one family and depth: none of them is that depth's, so none is compared."""
 
     @property
     def differences(self) -> list[Difference]:
@@ -268,7 +270,13 @@ def _adjust(arm: Arm, adjusted: Callable[[Difference], Difference]) -> Arm:
 
 
 def _arm(dataset: str, setting: str, groups: list[Group], table: pd.DataFrame) -> Arm:
-    comparisons = compare_families(groups, table)
+    of_depth: dict[tuple[str, int], list[Group]] = {}
+    for group in groups:
+        if group.depth is not None and group.having(*FINISHED):
+            of_depth.setdefault((group.family, group.depth), []).append(group)
+    unclear = [group for several in of_depth.values() if len(several) > 1 for group in several]
+    compared = [group for several in of_depth.values() if len(several) == 1 for group in several]
+    comparisons = compare_families(compared, table)
     plain = [c for c in comparisons if c.family == "plain"][:1]
     twins = [
         (c, twin)
@@ -277,10 +285,10 @@ def _arm(dataset: str, setting: str, groups: list[Group], table: pd.DataFrame) -
         if twin.family != "plain" and _ends(twin) == _ends(c)
     ]
     contrasts = [_contrast(family, twin, table) for family, twin in twins]
-    trends = [_trend(groups, c.family, twin.family) for c, twin in twins]
-    return Arm(
-        dataset, setting, groups, comparisons, contrasts, [trend for trend in trends if trend]
-    )
+    trends = [
+        trend for c, twin in twins if (trend := _trend(compared, c.family, twin.family)) is not None
+    ]
+    return Arm(dataset, setting, groups, comparisons, contrasts, trends, unclear)
 
 
 def _ends(comparison: Comparison) -> tuple[int | None, int | None]:
@@ -381,10 +389,10 @@ def _slope(values: Sequence[float]) -> Difference:
 def compare_families(groups: Sequence[Group], table: pd.DataFrame) -> list[Comparison]:
     """One comparison for each family of networks that differ in depth, in the families' order.
 
-    `groups` share data set and setting. Each family is compared at the deepest and shallowest
-    depth that it shares with the first family (its twins), or at its own where it shares fewer
-    than two; a family that goes deeper than its twins is compared a second time, at its own
-    deepest. Depths without a finished run wait.
+    `groups` share data set and setting, and no two of a family have one depth. Each family is
+    compared at the deepest and shallowest depth that it shares with the first family (its twins),
+    or at its own where it shares fewer than two; a family that goes deeper than its twins is
+    compared a second time, at its own deepest. Depths without a finished run wait.
     """
     depths: dict[str, dict[int, Group]] = {}
     for group in groups:

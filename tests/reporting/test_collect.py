@@ -28,6 +28,14 @@ def test_field_that_earlier_versions_lacked_does_not_make_another_experiment(
     assert sorted(len(group.results) for group in collect([tmp_path]).groups) == [1, 2]
 
 
+def test_two_names_of_one_network_are_one_group(tmp_path: Path, write_run, write_sweep):
+    for seed, model in enumerate(("plain-56", "cifar-plain-56", "resnet-50", "cifar-resnet-50")):
+        write_run(tmp_path, model, seed, dataset="cifar10")
+    write_sweep(tmp_path, {"awaited": {"model.name": "cifar-plain-56", "seed": 4}})
+    sizes = {group.label: len(group.results) for group in collect([tmp_path]).groups}
+    assert sizes == {"plain-56": 3, "resnet-50": 1, "cifar-resnet-50": 1}
+
+
 def test_label_names_the_settings_in_which_nets_of_one_name_differ(tmp_path: Path, write_run):
     write_run(tmp_path, "resnet-20", name="a", option="A")
     write_run(tmp_path, "resnet-20", name="b", option="B")

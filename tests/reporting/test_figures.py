@@ -223,6 +223,15 @@ def test_grids_of_several_data_sets_are_told_apart(tmp_path: Path, write_run):
     ]
 
 
+def test_grid_never_hides_a_network_behind_another_of_its_depth(tmp_path: Path, write_run):
+    for depth in (50, 101, 152):
+        for number, scale in enumerate((0.1, 0.2, 0.3)):
+            write_run(tmp_path, f"resnet-{depth}", branch_scale=scale, name=f"{depth}-{number}")
+    assert len(setting_plots.find_planes(collect([tmp_path]).groups)) == 1
+    write_run(tmp_path, "cifar-resnet-50", branch_scale=0.1, name="cifar")
+    assert setting_plots.find_planes(collect([tmp_path]).groups) == []
+
+
 def test_grid_of_learning_rates_marks_the_best_of_each_depth(tmp_path: Path, write_run):
     write_grid(tmp_path, write_run)
     for path in tmp_path.glob("*/config.json"):

@@ -575,6 +575,24 @@ def test_families_are_compared_at_the_depths_that_they_share(degradation: Path, 
     ]
 
 
+def test_no_network_is_left_out_for_another_of_its_depth(tmp_path: Path, write_run):
+    for seed in range(3):
+        write_run(tmp_path, "plain-20", seed, 0.010 + 0.001 * seed)
+        write_run(tmp_path, "plain-56", seed, 0.200 + 0.001 * seed)
+        write_run(tmp_path, "cifar-plain-56", seed + 3, 0.020 + 0.001 * seed)
+    (line,) = [line for line in found(tmp_path).headlines if "plain-56" in line]
+    assert "plain-56's training error is 11.1%" in line
+    assert "6 and 3 seeds" in line
+    for model in ("mine-8", "mine-20", "yours-20"):
+        write_run(tmp_path, model)
+    findings = found(tmp_path)
+    assert {c.family for c in comparisons(findings)} == {"plain"}
+    assert (
+        "digits – Not compared, because several networks of one family have one depth: mine-20, "
+        "yours-20."
+    ) in findings.caveats
+
+
 def test_divergence_beyond_the_shared_depths_is_told_too(degradation: Path, write_run):
     write_run(degradation, "plain-110", status="diverged")
     write_run(degradation, "resnet-1202", 0, 0.3, 0.3)
