@@ -363,23 +363,30 @@ def group(results: Sequence[Result]) -> list[Group]:
     """Groups by the whole config, less the seed and `NOT_WHAT`; in the order of their showing.
 
     A field that is None is as one that a config of an earlier version lacks. A run without a
-    readable config joins the one group that fits what its sweep declared of it.
+    readable config joins the one group of its work folder that fits what its sweep declared of it:
+    what a sweep does not declare is that of its base config, which is another sweep's only by luck.
     """
     members: dict[str, list[Result]] = {}
     for result in filter(lambda result: result.has_config, results):
         stated = {key: value for key, value in result.settings.items() if value is not None}
         members.setdefault(naming.as_text(stated), []).append(result)
-    known = {key: group[0].settings for key, group in members.items()}
+    known = {
+        key: (group[0].settings, {result.run.path.parent for result in group})
+        for key, group in members.items()
+    }
     for result in filter(lambda result: not result.has_config, results):
-        fitting = [k for k, settings in known.items() if _fits(result.declared, settings)]
+        fitting = [
+            key
+            for key, (settings, workdirs) in known.items()
+            if result.run.path.parent in workdirs and _fits(result.declared, settings)
+        ]
         key = fitting[0] if len(fitting) == 1 else naming.as_text(result.settings)
         members.setdefault(key, []).append(result)
     return with_settings_told(list(map(_group, members.values())))
 
 
 def _fits(declared: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    with_declared = _in_effect({**settings, **declared})
-    return bool(declared) and naming.as_text(with_declared) == naming.as_text(settings)
+    return bool(declared) and _in_effect({**settings, **declared}) == settings
 
 
 def _group(results: list[Result]) -> Group:

@@ -99,12 +99,13 @@ class Comparison:
     def diverged(self) -> bool:
         """Whether the deeper network diverges more often than chance would have it.
 
-        Its unfinished runs may yet complete: those that diverge end first.
+        Its unfinished runs may yet complete: those that diverge end first. That does not hold of
+        runs that have not started.
         """
         deep, shallow = self.deep, self.shallow
         return statistics.more_often(
             deep.count_seeds("diverged"),
-            deep.count_seeds(),
+            deep.count_seeds(*FINISHED, "partial", "failed"),
             shallow.count_seeds("diverged"),
             shallow.count_seeds(*FINISHED),
         )

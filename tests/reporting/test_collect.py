@@ -123,6 +123,27 @@ def test_runs_that_a_sweep_awaits_are_missing_members_of_their_group(
     assert len(group.values("test_error")) == 3
 
 
+def test_runs_that_another_sweep_awaits_are_of_no_group_here(
+    degradation: Path, tmp_path: Path, write_sweep
+):
+    awaited = {f"plain-56-seed{seed}": {"model.name": "plain-56", "seed": seed} for seed in (8, 9)}
+    write_sweep(tmp_path / "other", awaited, config="configs/cifar10.py")
+    groups = collect([degradation, tmp_path / "other"]).groups
+    assert [
+        (group.dataset, len(group.results)) for group in groups if group.model == "plain-56"
+    ] == [("digits", 3), ("unknown", 2)]
+
+
+def test_awaited_run_joins_its_group_however_its_numbers_are_written(
+    tmp_path: Path, write_run, write_sweep
+):
+    write_run(tmp_path, "resnet-20", shortcut="constant_scaling", shortcut_scale=1.0)
+    declared = {"model.name": "resnet-20", "model.shortcut_scale": 1}
+    write_sweep(tmp_path, {"resnet-20-seed0": declared, "resnet-20-seed1": declared})
+    (group,) = collect([tmp_path]).groups
+    assert [result.status for result in group.results] == ["completed", "missing"]
+
+
 def test_run_without_config_is_named_and_kept_apart(degradation: Path):
     (degradation / "plain-20-seed1" / "config.json").unlink()
     collection = collect([degradation])

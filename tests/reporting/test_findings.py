@@ -533,6 +533,17 @@ def test_unfinished_runs_may_yet_complete_where_those_that_diverge_have_ended(tm
     assert "diverges more often" not in found(tmp_path).text
 
 
+def test_runs_that_have_not_started_do_not_hide_that_all_others_diverged(
+    tmp_path: Path, write_run, write_sweep
+):
+    for seed in range(5):
+        write_run(tmp_path, "plain-20", seed, 0.01 + 0.001 * seed, 0.02)
+        write_run(tmp_path, "plain-56", seed, status="diverged")
+    awaited = {f"plain-56-seed{s}": {"model.name": "plain-56", "seed": s} for s in range(20)}
+    write_sweep(tmp_path, awaited)
+    assert verdicts(tmp_path) == {"plain": Verdict.DEGRADATION}
+
+
 @pytest.mark.parametrize(
     ("num_diverged", "verdict"), [(1, Verdict.UNDECIDED), (4, Verdict.DEGRADATION)]
 )
