@@ -390,6 +390,7 @@ def _caveats(collection: Collection) -> list[str]:
     if not waiting:
         return []
     kinds = {"partial": "unfinished", "missing": "not started", "failed": "failed with a bug"}
+    kinds |= {"damaged": "without a readable config"}
     counts = collections.Counter(
         kinds.get(r.status, f"in the unknown state {r.status!r}") for r in waiting
     )

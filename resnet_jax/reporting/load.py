@@ -90,7 +90,9 @@ class Result:
 
     @property
     def status(self) -> str:
-        return str(self.run.status)
+        """The run's; "damaged" where its config cannot be read, so that nobody knows what it is."""
+        unknown = not self.has_config and self.run.status in (*FINISHED, "partial")
+        return "damaged" if unknown else str(self.run.status)
 
     @property
     def seed_key(self) -> str:
@@ -118,7 +120,9 @@ class Result:
 
     @property
     def has_config(self) -> bool:
-        return isinstance(self.run.config, Mapping) and bool(self.run.config)
+        """Whether the run's own config says what it is."""
+        is_there = isinstance(self.run.config, Mapping) and bool(self.run.config)
+        return is_there and "model.name" in self.settings
 
     def final(self, field: str) -> float:
         """A figure of the summary, as it stands in the file; NaN if there is none."""
@@ -128,7 +132,7 @@ class Result:
     def steps(self) -> float:
         """Steps taken so far, or NaN: the summary's, the divergence's, or the last row's."""
         summary = self.run.summary or {}
-        if self.status == "diverged":
+        if self.run.status == "diverged":
             return number(summary.get("diverged_at"))
         taken = number(summary.get("num_steps"))
         return taken if not math.isnan(taken) or not self.run.rows else self.run.rows[-1]["step"]
@@ -179,6 +183,15 @@ class Group:
     @property
     def label(self) -> str:
         return f"{self.model}, {self.setting}" if self.setting else self.model
+
+    @property
+    def has_config(self) -> bool:
+        return any(result.has_config for result in self.results)
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether nobody knows what its runs are: they are shown, but never compared."""
+        return all(result.status == "damaged" for result in self.results)
 
     @property
     def has_length(self) -> bool:
@@ -400,11 +413,18 @@ def with_settings_told(groups: Sequence[Group], without: Iterable[str] = ()) -> 
 
     A value that more than half of a data set's networks have is not told. The length of the
     training, and which data it saw, are told wherever networks of one data set differ in it; the
-    fields `without` are not told. Returns the groups in the order of showing.
+    fields `without` are not told. Of runs without a config what is known is told where it is not
+    that of all others, whose names they do not change. Returns the groups in the order of showing.
     """
     told = []
     for dataset in dict.fromkeys(this.dataset for this in groups):
-        own = [this for this in groups if this.dataset == dataset]
+        everything = [this for this in groups if this.dataset == dataset]
+        own = [this for this in everything if this.has_config] or everything
+        for this in (this for this in everything if own != everything and not this.has_config):
+            differing = naming.differing([this.settings, *(other.settings for other in own)])
+            fields = sorted({*differing, DATA} & set(this.settings) - {"model.name", *without})
+            setting = naming.describe_settings(this.settings, fields)
+            told.append(dataclasses.replace(this, setting=setting))
         shown = _with_warmup_of_depth(_with_weights_as_given(own))
         keys = _differing(shown)
         always = keys & {*_LENGTH, DATA}

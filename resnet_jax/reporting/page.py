@@ -204,7 +204,8 @@ def _kinds_of(table: Table, column: str, text: str) -> str:
     kinds = [] if column in table.words else ["numeric"]
     kinds += ["words"] if column == "Reading" or len(text) > LONG else []
     if column == "Status":
-        states = {"unfinished": "partial", **{s: s for s in ("diverged", "failed", "missing")}}
+        states = {"unfinished": "partial", "damaged": "failed"}
+        states |= {s: s for s in ("diverged", "failed", "missing")}
         kinds += [f"status-{kind}" for state, kind in states.items() if text.startswith(state)]
     return " ".join(kinds)
 

@@ -178,7 +178,7 @@ def draw_group(
     Returns where the strong line ends. Without a completed run the others' median is drawn.
     """
     line: dict[str, Any] = {"color": look.colour, "linestyle": _DASHED if dashed else "-"}
-    for result in group.results if len(group.results) > 1 else ():
+    for result in filter(_is_known, group.results) if len(group.results) > 1 else ():
         steps, values = thin(*result.curve(split, field))
         axes.plot(steps, scale * values, **line, linewidth=0.45 * width, alpha=0.32)
     for result in group.diverged:
@@ -197,11 +197,16 @@ def draw_group(
     return float(steps[-1]), float(scale * values[-1])
 
 
+def _is_known(result: Result) -> bool:
+    return result.status != "damaged"
+
+
 def median_curve(
     results: Sequence[Result], split: str, field: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """The median over runs at the steps that all of them have rows for; runs without rows aside."""
-    curves = [curve for result in results if (curve := result.curve(split, field))[0].size]
+    known = filter(_is_known, results)
+    curves = [curve for result in known if (curve := result.curve(split, field))[0].size]
     if not curves:
         return np.array([]), np.array([])
     steps = functools.reduce(np.intersect1d, (steps for steps, _ in curves))

@@ -182,7 +182,7 @@ def _paper_rows(
     row = {"Network": name, "Paper": in_paper(number) if number else NOTHING}
     members: dict[int | None, list[Result]] = {}
     for result in results:
-        if same_experiment(result.settings, planned.settings):
+        if result.has_config and same_experiment(result.settings, planned.settings):
             members.setdefault(result.settings.get(DATA), []).append(result)
     if not members:
         columns = ("Median", "Seeds", "Training", "Hardware", "Time", "Commit")
@@ -240,6 +240,9 @@ def _section(place: Path, collection: Collection | None, root: Path) -> list[str
     else:
         parts += _folded(f"{len(details)} further sentences", details)
     parts += map(escape_markdown, findings.caveats)
+    if collection.problems:
+        lines = (f"- {escape_markdown(line)}" for line in collection.problems)
+        parts += ["Damaged files:", "\n".join(lines)]
     shown = tables.results_tables(collection.groups)
     shown += tables.judged_tables(findings.selections, findings.arms)
     parts += [table.to_markdown() for table in shown]

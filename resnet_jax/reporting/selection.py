@@ -57,7 +57,9 @@ def select_best(groups: Sequence[Group]) -> tuple[list[Group], list[Selection]]:
     shown: list[Group] = []
     selections: list[Selection] = []
     for dataset in dict.fromkeys(group.dataset for group in groups):
-        own = [group for group in groups if group.dataset == dataset]
+        of_dataset = [group for group in groups if group.dataset == dataset]
+        own = [group for group in of_dataset if not group.is_damaged]
+        shown += [group for group in of_dataset if group.is_damaged]
         tried = {
             key
             for candidates in _by_network(own)

@@ -116,7 +116,7 @@ def results_tables(groups: Sequence[Group]) -> list[Table]:
 
 def results_table(dataset: str, groups: Sequence[Group]) -> Table:
     """One row a network of `dataset`: final errors over seeds, in percent, and the paper's."""
-    numbers = [papers.lookup(group.settings) for group in groups]
+    numbers = [None if group.is_damaged else papers.lookup(group.settings) for group in groups]
     departures: dict[str, list[str]] = {}
     rows = []
     for group, number in zip(groups, numbers, strict=True):
@@ -296,7 +296,8 @@ def runs_table(results: Sequence[Result]) -> Table:
 def describe_run(result: Result) -> str:
     if result.status == "partial":
         return "unfinished"
-    return f"{result.status}{', damaged files' if result.run.problems else ''}"
+    damaged = result.run.problems and result.status != "damaged"
+    return f"{result.status}{', damaged files' if damaged else ''}"
 
 
 _CSV_FIGURES = {

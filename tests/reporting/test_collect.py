@@ -160,6 +160,40 @@ def test_damaged_config_is_replaced_by_what_the_sweep_declared(degradation: Path
     assert sizes == [3]
 
 
+def test_run_whose_config_cannot_be_read_is_shown_and_never_averaged_or_compared(
+    degradation: Path, write_run, write_sweep
+):
+    before = find(collect([degradation]))
+    runs = [write_run(degradation, "plain-20", 3, 0.9, 0.9), write_run(degradation, "plain-110")]
+    runs.append(write_run(degradation, "plain-56", 3, status="diverged"))
+    for path in runs:
+        (path / "config.json").write_text("{")
+    names = {path.name: {} for path in degradation.iterdir()}
+    write_sweep(degradation, names | {"plain-20-seed3": {"model.name": "plain-20", "seed": 3}})
+    collection = collect([degradation])
+    after = find(collection)
+    assert (after.headlines, after.details) == (before.headlines, before.details)
+    assert "Left out, so this may change: 3 of 15 runs (3 without a readable config)." in after.text
+    shown = [(g.label, [r.status for r in g.results].count("damaged")) for g in collection.groups]
+    assert sorted(shown) == [
+        ("plain-110", 1),
+        ("plain-20", 1),
+        *(("plain-56", 0), ("plain-56", 1)),
+        *(("resnet-20", 0), ("resnet-56", 0)),
+    ]
+
+
+def test_damaged_run_does_not_join_the_runs_on_another_data_set(
+    degradation: Path, tmp_path: Path, write_run, write_sweep
+):
+    path = write_run(tmp_path / "other", "plain-20", 3, 0.4, 0.4, dataset="cifar10")
+    (path / "config.json").write_text("{")
+    write_sweep(tmp_path / "other", {path.name: {"model.name": "plain-20", "seed": 3}})
+    groups = collect([degradation, tmp_path / "other"]).groups
+    sizes = [(group.dataset, len(group.results)) for group in groups if group.model == "plain-20"]
+    assert sizes == [("cifar10", 1), ("digits", 3)]
+
+
 def test_cut_off_line_is_named_and_the_rest_is_read(degradation: Path):
     path = degradation / "plain-56-seed2" / "metrics.jsonl"
     path.write_text(path.read_text()[:-20])

@@ -53,6 +53,19 @@ def test_row_gives_the_papers_number_and_ours_over_seeds(
     assert row[1:3] == ["–", "not measured"]
 
 
+def test_run_whose_config_cannot_be_read_is_in_no_papers_row_and_is_named(
+    tmp_path: Path, table: PaperTable, write_run
+):
+    write_run(tmp_path / "runs", "resnet-20", dataset="cifar10")
+    write_run(tmp_path / "runs", "resnet-20", 1, 0.5, 0.6, dataset="cifar10")
+    archive(tmp_path / "runs", tmp_path / "results" / "depth")
+    (tmp_path / "results" / "depth" / "resnet-20-seed1" / "config.json").unlink()
+    page = record(tmp_path, table)
+    (row,) = [row for row in cells(page, "resnet-20") if len(row) == 9]
+    assert (row[2], row[4]) == ("2.00", "1")
+    assert "Damaged files:\n\n- resnet-20-seed1: config.json: missing\n" in page
+
+
 def test_row_is_one_for_each_kind_of_data(tmp_path: Path, table: PaperTable, write_run):
     for seed, files in enumerate((10, 12)):
         path = write_run(tmp_path / "runs", "resnet-20", seed, dataset="cifar10") / "config.json"

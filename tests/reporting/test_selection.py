@@ -39,6 +39,15 @@ def rates(tmp_path: Path, write_rate) -> Path:
     return tmp_path
 
 
+def test_run_whose_config_cannot_be_read_is_no_setting_that_was_tried(rates: Path, write_run):
+    before = find(collect([rates]))
+    path = write_run(rates, "plain-56", 0, 0.01, 0.01, name="damaged")
+    (path / "config.json").write_text("{")
+    after = find(collect([rates]))
+    assert (after.headlines, after.details) == (before.headlines, before.details)
+    assert len(after.selections) == 2
+
+
 def test_best_training_error_over_shared_seeds_is_compared(rates: Path):
     findings = find(collect([rates]))
     assert [group.name for group in findings.groups] == [
