@@ -97,12 +97,22 @@ class Result:
     @property
     def seed_key(self) -> str:
         """Tells seeds apart; a run whose seed is unknown stands for one of its own."""
-        return f"run {self.name}" if self.seed is None else naming.as_text(self.seed)
+        # Two work folders of one name may each have a run of that name.
+        return f"run {self.run.path.resolve()}" if self.seed is None else naming.as_text(self.seed)
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The settings less those that are None, which configs of earlier versions may lack."""
+        return {key: value for key, value in self.settings.items() if value is not None}
+
+    @property
+    def planned(self) -> tuple[str, str]:
+        """Settings and seed."""
+        return naming.as_text(self.stated), naming.as_text(self.seed)
 
     @property
     def identity(self) -> tuple:
         """Equal for two copies of one run: what decides its result, its seed, what came of it."""
-        stated = {key: value for key, value in self.settings.items() if value is not None}
         summary = self.run.summary
         if summary is None:
             came: Any = [[row.get(field) for field in ROW_CONTENT] for row in self.run.rows]
@@ -110,7 +120,7 @@ class Result:
             came = [summary.get(field) for field in CONTENT]
         if not came:  # Nothing has come of it yet: the folder alone tells it from others.
             came = str(self.run.path.resolve())
-        return tuple(map(naming.as_text, (stated, self.seed, self.run.info.get("data"), came)))
+        return (*self.planned, *map(naming.as_text, (self.run.info.get("data"), came)))
 
     @property
     def commit(self) -> str:
@@ -381,8 +391,7 @@ def group(results: Sequence[Result]) -> list[Group]:
     """
     members: dict[str, list[Result]] = {}
     for result in filter(lambda result: result.has_config, results):
-        stated = {key: value for key, value in result.settings.items() if value is not None}
-        members.setdefault(naming.as_text(stated), []).append(result)
+        members.setdefault(naming.as_text(result.stated), []).append(result)
     known = {
         key: (group[0].settings, {result.run.path.parent for result in group})
         for key, group in members.items()
@@ -568,7 +577,8 @@ def collect(workdirs: Sequence[Path]) -> Collection:
 def without_copies(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
     """Every run once, though its folder is given twice or was copied; and which are left out.
 
-    Copies have one id (written at a run's first start), or one identity (see `Result`). Of
+    Copies have one id (written at a run's first start) and are of one config and seed, with which
+    a copied folder may have been trained anew; or they have one identity (see `Result`). Of
     several, the one that came furthest stays.
     """
     kept: list[Result] = []
@@ -576,7 +586,10 @@ def without_copies(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
     place: dict[tuple, int] = {}
     for result in results:
         run_id = result.run.info.get("run_id")
-        keys = [result.identity, *([("id", naming.as_text(run_id))] if run_id else [])]
+        keys = [
+            result.identity,
+            *([("id", naming.as_text(run_id), *result.planned)] if run_id else []),
+        ]
         index = next((place[key] for key in keys if key in place), None)
         if index is None:
             index = len(kept)

@@ -272,6 +272,27 @@ def test_id_tells_an_old_copy_of_a_run_from_the_run(tmp_path: Path, write_run):
     assert result.name == "b-whole"
 
 
+def test_copied_folder_that_was_trained_with_another_seed_is_no_copy(tmp_path: Path, write_run):
+    for seed in range(2):
+        path = write_run(tmp_path, "plain-20", seed) / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"run_id": "0123"}))
+    assert [result.seed for result in collect([tmp_path]).results] == [0, 1]
+
+
+def test_runs_without_a_seed_are_no_replicates_though_their_folders_names_agree(
+    tmp_path: Path, write_run
+):
+    for parent, error in (("a", 0.1), ("b", 0.5)):
+        path = write_run(tmp_path / parent / "runs", "plain-20", 0, error)
+        for name in ("config.json", "summary.json"):
+            record = json.loads((path / name).read_text())
+            record.pop("seed", None)
+            record.get("config", {}).pop("seed", None)
+            (path / name).write_text(json.dumps(record))
+    (group,) = collect([tmp_path / "a" / "runs", tmp_path / "b" / "runs"]).groups
+    assert group.values("train_error") == [0.1, 0.5]
+
+
 def keep_fingerprint(path: Path, data: object) -> None:
     record = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(record | {"data": data}))
