@@ -266,10 +266,13 @@ class Group:
 
 
 def number(value: Any) -> float:
-    """A figure from a file; NaN for what is absent, null or not a number."""
+    """A figure from a file; NaN for what is absent, null, not a number or too large for one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
-    return float(value) if math.isfinite(value) else math.nan
+    try:
+        return float(value) if math.isfinite(value) else math.nan
+    except OverflowError:  # JSON has whole numbers of any size.
+        return math.nan
 
 
 def interpret(
@@ -560,7 +563,7 @@ def collect(workdirs: Sequence[Path]) -> Collection:
     sweeps, results, problems = [], [], []
     for workdir in map(Path, workdirs):
         sweep, complaint = _read_sweep(workdir)
-        prefix = f"{workdir.name}/" if len(workdirs) > 1 else ""
+        prefix = f"{workdir.absolute().name}/" if len(workdirs) > 1 else ""
         found = _read_results(workdir, sweep, prefix)
         if not found:
             raise InputError(f"workdir={str(workdir)!r}: no runs found in this folder")

@@ -335,7 +335,8 @@ def _parse_rows(lines: list[bytes], name: str, problems: list[str]) -> list[Row]
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if isinstance(row, dict) and isinstance(row.get("step"), int) and "split" in row:
+        step = row.get("step") if isinstance(row, dict) else None
+        if isinstance(row, dict) and isinstance(step, int) and step < 2**53 and "split" in row:
             rows.append(row)
         else:
             problems.append(f"{name} line {number}: damaged or cut short")

@@ -192,3 +192,14 @@ def test_reporting_loads_neither_jax_nor_flax():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_whole_number_that_no_float_holds_stops_nothing(tmp_path: Path, write_run):
+    path = write_run(tmp_path / "runs")
+    summary = json.loads((path / "summary.json").read_text())
+    summary |= {"train_error": 10**400, "num_params": 10**400}
+    (path / "summary.json").write_text(json.dumps(summary))
+    with (path / "metrics.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 10**400, "split": "train", "error": 10**400}) + "\n")
+    report = write_report([tmp_path / "runs"], tmp_path / "report")
+    assert report.problems == ["plain-20-seed0: metrics.jsonl line 21: damaged or cut short"]

@@ -186,6 +186,14 @@ def test_folder_of_runs_is_found_in_order(tmp_path):
         runs.find_runs(tmp_path / "nowhere")
 
 
+def test_run_has_its_folders_name_from_within_and_by_a_link(tmp_path, monkeypatch):
+    path = write_run(tmp_path / "run")
+    (tmp_path / "link").symlink_to(path)
+    assert runs.read_run(tmp_path / "link").name == "link"
+    monkeypatch.chdir(path)
+    assert [run.name for run in runs.find_runs(".")] == ["run"]
+
+
 def test_final_figures_are_of_the_last_epoch():
     rows = [row(180, loss=9.0, images_per_second=1.0)]
     rows += [row(step, loss=step / 10, images_per_second=3.0) for step in (190, 200)]
