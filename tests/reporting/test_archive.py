@@ -290,10 +290,3 @@ def test_folder_without_a_finished_run_is_refused(tmp_path: Path, write_run):
     with pytest.raises(InputError, match="no finished run to archive"):
         archive(tmp_path / "runs", tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
-
-
-def test_run_whose_config_cannot_be_read_has_none_in_the_archive(tmp_path: Path, write_run):
-    (write_run(tmp_path / "runs") / "config.json").write_text("{")
-    archive(tmp_path / "runs", tmp_path / "kept")
-    run = read_run(tmp_path / "kept" / "plain-20-seed0")
-    assert run.problems == ["config.json: holds no config"]
