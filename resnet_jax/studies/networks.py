@@ -354,16 +354,25 @@ def train_on(
     Returns:
       The weights, and rows of `at_step`, `loss` and `error`, as the optimiser saw them: means over
       `every` so many steps, counted back from the end, and over what is left at the beginning.
+
+    Raises:
+      InputError: the schedule lowers its rate by evaluations, of which there are none here.
     """
-    run = trainer.build(network.for_steps(steps))
+    if network.recipe.schedule.name == "plateau":
+        raise InputError(
+            f"schedule.name='plateau': {network.label} is trained here without the evaluations that "
+            "lower its rate; give a network with schedule.name=steps"
+        )
+    run = trainer.build(network.for_steps(steps).replace(init_from=None))  # `variables` replace it.
     run_steps, data, place = (
         run.make_run_steps(),
         run.splits["train"],
         parallel.replicated(run.mesh),
     )
+    # Copies: a step donates its state's memory, and `variables` are the caller's.
+    copied = lambda tree: jax.device_put(tree, place, may_alias=False)
     state = run.initial_state().replace(
-        params=jax.device_put(variables["params"], place),
-        batch_stats=jax.device_put(variables["batch_stats"], place),
+        params=copied(variables["params"]), batch_stats=copied(variables["batch_stats"])
     )
     rows = []
     for step in track(range(steps)):

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from nets import IMAGES, LABELS
@@ -137,6 +138,33 @@ def test_runs_that_diverged_or_are_not_finished_are_no_seeds_of_a_trained_networ
     assert table["network"].tolist() == ["plain-8"] * 4
     assert table["status"].tolist() == ["", "", "diverged", "not finished"]
     assert table["train_error"].isna().tolist() == [False, False, True, True]
+
+
+TINY = PLAIN.replace(
+    **{"model.name": "plain-5", "model.block": "one_layer", "model.width": 4},
+    **{"model.bn_group_size": 16, "batch_size": 16, "num_steps": 4},
+    **{"schedule.warmup": "none", "schedule.warmup_steps": 0},
+)
+
+
+def test_rate_that_evaluations_lower_is_refused_where_there_are_none():
+    recipe = TINY.replace(
+        **{"schedule.name": "plateau", "schedule.boundaries": ()},
+        **{"dataset.train": "train[:90%]", "dataset.validation": "train[90%:]"},
+    )
+    network = networks.Network(recipe, None, "plain-8")
+    with pytest.raises(InputError, match="schedule.name='plateau': plain-8.*schedule.name=steps"):
+        networks.train_on(network, {}, 1, 1)
+
+
+def test_training_on_keeps_the_given_weights_and_needs_no_other_runs(tmp_path):
+    given = networks.Network(TINY, None, "plain-8").initial()
+    before = jax.tree.map(np.array, given)
+    recipe = TINY.replace(init_from=str(tmp_path / "deleted"))
+    trained, _ = networks.train_on(networks.Network(recipe, None, "plain-8"), given, 2, 1)
+    jax.tree.map(np.testing.assert_array_equal, given, before)
+    kernels = (tree["params"]["stem"]["kernel"] for tree in (trained, before))
+    assert not np.array_equal(*kernels)
 
 
 def test_folder_of_runs_stands_for_those_that_are_finished(tmp_path: Path):
