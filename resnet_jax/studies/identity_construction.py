@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from resnet_jax.errors import InputError
-from resnet_jax.models.architecture import Architecture
+from resnet_jax.models.architecture import ORDERS, Architecture
 from resnet_jax.models.batch_norm import EPSILON
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
@@ -43,6 +43,8 @@ _COLOURS = {
     "shallow": style.LIGHT["series-3"],
     "scratch": style.LIGHT["series-1"],
 }
+
+_NOT_AT_ZERO = ("relu", "sigmoid")  # not 0 there with a slope
 
 _ENDS = {"one_layer": "1", "basic": "2", "bottleneck": "3"}  # number of a branch's last layer
 
@@ -113,6 +115,13 @@ def _check(shallow: Architecture, deep: Architecture) -> None:
             raise InputError(
                 f"activation={deep.activation!r}: a block that ends with it is not the identity"
             )
+        # Zeros before a ReLU have no gradient; of a sigmoid they come out as a half.
+        ends_active = "activation" in ORDERS[deep.order].last
+        if ends_active and deep.initialization != "skipinit" and deep.activation in _NOT_AT_ZERO:
+            raise InputError(
+                f"activation={deep.activation!r}: a branch that ends with it, as those of "
+                f"order={deep.order!r} do, cannot both add nothing and learn; one with tanh can"
+            )
     for field, value in allowed.items():
         if getattr(deep, field) != value:
             raise InputError(
@@ -173,7 +182,8 @@ def measure(
 
     The network that is built is trained on for `steps`, and beside it, in the same way, the
     shallow one itself; the deep one from scratch gets these steps and, before them, as many as
-    the shallow one had. `at_step` counts the shallow one's steps too.
+    the shallow one had. What the recipe freezes stays as given in the first two; from scratch
+    nothing is frozen. `at_step` counts the shallow one's steps too.
     Evaluations are all of the same images, curves of the optimiser's augmented batches.
     """
     rows = []
@@ -196,8 +206,9 @@ def measure(
                  "logits_difference": difference, "logits_size": size}
             )  # fmt: skip
         every = max(min((had + steps) // _CURVE_POINTS, steps // 4), 1)
+        frozen = deep.recipe.replace(freeze=network.recipe.freeze)
         starts = (
-            ("constructed", deep, built, had),
+            ("constructed", dataclasses.replace(deep, recipe=frozen), built, had),
             ("shallow", network, weights, had),
             ("scratch", deep, deep.initial(), 0),
         )

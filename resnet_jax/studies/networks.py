@@ -186,14 +186,15 @@ class Network:
     def variant(self, **fields: Any) -> "Network":
         """The same network, untrained, with other values of the recipe's model section.
 
-        Its first weights are its seed's, whatever this one's were. Values that mean nothing beside
-        these, such as the bias of a gate that is no more, are left out.
+        Its first weights are its seed's, whatever this one's were, so none of them is frozen.
+        Values that mean nothing beside these, such as the bias of a gate that is no more, are left
+        out.
         """
         for axis, needed in USED_WITH.items():
             if any(fields.get(other, values[0]) not in values for other, values in needed.items()):
                 fields.setdefault(axis, None)
         model = {f"model.{name}": value for name, value in fields.items()}
-        recipe = self.recipe.replace(init_from=None, converted_from=None, **model)
+        recipe = self.recipe.replace(init_from=None, converted_from=None, freeze=None, **model)
         return Network(recipe, None, label(recipe))
 
     def with_seeds(self, count: int) -> "list[Network]":

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from nets import IMAGES, LABELS, make, shaken
 
+from configs import digits
 from resnet_jax.errors import InputError
 from resnet_jax.models.batch_norm import with_statistics_of
-from resnet_jax.studies import identity_construction
+from resnet_jax.runs import Recipe
+from resnet_jax.studies import identity_construction, networks
 from resnet_jax.studies.hooks import training_loss
 
 SMALLEST = {"basic": 8, "bottleneck": 11, "one_layer": 5}
@@ -20,7 +22,9 @@ AXES = [
     pytest.param("resnet", {"norm": "none"}, marks=pytest.mark.weekly),
     ("resnet", {"block": "bottleneck"}),
     pytest.param("resnet", {"block": "one_layer"}, marks=pytest.mark.weekly),
-    pytest.param("resnet", {"order": "relu_before_add"}, marks=pytest.mark.weekly),
+    pytest.param(
+        "resnet", {"order": "relu_before_add", "activation": "tanh"}, marks=pytest.mark.weekly
+    ),
     ("preact-resnet", {}),
     pytest.param("preact-resnet", {"activation": "tanh"}, marks=pytest.mark.weekly),
 ]
@@ -87,11 +91,45 @@ def test_constructed_network_computes_the_same_in_training_too(family):
         ("resnet", {"order": "bn_after_add"}, "order='bn_after_add'"),
         ("resnet", {"shortcut": "exclusive_gating"}, "shortcut='exclusive_gating'"),
         ("resnet", {"activation": "sigmoid"}, "activation='sigmoid'"),
+        ("resnet", {"order": "relu_before_add"}, "activation='relu'.*cannot both add nothing and"),
+        (
+            "resnet",
+            {"order": "relu_before_add", "activation": "sigmoid"},
+            "activation='sigmoid'.*'relu_before_add'.*one with tanh can",
+        ),
     ],
 )
 def test_blocks_that_cannot_be_the_identity_are_refused(family, axes, message):
     with pytest.raises(InputError, match=message):
         build(family, **axes)
+
+
+def test_branch_that_adds_nothing_by_its_multiplier_may_end_with_a_relu():
+    axes = {"order": "relu_before_add", "initialization": "skipinit"}
+    shallow, deep = (make(f"resnet-{depth}", **axes)[0].architecture for depth in (8, 14))
+    identity_construction._check(shallow, deep)
+
+
+def test_network_from_scratch_has_no_frozen_parts_and_the_built_one_has_them(monkeypatch):
+    recipe = Recipe.from_config(digits.get_config("resnet-8,freeze=stem"))
+    network = networks.Network(recipe.replace(init_from="elsewhere"), None, "resnet-8")
+    weights = {"params": {}, "batch_stats": {}}
+    found = {"logits": np.ones((8, 10)), "loss": 1.0, "error": 0.0}
+    trained = []
+
+    def train_on(network, *_):
+        trained.append(network.recipe.freeze)
+        return weights, []
+
+    monkeypatch.setattr(networks.Network, "require_trained", lambda *_: None)
+    monkeypatch.setattr(networks.Network, "last", lambda _: weights)
+    monkeypatch.setattr(networks.Network, "initial", lambda _: weights)
+    monkeypatch.setattr(identity_construction, "insert_identity_blocks", lambda *_: weights)
+    monkeypatch.setattr(identity_construction, "_evaluate", lambda *_: found)
+    monkeypatch.setattr(identity_construction, "train_on", train_on)
+    table = identity_construction.measure([network], lambda _: iter, examples=8, depth=14)
+    assert trained == ["stem", "stem", None]
+    assert set(table["start"]) == {"constructed", "shallow", "scratch"}
 
 
 def test_network_that_is_not_deeper_is_refused():
