@@ -275,6 +275,16 @@ def number(value: Any) -> float:
         return math.nan
 
 
+def what_is_computed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat config without what says where a run runs and, where it decides nothing, how often it
+    looks.
+    """
+    not_what = NOT_WHAT
+    if settings.get("schedule.name") == "plateau":  # Its patience counts evaluations.
+        not_what -= {"evaluate_every"}
+    return {key: value for key, value in settings.items() if key not in not_what}
+
+
 def interpret(
     run: Run, name: str, declared: Mapping[str, Any] | None = None, recipe: str | None = None
 ) -> Result:
@@ -287,10 +297,7 @@ def interpret(
     if config:
         settings = LEGACY_DEFAULTS | settings
     seed = settings.pop("seed", summary.get("seed"))
-    not_what = NOT_WHAT
-    if settings.get("schedule.name") == "plateau":  # Its patience counts evaluations.
-        not_what -= {"evaluate_every"}
-    settings = _in_effect({k: value for k, value in settings.items() if k not in not_what})
+    settings = _in_effect(what_is_computed(settings))
     declared = {k: v for k, v in declared.items() if k != "seed" and k not in NOT_WHAT}
     for fields in (settings, declared):  # One network has one name.
         if "model.name" in fields:

@@ -44,6 +44,7 @@ def measure(
     networks, rows = told_apart(networks, without=["status"]), []
     for network in tracker("networks")(networks):
         network.require_trained("growth")
+        network.require_plain_training("growth", {"label_smoothing": 0.0, "freeze": None})
         images, labels = network.images(split, examples)
         found = signals(network.model, network.at(0), images, labels)
         gradients = found.weight_gradient

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from resnet_jax.models.architecture import USED_WITH
 from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
-from resnet_jax.reporting.load import NOT_WHAT
+from resnet_jax.reporting.load import what_is_computed
 from resnet_jax.runs import Recipe, checkpoint_steps, find_runs, load_recipe, read_run
 from resnet_jax.runtime import parallel
 from resnet_jax.training import trainer
@@ -69,6 +69,10 @@ class Network:
         if self.path is None or self.untrained or self.recipe.converted_from:
             return ""
         return _STATUS.get(read_run(self.path).status, "not finished")
+
+    @property
+    def is_trained(self) -> bool:
+        return self.path is not None and not self.untrained
 
     @property
     def begins(self) -> str:
@@ -151,6 +155,16 @@ class Network:
     def require_trained(self, study: str) -> None:
         if not self.steps:
             raise InputError(f"study={study!r}: {self.label} is not trained; give --workdir=RUN")
+
+    def require_plain_training(self, study: str, usual: Mapping[str, Any]) -> None:
+        """Refuses recipes with other than these `usual` values, by the paths of their fields."""
+        for path, value in usual.items():
+            own = functools.reduce(getattr, path.split("."), self.recipe)
+            if own != value:
+                raise InputError(
+                    f"{self.label}: {path}={own}: {study} does not allow for it; give runs with "
+                    f"{path}={value}"
+                )
 
     def images(self, split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The first `count` examples of a split, as the network sees them in evaluation.
@@ -243,10 +257,11 @@ def collect(
 ) -> list[Network]:
     """Networks of runs' folders and of recipes.
 
-    Runs that differ in the seed alone have one label, and are seeds of one network; the label of
-    others says in what else they differ: "plain-56, max_grad_norm=0.3". All labels say the length,
-    the batch size or the data set where these differ among all given runs, and those of runs that
-    diverged or are not finished say so.
+    Runs that differ in the seed alone have one label, and are seeds of one network, and so are
+    untrained networks; the label of others says in what else they differ: "plain-56,
+    max_grad_norm=0.3". All labels say the length, the batch size or the data set where these differ
+    among all given runs, or all untrained networks; those of runs that diverged or are not finished
+    say so.
 
     Args:
       workdirs: folders of runs; of a folder that holds runs, all that are finished.
@@ -296,30 +311,31 @@ def _runs_of(workdir: Path) -> list[Path]:
 
 
 def _distinct(network: Network, networks: Sequence[Network], without: Sequence[str]) -> str:
-    """The label, with those other fields whose value no more than half the runs alike have.
+    """The label, with those other fields whose value no more than half of those alike have.
 
-    `_ALWAYS` are told wherever any two runs differ in them: such runs are never compared.
+    Of trained networks among these, of untrained ones among those. `_ALWAYS` are told wherever any
+    two differ in them: such networks are never compared.
     """
     own = label(network.recipe)
-    trained = [other.recipe for other in networks if other.path]
-    alike = [_what_is_computed(recipe) for recipe in trained if label(recipe) == own]
-    if network.path is None:
-        return f"{own}, untrained" if alike else own
+    peers = [other.recipe for other in networks if other.is_trained == network.is_trained]
+    alike = [_what_is_computed(recipe) for recipe in peers if label(recipe) == own]
     this = _what_is_computed(network.recipe)
-    told = {*naming.differing(map(_what_is_computed, trained))} & {*_ALWAYS}
+    told = {*naming.differing(map(_what_is_computed, peers))} & {*_ALWAYS}
     for key in naming.differing(alike):
         values = [naming.as_text(config.get(key)) for config in alike]
         if 2 * values.count(naming.as_text(this.get(key))) <= len(values):
             told.add(key)
     settings = naming.describe_settings(this, sorted(told - {*without}))
     status = "" if "status" in without else network.status
+    if not network.is_trained and any(
+        other.is_trained and label(other.recipe) == own for other in networks
+    ):
+        status = "untrained"
     return ", ".join(filter(None, (own, settings, status)))
 
 
 def _what_is_computed(recipe: Recipe) -> dict[str, Any]:
-    """The flat recipe without its seed, where it runs and how often it looks."""
-    flat = naming.flatten(recipe.replace(seed=0).to_dict())
-    return {key: value for key, value in flat.items() if key not in NOT_WHAT}
+    return what_is_computed(naming.flatten(recipe.replace(seed=0).to_dict()))
 
 
 def _refuse_one_seed_twice(networks: Iterable[Network]) -> None:
@@ -342,7 +358,7 @@ def expand(
     No untrained network comes twice with one seed.
     """
     if variants:
-        networks = [network.variant(**axes) for network in networks for axes in variants]
+        networks = told_apart([each.variant(**axes) for each in networks for axes in variants])
     expanded = (each for network in networks for each in network.with_seeds(seeds))
     return list({(each.label, each.recipe.seed, each.path): each for each in expanded}.values())
 

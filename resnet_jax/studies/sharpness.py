@@ -20,7 +20,6 @@ from jax.flatten_util import ravel_pytree
 from matplotlib.axes import Axes
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from resnet_jax.errors import InputError
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runtime import cpu
 from resnet_jax.studies import tables
@@ -104,6 +103,7 @@ def measure(
     rows = []
     for network in networks:
         _check_optimizer(network)
+    for network in networks:
         images, labels = network.images(split, examples)
         look = lambda net, at, images=images, labels=labels: {
             "eigenvalue": largest_eigenvalue(net.model, at, images, labels)
@@ -144,13 +144,9 @@ def measure(
 def _check_optimizer(network: Network) -> None:
     """The threshold is that of SGD at one learning rate on the loss that is measured."""
     network.require_trained("sharpness")
-    recipe = network.recipe
-    for path, plain in (
-        ("optimizer.layer_decay", 1.0), ("optimizer.max_grad_norm", None), ("label_smoothing", 0.0)
-    ):  # fmt: skip
-        value = functools.reduce(getattr, path.split("."), recipe)
-        if value != plain:
-            raise InputError(f"{network.label}: {path}={value}: sharpness has no threshold for it")
+    usual = {"optimizer.layer_decay": 1.0, "optimizer.max_grad_norm": None,
+             "label_smoothing": 0.0, "freeze": None}  # fmt: skip
+    network.require_plain_training("sharpness", usual)
 
 
 def _at_rate(network: Network, rate: float) -> Network:

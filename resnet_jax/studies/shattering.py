@@ -102,6 +102,11 @@ def measure(
 
     Correlations are averaged over `seeds` initial weights, as Balduzzi et al. do.
     """
+    if examples < 2:
+        raise InputError(f"examples={examples}: an image's partner is another one; give at least 2")
+    data = {(each.recipe.dataset.name, each.recipe.dataset.image_size) for each in networks}
+    if len(data) > 1:
+        raise InputError("dataset: shattering compares depths on one data set; give networks of one")
     asked: dict[tuple, tuple[str, Network, int]] = {}
     for network in networks:
         name = network.recipe.model.name

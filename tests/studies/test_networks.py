@@ -15,7 +15,7 @@ from resnet_jax.data.image_ops import EncodedImage
 from resnet_jax.errors import InputError
 from resnet_jax.runs import Recipe
 from resnet_jax.runs.folder import write_config
-from resnet_jax.studies import growth, networks
+from resnet_jax.studies import growth, networks, sharpness
 
 
 class Photographs:
@@ -115,6 +115,57 @@ def test_networks_of_different_lengths_or_data_are_told_apart(
     labels = [network.label for network in networks.collect(workdirs)]
     assert labels == [f"plain-8, {short}", f"plain-8, {short}", f"resnet-8, {long}"]
     assert [network.label for network in networks.collect(workdirs[:2])] == ["plain-8"] * 2
+
+
+@pytest.mark.parametrize("untrained", [False, True])
+def test_untrained_networks_of_different_data_are_no_seeds_of_one(
+    untrained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(networks, "check_dataset", lambda recipe: None)
+    others = {"dataset.name": "image_folder", "dataset.image_size": 20, "dataset.data_dir": "."}
+    larger = {**others, "dataset.image_size": 24, "seed": 2}
+    recipes = [PLAIN, PLAIN.replace(**others, seed=1), PLAIN.replace(**larger)]
+    workdirs = []
+    if untrained:
+        workdirs = [begun(tmp_path / str(recipe.seed), recipe) for recipe in recipes]
+    found = networks.collect(workdirs, () if untrained else recipes, untrained=untrained)
+    assert [network.label for network in found] == [
+        "plain-8, dataset=digits",
+        "plain-8, image_size=20, dataset=image_folder",
+        "plain-8, image_size=24, dataset=image_folder",
+    ]
+    deeper = networks.expand(found, 1, [{"name": "plain-14"}])
+    assert [each.told for each in deeper] == [each.told for each in found]
+
+
+def test_untrained_network_beside_a_trained_one_says_so(tmp_path):
+    found = networks.collect([begun(tmp_path / "run")], [PLAIN])
+    assert [network.label for network in found] == ["plain-8", "plain-8, untrained"]
+
+
+def test_evaluations_tell_runs_apart_whose_rate_they_lower(tmp_path):
+    fields = {"schedule.name": "plateau", "schedule.boundaries": (), "evaluate_every": 10}
+    split = {"dataset.train": "train[:90%]", "dataset.validation": "train[90%:]"}
+    plateau = PLAIN.replace(**fields, **split)
+    recipes = [plateau, plateau.replace(evaluate_every=20, seed=1)]
+    workdirs = [begun(tmp_path / str(recipe.seed), recipe) for recipe in recipes]
+    labels = [network.label for network in networks.collect(workdirs)]
+    assert labels == ["plain-8, evaluate_every=10", "plain-8, evaluate_every=20"]
+
+
+@pytest.mark.parametrize(
+    ("study", "field", "value"),
+    [
+        (growth, "label_smoothing", 0.1),
+        (growth, "freeze", "stem"),
+        (sharpness, "freeze", "stem"),
+        (sharpness, "optimizer.layer_decay", 0.8),
+    ],
+)
+def test_training_that_a_study_does_not_allow_for_is_refused(study, field, value, tmp_path):
+    workdir = begun(tmp_path / "run", PLAIN.replace(**{field: value}), steps=(300,))
+    with pytest.raises(InputError, match=f"plain-8.*{field}={value}.*does not allow for it; give"):
+        study.measure(networks.collect([workdir]), lambda _: iter)
 
 
 def test_runs_that_diverged_or_are_not_finished_are_no_seeds_of_a_trained_network(

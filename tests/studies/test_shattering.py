@@ -41,5 +41,20 @@ def test_networks_of_another_kind_are_no_depths_of_the_line():
         shattering.measure([network], iter, depths=(8, 20, 56))
 
 
+def test_image_is_no_partner_of_itself():
+    with pytest.raises(InputError, match="examples=1: an image's partner is another one"):
+        shattering.measure([], iter, examples=1)
+
+
+def test_depths_on_different_data_are_not_compared():
+    recipe = Recipe.from_config(digits.get_config("plain-8"))
+    given = [
+        networks.Network(recipe.replace(**{"dataset.name": name}), None, "plain-8")
+        for name in ("digits", "cifar10")
+    ]
+    with pytest.raises(InputError, match="dataset: shattering compares depths on one data set"):
+        shattering.measure(given, iter)
+
+
 def test_gradient_of_zero_counts_as_uncorrelated():
     assert shattering._cosine(np.zeros((2, 3)), np.ones((2, 3))) == 0.0
