@@ -155,7 +155,8 @@ def measure(
         raise InputError(f"points={points}: must be odd, so that the weights themselves are one")
     if reach <= 0:
         raise InputError(f"reach={reach}: must be above 0")
-    grid = np.linspace(-reach, reach, points)
+    half = points // 2
+    grid = reach * np.arange(-half, half + 1) / half  # 0 exactly, unlike linspace's.
     rows = []
     for network in networks:
         images, labels = network.images(split, examples)

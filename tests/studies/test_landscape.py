@@ -1,5 +1,7 @@
 """The loss around the weights: filter-normalised, and at the origin what evaluation says."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -66,6 +68,19 @@ def test_trajectory_in_a_plane_is_found_whole_and_keeps_its_distances():
 def test_two_points_are_no_trajectory():
     with pytest.raises(ValueError, match="span no plane"):
         landscape.trajectory([{"conv": {"kernel": np.ones(2)}}] * 2)
+
+
+@pytest.mark.parametrize(("points", "reach"), [(15, 0.45), (23, 0.2), (99, 1.0)])
+def test_weights_themselves_are_a_point_of_the_grid(points, reach, monkeypatch):
+    found = landscape.Surface(*[np.zeros(points)] * 2, *[np.ones((points, points))] * 2)
+    monkeypatch.setattr(landscape, "surface", lambda *_, **__: found)
+    network = SimpleNamespace(
+        label="plain-8", model=None, steps=(), about=dict, images=lambda *_: (None, None),
+        ready=lambda _: {"params": {"kernel": np.ones((2, 2))}},
+    )  # fmt: skip
+    table = landscape.measure([network], lambda _: iter, points=points, reach=reach)
+    assert len(table[(table["x"] == 0) & (table["y"] == 0)]) == 1
+    np.testing.assert_allclose(table["x"].unique(), np.linspace(-reach, reach, points), atol=1e-9)
 
 
 @pytest.mark.parametrize("reach", [0.0, -1.0])
