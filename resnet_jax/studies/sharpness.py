@@ -9,6 +9,7 @@ rates, and from places around it.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,8 @@ def largest_eigenvalue(
 ) -> float:
     """Of the Hessian of a batch's mean loss in training, over all parameters; by Lanczos's method.
 
+    NaN where training has diverged, so that the Hessian is not finite.
+
     Args:
       model: takes the whole batch for its statistics.
       variables: its parameters and statistics.
@@ -56,6 +59,11 @@ def largest_eigenvalue(
 
     operator = LinearOperator((flat.size, flat.size), matvec=product, dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(flat.size)
+    first = product(start)
+    if not np.isfinite(first).all():
+        return math.nan
+    if not first.any():  # ARPACK refuses this too.
+        return 0.0
     found = eigsh(
         operator, 1, which="LA", ncv=_BASIS, tol=_TOLERANCE, v0=start, return_eigenvectors=False
     )
@@ -163,7 +171,8 @@ def _moved(variables: Variables, size: float, seed: int) -> Variables:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(model: Any, variables: Variables, images: jax.Array) -> jax.Array:
-    return model.apply(variables, images, train=True, mutable=["batch_stats"])[0]
+    rngs = {"dropout": jax.random.key(0)}
+    return model.apply(variables, images, train=True, mutable=["batch_stats"], rngs=rngs)[0]
 
 
 def _error(network: Network, variables: Variables, images: Any, labels: np.ndarray) -> float:
@@ -199,13 +208,19 @@ def _bars(axes: Axes, table: pd.DataFrame) -> None:
     axes.invert_yaxis()
 
 
+def _rate_and_fate(rate: float, own: pd.DataFrame) -> str:
+    lost, count = int(own["eigenvalue"].isna().sum()), len(own)
+    fate = "diverges" if lost == count else f"{lost} of {count} diverge"
+    return f"{number(rate)}\n{fate}" if lost else number(rate)
+
+
 def _against_rate(
     axes: Axes, rate: pd.DataFrame, column: str, words: str, built: pd.DataFrame
 ) -> None:
     is_error = column == "error"
     axes.set_xscale("log")
-    rates = sorted(rate["rate"].unique())
-    axes.set_xticks(rates, map(number, rates))
+    rates = list(rate["rate"].unique())  # In the order of `by`.
+    axes.set_xticks(rates, [_rate_and_fate(value, own) for value, own in by(rate, "rate")])
     axes.set_xticks([], minor=True)
     muted: dict[str, Any] = {"color": style.LIGHT["muted"], "linewidth": 0.9, "linestyle": ":"}
     if is_error:  # Where the constructed network's own eigenvalue is at the threshold.
@@ -226,11 +241,12 @@ def summarize(table: pd.DataFrame) -> list[str]:
     for (name, kind), own in by(table[table["kind"].isin(["trained", "constructed"])],
                                 "network", "kind"):  # fmt: skip
         where = "trained" if kind == "trained" else f"built from {own['from'].iloc[0]}"
-        rate, limit = own["rate"].iloc[0], own["limit"].iloc[0]
+        rate, limit, values = own["rate"].iloc[0], own["limit"].iloc[0], own["eigenvalue"]
+        finite = values.notna().all()
         sentences.append(
             f"{name}, {where} ({tables.num_seeds(own)}, training error "
             f"{tables.mean(own['error']).percent}): the loss's largest eigenvalue is "
-            f"{tables.geometric_mean(own['eigenvalue']).text(number)}; at its learning rate of "
+            f"{tables.geometric_mean(values).text(number) if finite else 'not finite'}; at its learning rate of "
             f"{number(rate)} SGD can stay below {number(limit)}."
         )
     for name, own in by(table[table["kind"] == "rate"], "network"):
@@ -251,12 +267,19 @@ def summarize(table: pd.DataFrame) -> list[str]:
 def _by_rate(own: pd.DataFrame, as_built: pd.DataFrame) -> list[str]:
     first, found = as_built.set_index("seed")["error"], []
     for rate, part in by(own, "rate"):
-        ended = part.set_index("seed")["error"]
+        count, kept = len(part), part[part["eigenvalue"].notna()]
+        if kept.empty:
+            found.append(f"{number(rate)} diverges")
+            continue
+        ended = kept.set_index("seed")["error"]
         stayed = int((ended <= first[ended.index] + AS_WELL).sum())
-        count = len(ended)
         does = {0: "leaves", count: "stays"}.get(stayed, f"stays in {stayed} of {count} seeds")
+        others = ""
+        if len(kept) < count:
+            does += f" and diverges in {count - len(kept)} of {count} seeds"
+            others = " of the others"
         found.append(
-            f"{number(rate)} {does} (error {tables.mean(ended).percent}, eigenvalue "
-            f"{tables.geometric_mean(part['eigenvalue']).text(number)})"
+            f"{number(rate)} {does} (error{others} {tables.mean(ended).percent}, eigenvalue "
+            f"{tables.geometric_mean(kept['eigenvalue']).text(number)})"
         )
     return found

@@ -1,5 +1,7 @@
 """The largest eigenvalue is the Hessian's, and the threshold is where SGD leaves a minimum."""
 
+import functools
+
 import jax
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from nets import IMAGES, LABELS, make, shaken
 
+from resnet_jax.reporting import style
 from resnet_jax.studies import sharpness
 from resnet_jax.studies.hooks import training_loss
 from resnet_jax.training import step
@@ -27,6 +30,38 @@ def test_largest_eigenvalue_is_that_of_the_whole_hessian():
     found = sharpness.largest_eigenvalue(model, variables, IMAGES, LABELS)
     assert found == pytest.approx(values[-1], rel=0.01)
     assert values[-1] > 1.2 * values[-2]  # So that no other would have been found.
+
+
+@pytest.mark.parametrize(("product", "eigenvalue"), [(np.nan, np.nan), (np.inf, np.nan), (0, 0)])
+def test_network_that_diverged_has_no_eigenvalue_and_a_flat_one_0(product, eigenvalue, monkeypatch):
+    found = {"kernel": np.full(20, product, np.float32)}
+    monkeypatch.setattr(sharpness, "_hessian_times", lambda *_: found)
+    variables = {"params": {"kernel": np.ones(20, np.float32)}}
+    value = sharpness.largest_eigenvalue(None, variables, IMAGES, LABELS)
+    np.testing.assert_equal(value, eigenvalue)
+
+
+def test_error_in_training_is_measured_of_networks_with_dropout():
+    model, variables = make("resnet-8", shortcut="dropout")
+    logits = jax.eval_shape(functools.partial(sharpness._logits, model), variables, IMAGES)
+    assert logits.shape == (8, 10)
+
+
+def test_finding_and_figure_say_which_rates_diverge():
+    lost = rows("rate", 0.9, rate=0.1, eigenvalue=np.nan)
+    some = rows("rate", 0.9, 2, rate=0.03, eigenvalue=np.nan)
+    some += [row | {"seed": row["seed"] + 2} for row in rows("rate", 0.0, 3, rate=0.03)]
+    diverged = rows("trained", 0.9, eigenvalue=np.nan)
+    table = pd.DataFrame(rows("constructed", 0.004) + diverged + lost + some)
+    finding = " ".join(sharpness.summarize(table))
+    assert "largest eigenvalue is not finite; at" in finding
+    assert "0.1 diverges and 0.03 stays in 3 of 5 seeds and diverges in 2 of 5 seeds" in finding
+    assert "(error of the others 0.0%" in finding
+    assert "nan" not in finding
+    with style.drawing_settings():
+        svg = style.to_svg(style.draw_all(sharpness.plot(table)))
+    assert ">diverges<" in svg
+    assert ">2 of 5 diverge<" in svg
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
