@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse.linalg import LinearOperator, svds
 
+from resnet_jax.errors import InputError
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import block_output, double_precision
@@ -157,19 +158,22 @@ def measure(
     seeds: int = 1,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """A row a singular value, at the split's first image alone, after `places` blocks.
+    """A row a singular value, at the split's first image alone, after `places` blocks, 1 the last.
 
     `examples` images give an untrained network its batch-norm statistics; there are `seeds` of it.
     """
+    if places < 1:
+        raise InputError(f"places={places}: give at least 1")
     rows = []
     for network in expand(networks, seeds):
         images, _ = network.images(split, examples)
         net = network.model.architecture
+        last = net.num_blocks - 1
         found = spectra(
             network.model,
             network.ready(images),
             images[0],
-            tables.evenly_spaced(net.num_blocks, places),
+            tables.evenly_spaced(net.num_blocks, places) if places > 1 else [last],
             largest,
             seed,
             tracker(network.label),

@@ -71,13 +71,18 @@ def factors(
     with its batch norm's scale over the standard deviation in `variables`.
 
     Raises:
-      InputError: a plain network.
+      InputError: a plain network, or one whose blocks all change the shape.
     """
     if model.architecture.shortcut == "none":
         raise InputError("shortcut='none': a plain network has no shortcuts")
-    norms = jax.device_get(_norms(model, variables, images, labels, seed))
     names = model.block_names
     kept = [place for place, name in enumerate(names) if _keeps_shape(model, name)]
+    if not kept:
+        raise InputError(
+            f"a network of {model.architecture.depth} layers: none of its blocks keeps its input's "
+            "shape, and only such shortcuts are measured; give a deeper one"
+        )
+    norms = jax.device_get(_norms(model, variables, images, labels, seed))
     # norms[l] is the gradient's at the input of block l, norms[l + 1] at its output.
     with np.errstate(divide="ignore", invalid="ignore"):
         measured = norms[:-1] / norms[1:]

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from nets import IMAGES, make, shaken
 
-from resnet_jax.studies import jacobian
+from configs import digits
+from resnet_jax.errors import InputError
+from resnet_jax.runs import Recipe
+from resnet_jax.studies import jacobian, networks
 from resnet_jax.studies.hooks import double_precision
 
 LINEAR = {"norm": "none", "activation": "linear", "initialization": "delta_orthogonal"}
@@ -61,3 +64,15 @@ def test_lanczos_finds_the_largest_of_the_exact_values(monkeypatch):
     assert not found.exact
     np.testing.assert_allclose(found.values, exact.values[:4], rtol=1e-2)
     assert found.rms == pytest.approx(exact.rms, rel=0.35)
+
+
+def test_one_place_is_after_the_last_block_and_none_is_refused(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jacobian, "spectra", lambda *given: asked.append(given[3]) or [])
+    monkeypatch.setattr(networks.Network, "ready", lambda *_: None)
+    given = networks.collect([], [Recipe.from_config(digits.get_config("plain-14"))])
+    for places in (1, 2):
+        jacobian.measure(given, lambda _: iter, places=places)
+    assert asked == [[5], [0, 5]]
+    with pytest.raises(InputError, match="places=0: give at least 1"):
+        jacobian.measure(given, lambda _: iter, places=0)

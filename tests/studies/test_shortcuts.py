@@ -115,6 +115,11 @@ def test_activations_on_the_way_are_named_as_not_counted(name, axes, words):
     assert shortcuts.not_counted(make(name, **axes)[0]) == words
 
 
+def test_network_whose_blocks_all_change_the_shape_is_refused():
+    with pytest.raises(InputError, match="11 layers: none of its blocks keeps its input's shape"):
+        shortcuts.factors(*make("resnet-11", block="bottleneck"), IMAGES, LABELS)
+
+
 def test_plain_network_has_no_shortcuts():
     with pytest.raises(InputError, match="plain network has no shortcuts"):
         factors("plain-8")
