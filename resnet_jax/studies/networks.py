@@ -377,8 +377,8 @@ def train_on(
     """
     if network.recipe.schedule.name == "plateau":
         raise InputError(
-            f"schedule.name='plateau': {network.label} is trained here without the evaluations that "
-            "lower its rate; give a network with schedule.name=steps"
+            f"schedule.name='plateau': {network.label} is trained here without the evaluations "
+            "that lower its rate; give a network with schedule.name=steps"
         )
     run = trainer.build(network.for_steps(steps).replace(init_from=None))  # `variables` replace it.
     run_steps, data, place = (

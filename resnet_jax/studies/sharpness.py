@@ -242,12 +242,11 @@ def summarize(table: pd.DataFrame) -> list[str]:
                                 "network", "kind"):  # fmt: skip
         where = "trained" if kind == "trained" else f"built from {own['from'].iloc[0]}"
         rate, limit, values = own["rate"].iloc[0], own["limit"].iloc[0], own["eigenvalue"]
-        finite = values.notna().all()
+        size = tables.geometric_mean(values).text(number) if values.notna().all() else "not finite"
         sentences.append(
             f"{name}, {where} ({tables.num_seeds(own)}, training error "
-            f"{tables.mean(own['error']).percent}): the loss's largest eigenvalue is "
-            f"{tables.geometric_mean(values).text(number) if finite else 'not finite'}; at its learning rate of "
-            f"{number(rate)} SGD can stay below {number(limit)}."
+            f"{tables.mean(own['error']).percent}): the loss's largest eigenvalue is {size}; at "
+            f"its learning rate of {number(rate)} SGD can stay below {number(limit)}."
         )
     for name, own in by(table[table["kind"] == "rate"], "network"):
         as_built = table[(table["network"] == name) & (table["kind"] == "constructed")]

@@ -106,7 +106,9 @@ def measure(
         raise InputError(f"examples={examples}: an image's partner is another one; give at least 2")
     data = {(each.recipe.dataset.name, each.recipe.dataset.image_size) for each in networks}
     if len(data) > 1:
-        raise InputError("dataset: shattering compares depths on one data set; give networks of one")
+        raise InputError(
+            "dataset: shattering compares depths on one data set; give networks of one"
+        )
     asked: dict[tuple, tuple[str, Network, int]] = {}
     for network in networks:
         name = network.recipe.model.name

@@ -118,9 +118,7 @@ def test_networks_of_different_lengths_or_data_are_told_apart(
 
 
 @pytest.mark.parametrize("untrained", [False, True])
-def test_untrained_networks_of_different_data_are_no_seeds_of_one(
-    untrained, tmp_path, monkeypatch
-):
+def test_untrained_networks_of_different_data_are_no_seeds_of_one(untrained, tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "check_dataset", lambda recipe: None)
     others = {"dataset.name": "image_folder", "dataset.image_size": 20, "dataset.data_dir": "."}
     larger = {**others, "dataset.image_size": 24, "seed": 2}
@@ -204,7 +202,7 @@ def test_rate_that_evaluations_lower_is_refused_where_there_are_none():
         **{"dataset.train": "train[:90%]", "dataset.validation": "train[90%:]"},
     )
     network = networks.Network(recipe, None, "plain-8")
-    with pytest.raises(InputError, match="schedule.name='plateau': plain-8.*schedule.name=steps"):
+    with pytest.raises(InputError, match=r"name='plateau': plain-8.*schedule\.name=steps"):
         networks.train_on(network, {}, 1, 1)
 
 
