@@ -176,7 +176,7 @@ def test_label_says_in_what_runs_of_one_network_differ(tmp_path):
         "plain-20",
         "plain-20",
         "plain-20, max_grad_norm=0.1",
-        "plain-20, warmup=linear, warmup_steps=20",
+        "plain-20, warmup=linear",
         "plain-20, activation=tanh",
     ]
 
