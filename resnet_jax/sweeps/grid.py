@@ -105,6 +105,7 @@ def load_config_file(field: str, path: str) -> Callable[[str | None], ConfigDict
         raise InputError(f"{path}: get_config is no function")
 
     def checked(argument: str | None) -> ConfigDict:
+        """What `get_config` makes of the argument, or one line on what is wrong with it."""
         try:
             config = get_config() if argument is None else get_config(argument)
         except InputError:

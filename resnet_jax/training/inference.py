@@ -298,6 +298,7 @@ def predict(
         return picture if cams else None, _crops(net, picture, view)
 
     def predict_some(part: Sequence[Path]) -> Iterator[Prediction]:
+        """Of so many files that their images fit in memory together."""
         seen = list(datasets.read_ahead(lambda i: look(part[i]), len(part)))
         crops = [one[1] for one in seen if not isinstance(one, InputError)]
         probabilities: Iterator[np.ndarray] = iter(np.exp(predictor(crops)) if crops else ())
