@@ -163,7 +163,6 @@ def _run(
     from resnet_jax.runs.loggers import open_loggers
     from resnet_jax.runs.progress import Display
     from resnet_jax.training.checkpoints import Checkpoints
-    from resnet_jax.training.trainer import STATISTICS
 
     recipe = experiment.recipe
     data = _same_data(recipe, workdir)
@@ -190,20 +189,7 @@ def _run(
         outlets: list[Callable[[runs.Row], None]] = []
         note: Callable[[str], None] = lambda line: None
         if multihost.is_first():
-            # Its weights are those of its beginning; the other run may have changed or gone since.
-            begun_from = runs.read_run(workdir).info.get("init_from_id")
-            if recipe.init_from and not begun:
-                begun_from = runs.read_run(recipe.init_from).info.get("run_id")
-            runs.write_config(
-                workdir,
-                recipe.to_dict(),
-                devices=experiment.devices,
-                class_names=experiment.class_names,
-                data=data,
-                init_from_id=begun_from,
-            )
-            if not (begun and (workdir / STATISTICS).exists()):
-                experiment.statistics.save(workdir / STATISTICS)
+            _write_start(experiment, workdir, begun, data)
             metrics = stack.enter_context(runs.MetricsLog(workdir, step))
             copies = stack.enter_context(open_loggers(recipe.logger_names, workdir, step))
             alone = multihost.size() == 1
@@ -233,6 +219,29 @@ def _run(
         runs.write_json(workdir / "summary.json", summary)
         note(_verdict(summary))
     return 0
+
+
+def _write_start(
+    experiment: "Experiment", workdir: Path, begun: bool, data: dict[str, Any]
+) -> None:
+    """What the folder says of a run before its first step, or its first since it is resumed."""
+    from resnet_jax.training.trainer import STATISTICS
+
+    recipe = experiment.recipe
+    # Its weights are those of its beginning; the other run may have changed or gone since.
+    begun_from = runs.read_run(workdir).info.get("init_from_id")
+    if recipe.init_from and not begun:
+        begun_from = runs.read_run(recipe.init_from).info.get("run_id")
+    runs.write_config(
+        workdir,
+        recipe.to_dict(),
+        devices=experiment.devices,
+        class_names=experiment.class_names,
+        data=data,
+        init_from_id=begun_from,
+    )
+    if not (begun and (workdir / STATISTICS).exists()):
+        experiment.statistics.save(workdir / STATISTICS)
 
 
 def _lost_log(experiment: "Experiment", workdir: Path, step: int) -> str:
