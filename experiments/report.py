@@ -72,7 +72,7 @@ def _report(workdirs: list[Path]) -> None:
     print(report.finding)
     if _ARCHIVE.value:
         kept = archive(workdirs[0], Path(_ARCHIVE.value))
-        print(f"{_ARCHIVE.value}: {len(kept)} finished runs")
+        print(f"{_ARCHIVE.value}: {len(kept)} finished run{'s' * (len(kept) != 1)}")
 
 
 def paper_table(path: str) -> PaperTable:
