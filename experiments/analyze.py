@@ -18,6 +18,7 @@ finished; sentences that compare networks need five of each.
     responses              how strongly the 3×3 layers respond (v1 Figure 7)
     identity_construction  a deeper network built from a trained one by identity layers: is it as
                            good, and does training stay there? depth=56 steps=100
+                           from_scratch=False: do not train the deep one from scratch, too
     iterations             does three times the training cure it? Reads runs of two lengths; trains
                            the longer ones if they are not there
     lesions                the error without some of the blocks, or with some swapped; which paths

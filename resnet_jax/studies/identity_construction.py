@@ -177,11 +177,12 @@ def measure(
     split: str = "train",
     depth: int = 0,
     steps: int = 100,
+    from_scratch: bool = True,
 ) -> pd.DataFrame:
     """A row an evaluation and a point of a training curve, by `kind`; `depth` 0 is thrice as many.
 
     The network that is built is trained on for `steps`, and beside it, in the same way, the
-    shallow one itself; the deep one from scratch gets these steps and, before them, as many as
+    shallow one itself; the deep one `from_scratch` gets these steps and, before them, as many as
     the shallow one had. What the recipe freezes stays as given in the first two; from scratch
     nothing is frozen. `at_step` counts the shallow one's steps too.
     Evaluations are all of the same images, curves of the optimiser's augmented batches.
@@ -212,7 +213,8 @@ def measure(
             ("shallow", network, weights, had),
             ("scratch", deep, deep.initial(), 0),
         )
-        for start, trained, first, begin in starts if steps else ():
+        wanted = starts if from_scratch else starts[:-1]
+        for start, trained, first, begin in wanted if steps else ():
             track, here = tracker(f"{deep.label}, {start}"), {**about, "start": start}
             ended, curve = train_on(trained, first, had + steps - begin, every, track)
             rows += [
@@ -276,11 +278,13 @@ def _logits(model: Any, variables: Variables, images: jax.Array) -> jax.Array:
 
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:
-    """Training error of both starts against steps, a panel a network."""
+    """Training error against steps by start, a panel a network."""
     found = []
     for name, own in by(table, "network"):
         if (own["kind"] == "training").any():
-            found.append(Panel(f"{name} from two starts", partial(_curves, own=own)))
+            both = (own["start"] == "scratch").any()
+            title = f"{name} {'from two starts' if both else 'from the constructed solution'}"
+            found.append(Panel(title, partial(_curves, own=own)))
         else:
             found.append(Panel(name, partial(_bars, own=own)))
     return [found[start : start + 2] for start in range(0, len(found), 2)]
@@ -312,9 +316,7 @@ def _ends(name: str, own: pd.DataFrame) -> list[str]:
     as_built = _as_built(own, "constructed").set_index("seed")["error"]
     ended = own[(own["kind"] == "evaluated") & (own["at_step"] > own["from_step"])]
     last = {start: part.set_index("seed")["error"] for start, part in by(ended, "start")}
-    built, control, scratch = (
-        tables.mean(last[start]) for start in ("constructed", "shallow", "scratch")
-    )
+    built, control = (tables.mean(last[start]) for start in ("constructed", "shallow"))
     peak = training[training["start"] == "constructed"]["error"].max()
     text = (
         f"Trained on from there for {total - had:,} steps, {total:,} with those of "
@@ -336,25 +338,30 @@ def _ends(name: str, own: pd.DataFrame) -> list[str]:
         f"Trained on in the same way, {own['from'].iloc[0]} itself has an error of "
         f"{control.percent} there: " + _beside_control(more)
     )
+    if "scratch" in last:
+        sentences.append(_from_scratch(name, total, as_built, last))
+    return sentences
+
+
+def _from_scratch(name: str, total: int, as_built: pd.Series, last: dict[str, pd.Series]) -> str:
+    """Whether training without the solution ends as well as training from it."""
     found = tables.difference(last["scratch"], last["constructed"])
     beside = (
-        f"Trained from scratch for {total:,} steps {name} has an error of {scratch.percent} there"
+        f"Trained from scratch for {total:,} steps {name} has an error of "
+        f"{tables.mean(last['scratch']).percent} there"
     )
     if found is None:
+        seeds = len(last["scratch"])
         found_not = (last["scratch"] > as_built + AS_WELL).sum()
-        sentences.append(
+        return (
             f"{beside}; it does not reach the constructed solution in {found_not} of {seeds} "
             f"{'seed' if seeds == 1 else 'seeds'}."
         )
-    elif found.low > AS_WELL:
-        sentences.append(f"{beside}: it reaches neither the constructed solution nor this.")
-    elif found.high <= AS_WELL:
-        sentences.append(
-            f"{beside}: it does as well, so nothing shows that the solution is hard to find."
-        )
-    else:
-        sentences.append(f"{beside}: whether it does as well is undecided.")
-    return sentences
+    if found.low > AS_WELL:
+        return f"{beside}: it reaches neither the constructed solution nor this."
+    if found.high <= AS_WELL:
+        return f"{beside}: it does as well, so nothing shows that the solution is hard to find."
+    return f"{beside}: whether it does as well is undecided."
 
 
 def _beside_control(more: tables.Interval | None) -> str:

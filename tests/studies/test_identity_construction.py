@@ -126,6 +126,12 @@ def test_network_from_scratch_has_no_frozen_parts_and_the_built_one_has_them(mon
     assert trained == ["stem", "stem", None]
     assert set(table["start"]) == {"constructed", "shallow", "scratch"}
 
+    table = identity_construction.measure(
+        [network], lambda _: iter, examples=8, depth=14, from_scratch=False
+    )
+    assert trained[3:] == ["stem", "stem"]
+    assert set(table["start"]) == {"constructed", "shallow"}
+
 
 def test_network_that_is_not_deeper_is_refused():
     model, variables = make("resnet-14")

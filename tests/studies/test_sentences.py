@@ -204,6 +204,13 @@ def test_scratch_of_one_seed_is_told_and_not_judged():
     assert "hard to find" not in finding
 
 
+def test_nothing_is_said_of_a_network_that_was_not_trained_from_scratch():
+    data = [row for row in built() if row["start"] != "scratch"]
+    finding = said(identity_construction, data)
+    assert "training stays at the solution" in finding
+    assert "from scratch" not in finding
+
+
 def grown(name, dose, error, status="diverged"):
     """`status` is that of runs without an error."""
     row = {**PLAIN, "network": name, "growth": dose, "train_error": error}
