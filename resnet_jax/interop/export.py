@@ -15,6 +15,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.interop import programs, pytorch_names, weight_files
 from resnet_jax.runs import Recipe, arguments, load_recipe, lockfile
 from resnet_jax.runs.recipe import section
+from resnet_jax.runtime import setup
 from resnet_jax.training import inference
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
 from resnet_jax.training.run import check_dataset
@@ -41,8 +42,10 @@ def fill(
         are then set.
 
     Raises:
-      InputError: there is a run already, or the file, the data set or the two do not fit.
+      InputError: there is a run already, or the file, the data set or the two do not fit; or JAX
+        is set to float64.
     """
+    setup.check_float32()
     there = runs.read_run(workdir)
     if there.status != "missing" or there.problems:
         raise InputError(f"workdir={str(workdir)!r}: holds a run already; choose another folder")

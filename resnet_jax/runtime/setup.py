@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from resnet_jax.errors import InputError
 from resnet_jax.runtime import cpu
 
 
@@ -44,6 +46,18 @@ def prepare_for(recipes: Iterable[Any]) -> None:
     """`prepare`, as any of these recipes has it."""
     given = [(recipe.deterministic, recipe.onednn) for recipe in recipes]
     prepare(deterministic=any(d for d, _ in given), onednn=any(o for _, o in given))
+
+
+def check_float32() -> None:
+    """Raises `InputError` where JAX takes float64 for what is asked for as float.
+
+    A state has no such values: what was saved would look damaged, and what is saved would be.
+    """
+    if jnp.result_type(float) == jnp.float64:
+        raise InputError(
+            "JAX_ENABLE_X64=1: weights and checkpoints are float32; unset it in the environment, "
+            "or JAX's option jax_enable_x64"
+        )
 
 
 def _add_xla_flags(flags: dict[str, str]) -> None:

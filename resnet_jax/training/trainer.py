@@ -24,7 +24,7 @@ from resnet_jax.models import counting, scan_layers
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runs import Recipe, Row, last_epoch_start
 from resnet_jax.runs.recipe import Dataset
-from resnet_jax.runtime import multihost, parallel
+from resnet_jax.runtime import multihost, parallel, setup
 from resnet_jax.training import evaluation, schedules, state, step
 from resnet_jax.training.checkpoints import Checkpoints, check_shapes, load_weights
 from resnet_jax.training.state import NOT_DIVERGED, MetricAccumulator, TrainState
@@ -480,8 +480,9 @@ def make_mesh(recipe: Recipe) -> jax.sharding.Mesh:
     """The devices that a run has here.
 
     Raises:
-      InputError: there are not as many, or they do not suit the recipe.
+      InputError: there are not as many, or they, or JAX's own options, do not suit the recipe.
     """
+    setup.check_float32()
     num_groups = recipe.part_size // recipe.bn_group_size
     mesh = parallel.make_mesh(recipe.part_size, num_groups, recipe.num_devices)
     if recipe.parallel == "pmap":

@@ -58,6 +58,13 @@ def trained(tmp_path_factory) -> Path:
     return workdir
 
 
+def test_conversion_under_jaxs_float64_is_refused_and_leaves_no_folder(tmp_path):
+    file = write(tmp_path / "net.safetensors")
+    with jax.enable_x64(True), pytest.raises(InputError, match="JAX_ENABLE_X64=1: weights and ch"):
+        fill(tmp_path / "back", file, DIGITS)
+    assert not (tmp_path / "back").exists()
+
+
 @pytest.mark.slow
 def test_exported_run_scores_the_same_when_it_comes_back(trained, tmp_path):
     file = tmp_path / "net.safetensors"

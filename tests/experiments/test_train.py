@@ -20,7 +20,7 @@ from resnet_jax import runs
 from resnet_jax.errors import STOPPED, WRONG_INPUT, InputError
 from resnet_jax.runs import Recipe, arguments, load_recipe
 from resnet_jax.runtime.multihost import StopSignals
-from resnet_jax.training import trainer
+from resnet_jax.training import inference, trainer
 from resnet_jax.training.checkpoints import Checkpoints
 from resnet_jax.training.run import _notes_on_data, train
 from resnet_jax.training.trainer import build
@@ -223,6 +223,21 @@ def test_run_that_has_lost_earlier_rows_says_so_and_ends_alike(tmp_path, capsys)
     assert "metrics.jsonl: the row of step 4 is missing; the run's" in capsys.readouterr().out
     (folder / "metrics.jsonl").write_text((whole / "metrics.jsonl").read_text())
     assert_same_run(whole, folder)
+
+
+def test_run_under_jaxs_float64_is_refused_and_no_checkpoint_is_called_damaged(finished, tmp_path):
+    folder = without_log(finished, tmp_path / "run", 9, 4, 6, 8)
+    for ask in (
+        lambda: train(tiny(), folder),
+        lambda: train(tiny(), tmp_path / "new"),
+        lambda: inference.evaluate(finished, "test"),
+    ):
+        with (
+            jax.enable_x64(True),
+            pytest.raises(InputError, match="JAX_ENABLE_X64=1: weights and checkpoints are float3"),
+        ):
+            ask()
+    assert not (tmp_path / "new").exists()
 
 
 def test_folder_of_other_runs_is_refused_and_stays_as_it_is(finished, tmp_path):
