@@ -248,12 +248,21 @@ def _lost_log(experiment: "Experiment", workdir: Path, step: int) -> str:
     """What to say of a run that resumes at `step` without the last row of its log; else "".
 
     Raises:
-      InputError: its final training error could not be computed.
+      InputError: its final training error could not be computed, or it has no other final one.
     """
     recipe, path = experiment.recipe, workdir / "metrics.jsonl"
     logged = step if step == recipe.num_steps else step - step % recipe.log_every
-    rows = [row["step"] for row in runs.read_log(path, step) if row["split"] == "train"]
-    if not logged or logged in rows:
+    rows = {(row["split"], row["step"]) for row in runs.read_log(path, step)}
+    if not logged:
+        return ""
+    if ("train", logged) in rows:
+        unseen = [split for split in experiment.splits if (split, logged) not in rows]
+        if step == recipe.num_steps and unseen:  # No step is left after which it is evaluated.
+            raise InputError(
+                f"{path}: the {unseen[0]} row of step {step} is missing, without which the run has "
+                f"no final {unseen[0]} error; bring the file back, or remove "
+                f"{workdir / 'checkpoints' / str(step)} to train its last steps again"
+            )
         return ""
     lost = f"{path}: the row of step {logged} is missing"
     start = runs.last_epoch_start(recipe.num_steps, experiment.steps_per_epoch)

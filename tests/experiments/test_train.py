@@ -215,6 +215,20 @@ def test_run_without_the_log_of_its_end_is_refused(finished, tmp_path, step, row
     assert {path: path.read_bytes() for path in folder.glob("*.json*")} == before
 
 
+def test_run_that_has_lost_its_test_error_is_refused_until_its_last_steps_are_made_again(
+    finished, tmp_path
+):
+    folder = without_log(finished, tmp_path / "run", 12, *range(13))
+    whole = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    assert json.loads(whole[-1])["split"] == "test"
+    (folder / "metrics.jsonl").write_text("".join(whole[:-1]))
+    with pytest.raises(InputError, match=r"metrics.jsonl: the test row of step 12 is missing,"):
+        train(tiny(), folder)
+    shutil.rmtree(folder / "checkpoints" / "12")
+    assert train(tiny(), folder) == 0
+    assert_same_run(folder, finished)
+
+
 def test_run_that_has_lost_earlier_rows_says_so_and_ends_alike(tmp_path, capsys):
     recipe, whole = tiny(max_to_keep=4), tmp_path / "whole"
     train(recipe, whole)
