@@ -332,6 +332,7 @@ class Recipe:
                 f"leave {max(size // 32, 1)}×{max(size // 32, 1)} of {size}×{size} images; the "
                 f"CIFAR network of about that depth is resnet-{near}"
             )
+        lines += _notes_on_crops(self)
         if self.dataset.flip and plain_name(self.dataset.name) in _OF_DIGITS_AND_LETTERS:
             lines.append(f"dataset.flip=True mirrors {self.dataset.name}, and a mirrored 2 is none")
         if self.architecture.depth >= 110 and schedule.warmup == "none" and not self.streaming:
@@ -351,6 +352,28 @@ class Recipe:
                 f"the learning rate cannot drop within num_steps={self.num_steps}"
             )
         return lines
+
+
+def _notes_on_crops(recipe: Recipe) -> list[str]:
+    """A line on crops of a stream that are small parts of its images, where one meant small images.
+
+    In v1 §3.4 crops of 224² are cut from images whose shorter side is at least 256.
+    """
+    stream, size = recipe.streaming, recipe.dataset.image_size
+    if not stream or not size:
+        return []
+    sides = {f"shorter_side={stream.shorter_side}": stream.shorter_side}
+    if stream.augmentation == "scale":
+        sides[f"scales={stream.scales}"] = stream.scales[0]
+    large = {field: side for field, side in sides.items() if side >= 1.5 * size}
+    if not large:
+        return []
+    low, high = (round(side * size / 224) for side in (256, 480))
+    return [
+        f"streaming.{', '.join(large)}: crops of dataset.image_size={size} show at most "
+        f"{(size / min(large.values())) ** 2:.0%} of a square image; in v1's proportion: "
+        f"shorter_side={low}, scales=({low}, {high})"
+    ]
 
 
 def plain_name(dataset: str) -> str:

@@ -166,6 +166,29 @@ def test_what_may_not_be_meant_is_told(config, told):
     assert told in "".join(notes)
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            "dataset.image_size=96",
+            "streaming.shorter_side=256, scales=(256, 480): crops of dataset.image_size=96 show "
+            "at most 14% of a square image; in v1's proportion: shorter_side=110, "
+            "scales=(110, 206)",
+        ),
+        ("dataset.image_size=96,streaming.scales=(110,206)", "streaming.shorter_side=256: crops"),
+        ("dataset.image_size=96,streaming.shorter_side=110", "streaming.scales=(256, 480): crops"),
+        ("dataset.image_size=96,streaming.shorter_side=110,streaming.scales=(110,206)", ""),
+        ("dataset.image_size=96,recipe=modern", "streaming.shorter_side=256: crops"),
+        ("dataset.image_size=96,recipe=modern,streaming.shorter_side=110", ""),
+        ("dataset.image_size=192", ""),
+    ],
+)
+def test_stream_whose_crops_are_small_parts_of_images_is_told(fields, told):
+    notes = Recipe.from_config(imagenet.get_config(f"resnet-18,{fields}")).notes()
+    assert len(notes) == bool(told)
+    assert told in "".join(notes)
+
+
 def test_crop_padding_of_a_stream_is_refused():
     with pytest.raises(InputError, match=r"dataset\.crop_padding=4: a stream's crops are cut"):
         Recipe.from_config(imagenet.get_config("resnet-18,dataset.crop_padding=4"))
