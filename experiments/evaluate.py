@@ -20,7 +20,7 @@ from absl import flags
 from experiments import command
 from resnet_jax.data.image_ops import TEST_CROPS
 from resnet_jax.errors import InputError, check_choice
-from resnet_jax.runs import load_recipe
+from resnet_jax.runs import as_json, load_recipe
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's folder", required=True)
 _SPLIT = flags.DEFINE_string(
@@ -37,7 +37,10 @@ _CONFUSION = flags.DEFINE_string("confusion", None, "folder for the confusion ma
 
 
 def main() -> None:
-    """Prints one JSON object: model, split, step, loss, error (a fraction) and examples."""
+    """Prints one JSON object: model, split, step, loss, error (a fraction) and examples.
+
+    A loss that is not finite is null.
+    """
     if _CROPS.value is not None:
         check_choice("test_crops", _CROPS.value, TEST_CROPS)
     elif _AVERAGE.value != "probabilities":
@@ -67,7 +70,7 @@ def main() -> None:
             predictions.class_names,
             f"{metrics['model']}, {metrics['split']} split",
         )
-    print(json.dumps(metrics))
+    print(json.dumps(as_json(metrics)))
 
 
 if __name__ == "__main__":

@@ -21,14 +21,16 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
     """Makes `evaluate(variables, split) -> {"loss", "error"}`, means over every example.
 
     The network runs with its running statistics. Errors are fractions; the loss is the
-    cross-entropy.
+    cross-entropy. An example whose loss is not finite counts as an error.
     """
     replicated, sharded = parallel.replicated(mesh), parallel.sharded(mesh)
 
     def evaluate_batch(sums, variables, data, inputs, mask):
         images, labels = data.plain(inputs)
         logits: Any = model.apply(variables, images, train=False)
-        losses, errors = cross_entropy(logits, labels), logits.argmax(-1) != labels
+        losses = cross_entropy(logits, labels)
+        # The argmax of what is NaN is class 0, which would be right for some.
+        errors = (logits.argmax(-1) != labels) | ~jnp.isfinite(losses)
         return sums + jnp.stack([losses, errors.astype(jnp.float32)]).sum(1, where=mask)
 
     evaluate_batch = jax.jit(

@@ -350,13 +350,19 @@ class Predictions:
     class_names: tuple[str, ...]
 
     def metrics(self) -> dict[str, Any]:
-        """Mean cross-entropy `loss`, `error` (a fraction), and what they are of."""
+        """Mean cross-entropy `loss`, `error` (a fraction), and what they are of.
+
+        An example whose loss is not finite counts as an error.
+        """
         likely = log_softmax(self.logits.astype(np.float64), axis=-1)
-        loss = -likely[np.arange(len(self.labels)), self.labels].mean()
-        error = np.mean(self.classes != self.labels)
+        losses = -likely[np.arange(len(self.labels)), self.labels]
+        errors = (self.classes != self.labels) | ~np.isfinite(losses)
         return {
-            **self.about, "loss": float(loss), "error": float(error), "examples": len(self.labels)
-        }  # fmt: skip
+            **self.about,
+            "loss": float(losses.mean()),
+            "error": float(errors.mean()),
+            "examples": len(self.labels),
+        }
 
     @property
     def classes(self) -> np.ndarray:

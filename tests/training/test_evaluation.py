@@ -9,6 +9,7 @@ from resnet_jax.data import device_dataset
 from resnet_jax.models import zoo
 from resnet_jax.runtime import parallel
 from resnet_jax.training.evaluation import make_evaluate
+from resnet_jax.training.inference import Predictions
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (11, 8, 8, 3), np.uint8)
@@ -38,6 +39,26 @@ def test_whole_split_is_counted_whatever_the_batch(batch_size, num_devices):
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS)
     assert figures["loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
     assert figures["error"] == np.mean(logits.argmax(-1) != LABELS)
+
+
+def test_what_the_network_makes_nan_of_is_an_error_whatever_its_class():
+    evaluate, variables, data = _evaluation(batch_size=4, num_devices=1)
+    data = data.replace(labels=np.zeros_like(LABELS))  # the argmax of NaN
+    # Finite, as running averages may be while the weights outgrow them.
+    variables = {
+        **variables,
+        "batch_stats": jax.tree.map(lambda leaf: leaf * 1e-30, variables["batch_stats"]),
+        "params": jax.tree.map(lambda leaf: leaf * 1e30, variables["params"]),
+    }
+    figures = evaluate(variables, data)
+    assert np.isnan(figures["loss"])
+    assert figures["error"] == 1
+
+    about, names = {"model": "resnet-8"}, ("a", "b", "c")
+    logits = np.array([[2, 1, 0], [0, 2, 1], [np.nan, 0, 0], [0, 3, 0]], np.float32)
+    metrics = Predictions(about, logits, np.zeros(4, np.int32), names).metrics()
+    assert np.isnan(metrics["loss"])
+    assert metrics["error"] == 3 / 4
 
 
 def test_batches_are_compiled_once():
