@@ -15,7 +15,7 @@ linear warm-up, and Nesterov's momentum (Goyal et al. 2017, arXiv:1706.02677); 1
 label smoothing, a zero-initialised last scale, no decay of scales and biases (He et al. 2019,
 arXiv:1812.01187); crops of random area and aspect, the stride on the 3×3, bfloat16. Give its batch
 size after the colon, where the rate and the number of steps follow it. Steps are counted for
-ImageNet's images: of another set give `num_steps`.
+ImageNet's images: of another set give `num_steps`, and with `modern` `schedule.warmup_steps`.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cifar10
-from resnet_jax.errors import check_choice
+from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import ORDERS
 from resnet_jax.runs import arguments
@@ -81,7 +81,12 @@ def _plateau(config: ConfigDict, fields: dict[str, Any]) -> None:
 
 
 def _modern(config: ConfigDict, fields: dict[str, Any]) -> None:
-    config.batch_size = fields.get("batch_size", 1024)
+    arguments.update(config, {"batch_size": fields.get("batch_size", 1024)})
+    if not config.batch_size:
+        raise InputError(
+            f"config field batch_size={config.batch_size}: the rate and the number of steps follow "
+            "it; give a whole number above 0"
+        )
     steps_per_epoch = NUM_IMAGES / config.batch_size
     config.num_steps = round(120 * steps_per_epoch)
     config.model.dtype = "bfloat16"

@@ -64,3 +64,16 @@ def test_modern_stride_is_on_the_3x3_where_there_is_a_1x1():
 def test_unknown_recipe_names_the_nearest():
     with pytest.raises(InputError, match=r"recipe='moderm'.*nearest: modern"):
         imagenet.get_config("resnet-50,recipe=moderm")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("0", "batch_size=0: the rate and the number of steps follow it"),
+        ("none", "batch_size=None: the rate and the number of steps follow it"),
+        ("big", "batch_size='big': must be a whole number"),
+    ],
+)
+def test_batch_size_that_nothing_can_follow_is_refused_by_name(wrong: str, message: str):
+    with pytest.raises(InputError, match=f"config field {message}"):
+        imagenet.get_config(f"resnet-50,recipe=modern,batch_size={wrong}")
