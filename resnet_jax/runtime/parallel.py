@@ -21,15 +21,18 @@ _CONVOLUTION = re.compile(r'custom_call_target="(?P<kernel>__\w+\$conv\w*)"|\sco
 _ARRAY = re.compile(r"(?P<type>[a-z]+)(?P<bits>\d*)\[(?P<sizes>[\d,]*)\]")
 
 
-def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) -> Mesh:
+def make_mesh(
+    batch_size: int, num_groups: int, num_devices: int | None = None, *, num_parts: int = 1
+) -> Mesh:
     """A mesh of devices that share each batch.
 
     Args:
-      batch_size: examples a batch.
+      batch_size: examples a batch, or a part of one.
       num_groups: batch-norm statistics groups a batch.
       num_devices: how many devices, the same number from each process; None for as many
         accelerators as can share a batch, or for as many CPU cores as can share the groups, so that
         no statistics need communication.
+      num_parts: how many such parts the config's batch has, for the message.
 
     Raises:
       InputError: there are no or not that many devices, or they cannot share a batch evenly.
@@ -45,9 +48,11 @@ def make_mesh(batch_size: int, num_groups: int, num_devices: int | None = None) 
             f"num_devices={num_devices}: {processes} processes need the same number each"
         )
     if batch_size % num_devices:
+        what = "it" if num_parts == 1 else f"parts of {batch_size} (batch_size / grad_accum_steps)"
         raise InputError(
-            f"batch_size={batch_size}: {num_devices} devices cannot share it evenly; give a "
-            f"multiple of {num_devices}, or fewer devices with num_devices"
+            f"batch_size={batch_size * num_parts}: {num_devices} devices cannot share {what} "
+            f"evenly; give a multiple of {num_devices * num_parts}, or fewer devices with "
+            "num_devices"
         )
     share, by_process = num_devices // processes, collections.defaultdict(list)
     for device in available:

@@ -484,7 +484,9 @@ def make_mesh(recipe: Recipe) -> jax.sharding.Mesh:
     """
     setup.check_float32()
     num_groups = recipe.part_size // recipe.bn_group_size
-    mesh = parallel.make_mesh(recipe.part_size, num_groups, recipe.num_devices)
+    mesh = parallel.make_mesh(
+        recipe.part_size, num_groups, recipe.num_devices, num_parts=recipe.grad_accum_steps
+    )
     if recipe.parallel == "pmap":
         stochastic = recipe.architecture.is_stochastic
         parallel.check_pmap(mesh, num_groups=num_groups, stochastic=stochastic)

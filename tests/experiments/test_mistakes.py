@@ -91,6 +91,11 @@ CONFIGS = fields(
     ("model.name=resnet-21", "model.name='resnet-21'"),
     ("model.shortcut=identify", "nearest: identity"),
     ("num_devices=3", "batch_size=16: 3 devices cannot share it evenly"),
+    (
+        "grad_accum_steps=2 --config.num_devices=3",
+        "batch_size=16: 3 devices cannot share parts of 8 (batch_size / grad_accum_steps) evenly; "
+        "give a multiple of 6, or",
+    ),
     ("num_devices=99", "num_devices=99: JAX sees 8"),
     ("grad_accum_steps=3", "error: batch_size=16: not a multiple of grad_accum_steps=3"),
     ("optimizer.momentum=nan", "optimizer.momentum=nan: must be finite"),
