@@ -393,7 +393,8 @@ def evaluate(
       recalibrate_batch_norm: whether statistics over the training split replace running averages.
 
     Raises:
-      InputError: something of it cannot be loaded.
+      InputError: something of it cannot be loaded, or not all of the network's batch norms have
+        running averages.
     """
     check_choice("average", average, AVERAGES)
     if view is not None:
@@ -401,6 +402,8 @@ def evaluate(
     recipe = load_recipe(workdir)
     # The devices are this machine's, not those of the one that trained.
     recipe = recipe.replace(num_devices=None, parallel="jit")
+    if recalibrate_batch_norm:
+        _check_recalibrates(recipe)
     if data_dir:
         recipe = recipe.replace(**{"dataset.data_dir": data_dir})
     _check_has_data(recipe)
@@ -517,6 +520,21 @@ def _normalized_batches(
 ) -> Iterator[jax.Array]:
     while batch := list(itertools.islice(squares, size)):
         yield device_dataset.normalize(np.stack(batch), normalization)
+
+
+def _check_recalibrates(recipe: Recipe) -> None:
+    """Raises `InputError` unless there are batch norms, and all averaged in training."""
+    if recipe.architecture.norm == "none":
+        raise InputError(
+            "recalibrate_batch_norm=True: a network with model.norm='none' has no batch norm"
+        )
+    # Every part has some; its statistics were constants, to which the others' weights are fitted.
+    if recipe.frozen_parts:
+        raise InputError(
+            "recalibrate_batch_norm=True: the run kept the batch norms of "
+            f"freeze={recipe.freeze!r} at given statistics, and with others its network would be "
+            "one that nobody trained; evaluate it as it is"
+        )
 
 
 def _recompute(

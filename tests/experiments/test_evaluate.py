@@ -14,7 +14,7 @@ from PIL import Image
 from configs import cifar10
 from resnet_jax.errors import InputError
 from resnet_jax.models.batch_norm import with_statistics_of
-from resnet_jax.runs import Recipe, arguments
+from resnet_jax.runs import Recipe, arguments, load_recipe, write_config
 from resnet_jax.training import inference
 from resnet_jax.training.run import train
 
@@ -151,6 +151,20 @@ def test_recomputed_statistics_are_the_mean_over_whole_groups(view, run, monkeyp
     )
     running = inference.evaluate(run, "test", view=view)
     assert not np.allclose(answers.logits, running.logits)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"freeze": "stem+stage1"}, "kept the batch norms of freeze='stem+stage1' at given"),
+        ({"freeze": "batch_norm"}, "kept the batch norms of freeze='batch_norm' at given"),
+        ({"model.norm": "none", "model.bn_group_size": None}, "norm='none' has no batch norm"),
+    ],
+)
+def test_statistics_that_are_no_running_averages_are_not_recomputed(fields, message, run, tmp_path):
+    write_config(tmp_path, load_recipe(run).replace(**fields).to_dict(), devices="none")
+    with pytest.raises(InputError, match=f"^recalibrate_batch_norm=True: .*{re.escape(message)}"):
+        inference.evaluate(tmp_path, "test", recalibrate_batch_norm=True)
 
 
 def test_confusion_matrix_agrees_with_the_error(run, figures):
