@@ -7,6 +7,7 @@ places is what the network itself says of the whole image.
 """
 
 import dataclasses
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -59,9 +60,8 @@ def score_map(
       model, variables: the network; its running statistics normalise.
       images: float [batch, height, width, channels], normalised.
       sizes: int32 [batch, 2], the images' own heights and widths where `images` are filled up,
-        to the right and below, to one size; that must be a whole number of output strides. What
-        is filled in changes nothing: every layer sees zeros beyond the image's edge, as if it
-        ended there.
+        to the right and below, to one size. What is filled in changes nothing: every layer sees
+        zeros beyond the image's edge, as if it ended there.
     """
     if sizes is None:
         features = _last_features(model, variables, images)
@@ -105,8 +105,14 @@ def _cutting_off(sizes: jax.Array, full: tuple[int, int]):
 def _inside(sizes: jax.Array, full: tuple[int, int], shape: tuple[int, int]) -> jax.Array:
     """Which places of a layer of that shape are inside the images: bool [batch, *shape]."""
     rows, columns = (
-        # A layer with stride s keeps every s-th place from the first on: ⌈n/s⌉ of n.
-        jnp.arange(places) < -(-sizes[:, axis, None] // (pixels // places))
+        jnp.arange(places) < -(-sizes[:, axis, None] // _stride(pixels, places))
         for axis, (pixels, places) in enumerate(zip(full, shape, strict=True))
     )
     return rows[:, :, None] & columns[:, None, :]
+
+
+def _stride(pixels: int, places: int) -> int:
+    """Of a layer that has so many places along so many pixels."""
+    # With stride s, a power of 2, it keeps every s-th from the first on: ⌈n/s⌉ of n.
+    strides = (2**halvings for halvings in itertools.count())
+    return next(stride for stride in strides if -(-pixels // stride) <= places)

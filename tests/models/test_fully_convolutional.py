@@ -57,6 +57,16 @@ def test_what_fills_a_picture_up_changes_nothing(name, axes):
         np.testing.assert_allclose(part, alone.scores[0], rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("full", [21, 33, 34])
+def test_picture_may_be_filled_up_to_a_size_that_is_no_whole_number_of_strides(full):
+    model, variables = net("resnet-8")
+    images = RNG.normal(size=(1, full, full + 1, 3)).astype(np.float32)
+    found = score_map(model, variables, images, np.array([(20, 17)]))
+    assert found.inside.sum() == 5 * 5
+    alone = model.apply(variables, images[:, :20, :17])
+    np.testing.assert_allclose(found.mean(), alone, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "axes", "stride"),
     [("resnet-8", {}, 4), ("resnet-18", {}, 32), ("resnet-18", {"output_stride": 8}, 8)],
