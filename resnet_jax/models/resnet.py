@@ -12,6 +12,7 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
+from resnet_jax.errors import InputError
 from resnet_jax.models import scan_layers, tailored_relu
 from resnet_jax.models.architecture import EXPANSION, ORDERS, STEMS, Architecture
 from resnet_jax.models.batch_norm import COSTLY, BatchNorm
@@ -350,8 +351,14 @@ class ResNet(ConvNormAct):
           network's final activation.
 
         Raises:
+          InputError: the images are of whole numbers, as a data set has them.
           ValueError: in training, if the batch is not a whole number of batch-norm groups.
         """
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise InputError(
+                f"images of {images.dtype}: a network takes them normalised, of floating point; "
+                "resnet_jax.data.device_dataset.normalize makes such"
+            )
         x = self._stem(images.astype(self.dtype), train)
         block_class = ResidualBlock
         if train and self.remat != "none":

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
@@ -29,6 +30,15 @@ def test_lazy_initialisation_gives_the_numbers_of_init():
     images = IMAGES[:, :8, :8]
     eager = model.init(jax.random.key(0), images, train=False)
     jax.tree.map(np.testing.assert_array_equal, init(model, images), eager)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int32"])
+def test_images_that_nobody_has_normalised_are_refused(kind):
+    """As `datasets.load` gives them, a network would take them for some, and answer."""
+    model = zoo.create("resnet-8", width=4)
+    images = np.zeros((1, 8, 8, 3), kind)
+    with pytest.raises(InputError, match=f"^images of {kind}: a network takes them normalised"):
+        jax.eval_shape(model.apply, init(model, IMAGES[:1, :8, :8]), images)
 
 
 @pytest.mark.parametrize("name", ["plain-20", "resnet-20", "preact-resnet-20"])
