@@ -67,10 +67,12 @@ def fill(
     network = " ".join([weights.name, *(f"{k}={v}" for k, v in weights.overrides.items())])
     told = f"{workdir}: {network}, {weights.num_classes} classes, from {source.name}"
     if fits:
+        # Published errors are those of centres; without a view the shorter side is seen whole.
+        cut = recipe.architecture.stem == "imagenet" and recipe.dataset.image_size
         return (
             f"{told}, taken to be, in this order, {_first(class_names)} of {recipe.dataset.name}, "
             f"and images normalised with {_normalized(recipe)}; to score it: python -m "
-            f"experiments.evaluate --workdir={workdir}"
+            f"experiments.evaluate --workdir={workdir}{' --test_crops=centre' if cut else ''}"
         )
     return (
         f"{told}; {recipe.dataset.name} has {len(class_names)} classes: to fine-tune it: python -m "

@@ -102,15 +102,19 @@ def test_both_commands_and_evaluate_work_on_the_command_line(run_command, tmp_pa
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
 
 
-@pytest.mark.slow
-def test_imagenet_net_goes_in_and_out_for_a_folder_of_pictures(tmp_path):
+def folder_of_pictures(folder: Path) -> str:
+    """As `--dataset` names it: three classes of one empty file a split."""
     for split in ("train", "test"):
         for name in ("cat", "dog", "eel"):
-            folder = tmp_path / "pictures" / split / name
-            folder.mkdir(parents=True)
-            (folder / "0.png").touch()
+            (folder / split / name).mkdir(parents=True)
+            (folder / split / name / "0.png").touch()
+    return f"image_folder,data_dir={folder},image_size=64"
+
+
+@pytest.mark.slow
+def test_imagenet_net_goes_in_and_out_for_a_folder_of_pictures(tmp_path):
+    dataset = folder_of_pictures(tmp_path / "pictures")
     source = write(tmp_path / "net.safetensors", "resnet-18", colours=3, num_classes=3)
-    dataset = f"image_folder,data_dir={tmp_path / 'pictures'},image_size=64"
     assert "resnet-18, 3 classes" in fill(tmp_path / "run", source, dataset)
     export.export(tmp_path / "run", tmp_path / "back.safetensors", None)
     before, after = weight_files.read(source), weight_files.read(tmp_path / "back.safetensors")
@@ -150,6 +154,16 @@ def test_order_in_which_classes_are_taken_and_the_normalisation_are_told(tmp_pat
     assert "normalised with mean=pixel, std=none; to score it" in told
     told = export.export(tmp_path / "run", tmp_path / "back.safetensors", None)
     assert told.endswith("for images normalised with mean=pixel, std=none")
+
+
+@pytest.mark.parametrize(
+    ("name", "view"), [("resnet-18", " --test_crops=centre"), ("resnet-8", "")]
+)
+def test_imagenet_net_is_to_be_scored_on_centres_as_published_errors_are(name, view, tmp_path):
+    dataset = folder_of_pictures(tmp_path / "pictures")
+    source = write(tmp_path / "net.safetensors", name, colours=3, num_classes=3, width=4)
+    told = fill(tmp_path / "run", source, dataset)
+    assert told.endswith(f"experiments.evaluate --workdir={tmp_path / 'run'}{view}")
 
 
 def test_weights_with_other_classes_than_the_data_are_said_to_be_for_fine_tuning(tmp_path):
