@@ -1,8 +1,8 @@
 """One update of the network's weights, of which parts may be frozen.
 
-A frozen stem or stage is a fixed function: its weights get no update and no decay, and its batch
-norms normalise by their running statistics, which stay. The part "batch_norm" is all batch norms
-of the network: scales, biases and statistics.
+A frozen stem or stage is a fixed function: its weights get no update and no decay, its batch norms
+normalise by their running statistics, which stay, and its shortcuts drop nothing. The part
+"batch_norm" is all batch norms of the network: scales, biases and statistics.
 """
 
 import contextlib
@@ -265,7 +265,7 @@ def keep_frozen(old: Any, new: Any, frozen: Collection[str]) -> Any:
 
 
 def as_fixed_functions(frozen: Collection[str]) -> contextlib.AbstractContextManager:
-    """Within, frozen batch norms of a network that is traced run in evaluation mode."""
+    """Within, frozen batch norms and dropouts of a network that is traced run as in evaluation."""
     if not frozen:
         return contextlib.nullcontext()
 
@@ -273,6 +273,8 @@ def as_fixed_functions(frozen: Collection[str]) -> contextlib.AbstractContextMan
         module = context.module
         if isinstance(module, BatchNorm) and is_frozen(module.path, frozen):
             return call(*args[:1], train=False)
+        if isinstance(module, nn.Dropout) and is_frozen(module.path, frozen):
+            return args[0]
         return call(*args, **kwargs)
 
     return nn.intercept_methods(interceptor)

@@ -64,6 +64,26 @@ def test_frozen_batch_norm_normalises_each_image_by_itself():
     jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], variables["batch_stats"])
 
 
+def test_frozen_stage_drops_nothing_of_its_shortcuts():
+    """It is a fixed function: what it gives does not depend on the step's random numbers."""
+    model = zoo.create("resnet-8", 3, width=4, shortcut="dropout")
+    variables = model.init(jax.random.key(0), IMAGES, train=False)
+
+    def stages(key):
+        with step.as_fixed_functions({"stem", "stage1", "stage2"}):
+            return model.apply(
+                variables, IMAGES, train=True, features=True, mutable=["batch_stats"],
+                rngs={"dropout": jax.random.key(key)},
+            )[0]  # fmt: skip
+
+    evaluated = model.apply(variables, IMAGES, train=False, features=True)
+    one, other = stages(1), stages(2)
+    for stage in range(2):
+        np.testing.assert_array_equal(one[stage], other[stage])
+        np.testing.assert_allclose(one[stage], evaluated[stage], rtol=1e-4, atol=1e-5)
+    assert not np.array_equal(one[2], other[2])
+
+
 def test_gradient_norm_is_that_of_what_is_trained():
     *_, everything = train(None)
     *_, classifier = train("stem+stage1+stage2+stage3")
