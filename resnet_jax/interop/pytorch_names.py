@@ -193,7 +193,8 @@ def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
         raise InputError(f"state_dict is a {type(tensors).__name__}; wanted tensors by name")
     for name, tensor in tensors.items():
         if not isinstance(tensor, np.ndarray):
-            raise InputError(f"{name!r} is a {type(tensor).__name__}, not a tensor")
+            kind = type(tensor).__name__  # "Tensor", of PyTorch's own state dict
+            raise InputError(f"{name!r} is a {kind}, not a tensor in a NumPy array")
     return {str(name).removeprefix("module."): tensor for name, tensor in tensors.items()}
 
 

@@ -234,6 +234,10 @@ def changed(**tensors):
             r"missing: bn1.bias; surplus: extra; misshapen: bn1.weight \[3\] instead of \[16\]$",
         ),
         (changed(bn1__bias="text"), r"'bn1.bias' is a str, not a tensor"),
+        (
+            changed(bn1__bias=jax.numpy.ones(16)),
+            r"'bn1.bias' is a \w+, not a tensor in a NumPy array$",
+        ),
         ({}, "nothing"),
         ({"state_dict": 3}, "state_dict is a int"),
         ({"encoder.weight": np.zeros(3)}, r"fc.weight.*linear.weight.*there is encoder.weight"),
