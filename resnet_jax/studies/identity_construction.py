@@ -206,7 +206,8 @@ def measure(
                  "loss": found["loss"], "error": found["error"],
                  "logits_difference": difference, "logits_size": size}
             )  # fmt: skip
-        every = max(min((had + steps) // _CURVE_POINTS, steps // 4), 1)
+        shown = had + steps if from_scratch else steps
+        every = max(min(shown // _CURVE_POINTS, steps // 4), 1)
         frozen = deep.recipe.replace(freeze=network.recipe.freeze)
         starts = (
             ("constructed", dataclasses.replace(deep, recipe=frozen), built, had),
@@ -399,7 +400,8 @@ def _curves(axes: Axes, own: pd.DataFrame) -> None:
     ends.append((training["at_step"].max(), level, f"{own['from'].iloc[0]}, evaluated", muted))
     axes.set_xlabel("step, those of the shallower network counted")
     axes.set_ylabel("training error of augmented batches, %")
-    tables.finish(axes, [0, *training["at_step"]], ends)
+    first = 0 if (own["start"] == "scratch").any() else own["from_step"].min()
+    tables.finish(axes, [first, *training["at_step"]], ends)
 
 
 def _bars(axes: Axes, own: pd.DataFrame) -> None:

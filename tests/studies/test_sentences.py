@@ -211,6 +211,14 @@ def test_nothing_is_said_of_a_network_that_was_not_trained_from_scratch():
     assert "from scratch" not in finding
 
 
+@pytest.mark.parametrize(("starts", "first"), [(("scratch",), 0), ((), 300)])
+def test_constructed_networks_curve_fills_its_panel(starts, first):
+    drawn = ("constructed", "shallow", *starts)
+    table = pd.DataFrame([row for row in built() if row["start"] in drawn])
+    figure = style.draw_all(identity_construction.plot(table))
+    assert figure.axes[0].get_xlim() == (first, 400)
+
+
 def grown(name, dose, error, status="diverged"):
     """`status` is that of runs without an error."""
     row = {**PLAIN, "network": name, "growth": dose, "train_error": error}
