@@ -62,6 +62,7 @@ def main() -> None:
         recalibrate_batch_norm=_RECALIBRATE.value,
     )
     metrics = predictions.metrics()
+    print(json.dumps(as_json(metrics)), flush=True)
     if _CONFUSION.value:
         write_confusion(
             Path(_CONFUSION.value),
@@ -70,7 +71,6 @@ def main() -> None:
             predictions.class_names,
             f"{metrics['model']}, {metrics['split']} split",
         )
-    print(json.dumps(as_json(metrics)))
 
 
 if __name__ == "__main__":

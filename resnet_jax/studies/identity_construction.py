@@ -27,7 +27,7 @@ from resnet_jax.studies.hooks import batches, block_output
 from resnet_jax.studies.networks import Network, Variables, train_on
 from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, number, percent, style
-from resnet_jax.training.step import cross_entropy
+from resnet_jax.training.step import cross_entropy, wrong
 
 TRAINS = True
 
@@ -269,7 +269,7 @@ def _evaluate(
     return {
         "logits": logits,
         "loss": float(cross_entropy(logits, labels).mean()),
-        "error": float((logits.argmax(-1) != labels).mean()),
+        "error": float(wrong(logits, labels).mean()),
     }
 
 

@@ -21,6 +21,7 @@ from resnet_jax.studies.hooks import mean_over
 from resnet_jax.studies.networks import Network
 from resnet_jax.studies.study import Track, Tracker
 from resnet_jax.studies.tables import Panel, by, number, percent, style
+from resnet_jax.training.step import wrong
 
 FITTED = 0.1
 """Training error at the weights: above it there is no minimum whose valley could be compared."""
@@ -134,7 +135,7 @@ def _at(model, variables, directions, at, images, labels) -> jax.Array:
     params = jax.tree.map(move, variables["params"], *directions)
     logits = model.apply({**variables, "params": params}, images, train=False)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return jnp.stack([losses.mean(), (logits.argmax(-1) != labels).mean()])
+    return jnp.stack([losses.mean(), wrong(logits, labels).mean()])
 
 
 def measure(

@@ -24,6 +24,7 @@ from resnet_jax.studies.hooks import batches, double_precision, mean_over
 from resnet_jax.studies.networks import Network
 from resnet_jax.studies.study import Track, Tracker
 from resnet_jax.studies.tables import Panel, by, number, percent
+from resnet_jax.training.step import wrong
 
 LEFT_OUT = 0.05
 """Of the gradient's norm: paths up to a length stand for all of it if the others sum to less."""
@@ -195,7 +196,7 @@ def _error(model, variables, keep, images, labels) -> jax.Array:
 
     with hooks.block_output(without) if plain else hooks.branch_output(without):
         logits = model.apply(variables, images, train=False)
-    return (logits.argmax(-1) != labels).mean()
+    return wrong(logits, labels).mean()
 
 
 @partial(jax.jit, static_argnums=0)

@@ -30,6 +30,7 @@ from resnet_jax.studies.landscape import direction
 from resnet_jax.studies.networks import Network, Variables, train_on
 from resnet_jax.studies.study import Tracker
 from resnet_jax.studies.tables import Panel, by, listed, number, style
+from resnet_jax.training.step import wrong
 
 TRAINS = True
 
@@ -177,7 +178,7 @@ def _logits(model: Any, variables: Variables, images: jax.Array) -> jax.Array:
 
 def _error(network: Network, variables: Variables, images: Any, labels: np.ndarray) -> float:
     """In training, by the batch's own statistics: those of training do not fit what was moved."""
-    return float((np.argmax(_logits(network.model, variables, images), -1) != labels).mean())
+    return float(wrong(_logits(network.model, variables, images), labels).mean())
 
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from resnet_jax.data.splits import Split
 from resnet_jax.runtime import parallel
-from resnet_jax.training.step import cross_entropy
+from resnet_jax.training.step import cross_entropy, wrong
 
 PredictLogits = Callable[[dict[str, Any], Split], tuple[np.ndarray, np.ndarray]]
 Evaluate = Callable[[dict[str, Any], Split], dict[str, float]]
@@ -29,9 +29,8 @@ def make_evaluate(model: nn.Module, mesh: Mesh, batch_size: int) -> Evaluate:
         images, labels = data.plain(inputs)
         logits: Any = model.apply(variables, images, train=False)
         losses = cross_entropy(logits, labels)
-        # The argmax of what is NaN is class 0, which would be right for some.
-        errors = (logits.argmax(-1) != labels) | ~jnp.isfinite(losses)
-        return sums + jnp.stack([losses, errors.astype(jnp.float32)]).sum(1, where=mask)
+        errors = wrong(logits, labels).astype(jnp.float32)
+        return sums + jnp.stack([losses, errors]).sum(1, where=mask)
 
     evaluate_batch = jax.jit(
         evaluate_batch,

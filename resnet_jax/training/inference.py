@@ -38,6 +38,7 @@ from resnet_jax.training.multi_crop import (
     check_image,
     filled_shape,
 )
+from resnet_jax.training.step import wrong
 
 Draw = Callable[[np.ndarray, np.ndarray, Box | None, str, float], bytes]
 
@@ -356,17 +357,25 @@ class Predictions:
         """
         likely = log_softmax(self.logits.astype(np.float64), axis=-1)
         losses = -likely[np.arange(len(self.labels)), self.labels]
-        errors = (self.classes != self.labels) | ~np.isfinite(losses)
         return {
             **self.about,
             "loss": float(losses.mean()),
-            "error": float(errors.mean()),
+            "error": float(wrong(self.logits, self.labels).mean()),
             "examples": len(self.labels),
         }
 
     @property
     def classes(self) -> np.ndarray:
-        """The most likely classes, [examples]."""
+        """The most likely classes, [examples].
+
+        Raises:
+          InputError: logits that are NaN name none.
+        """
+        if lost := int(np.isnan(self.logits).any(-1).sum()):
+            raise InputError(
+                f"{self.about['model']}: of {lost} of {len(self.labels)} examples the logits are "
+                "NaN, which name no class"
+            )
         return self.logits.argmax(-1)
 
 

@@ -103,6 +103,15 @@ def cross_entropy(
     return optax.softmax_cross_entropy(logits, targets)
 
 
+def wrong(logits: jax.Array | np.ndarray, labels: jax.Array | np.ndarray) -> jax.Array:
+    """Which examples are errors: bool [batch], from logits [batch, classes] and int labels.
+
+    An example whose loss is not finite is one: the argmax of what is NaN is class 0, which would be
+    right for some.
+    """
+    return (logits.argmax(-1) != labels) | ~jnp.isfinite(cross_entropy(logits, labels))
+
+
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,

@@ -1,6 +1,7 @@
 """The largest eigenvalue is the Hessian's, and the threshold is where SGD leaves a minimum."""
 
 import functools
+import types
 
 import jax
 import numpy as np
@@ -45,6 +46,13 @@ def test_error_in_training_is_measured_of_networks_with_dropout():
     model, variables = make("resnet-8", shortcut="dropout")
     logits = jax.eval_shape(functools.partial(sharpness._logits, model), variables, IMAGES)
     assert logits.shape == (8, 10)
+
+
+def test_what_training_makes_nan_of_is_an_error_whatever_its_class():
+    model, variables = make("plain-8")
+    lost = sharpness._moved(variables, np.nan, seed=0)
+    network = types.SimpleNamespace(model=model)
+    assert sharpness._error(network, lost, IMAGES, np.zeros(8, int)) == 1
 
 
 def test_finding_and_figure_say_which_rates_diverge():

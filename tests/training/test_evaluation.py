@@ -6,6 +6,7 @@ import optax
 import pytest
 
 from resnet_jax.data import device_dataset
+from resnet_jax.errors import InputError
 from resnet_jax.models import zoo
 from resnet_jax.runtime import parallel
 from resnet_jax.training.evaluation import make_evaluate
@@ -56,9 +57,11 @@ def test_what_the_network_makes_nan_of_is_an_error_whatever_its_class():
 
     about, names = {"model": "resnet-8"}, ("a", "b", "c")
     logits = np.array([[2, 1, 0], [0, 2, 1], [np.nan, 0, 0], [0, 3, 0]], np.float32)
-    metrics = Predictions(about, logits, np.zeros(4, np.int32), names).metrics()
-    assert np.isnan(metrics["loss"])
-    assert metrics["error"] == 3 / 4
+    predictions = Predictions(about, logits, np.zeros(4, np.int32), names)
+    assert np.isnan(predictions.metrics()["loss"])
+    assert predictions.metrics()["error"] == 3 / 4
+    with pytest.raises(InputError, match="resnet-8: of 1 of 4 examples"):
+        _ = predictions.classes
 
 
 def test_batches_are_compiled_once():
