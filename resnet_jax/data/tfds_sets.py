@@ -309,7 +309,7 @@ def _unknown(name: str) -> InputError:
 
 
 def check_features(name: str, features: Any) -> None:
-    """Raises `InputError` if a set does not have an `image` of bytes and one `label`."""
+    """Raises `InputError` if a set does not have an `image` of bytes and a `label` of classes."""
     import tensorflow_datasets as tfds
 
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
@@ -320,3 +320,5 @@ def check_features(name: str, features: Any) -> None:
             )
     if features["image"].np_dtype != np.uint8:
         raise InputError(f"{name}: images are {features['image'].np_dtype.__name__}, wanted uint8")
+    if features["label"].num_classes < 2:
+        raise InputError(f"{name}: a single class; a classifier needs two at least")

@@ -43,7 +43,7 @@ def prepare_tfds_set(
                 Image.new("RGB", (5, 4), (40 * i, 0, 0)).save(stream, "PNG")
                 values = {
                     "image": stream.getvalue()[:size_in_bytes],
-                    "label": i % 2,
+                    "label": i % getattr(features["label"], "num_classes", 2),
                     "text": "words",
                 }
                 yield i, {key: values[key] for key in features}
@@ -104,6 +104,11 @@ def test_set_without_label_is_refused(tmp_path: Path):
     assert "wanted features image and label" in refused_set(tmp_path)
 
 
+def test_set_of_one_class_is_refused(tmp_path: Path):
+    prepare_tfds_set(tmp_path, label=tfds.features.ClassLabel(names=["all"]))
+    assert "a single class; a classifier needs two" in refused_set(tmp_path)
+
+
 def test_set_prepared_as_tfrecord_is_refused(tmp_path: Path):
     prepare_tfds_set(tmp_path)
     (folder,) = (tmp_path / "toy").iterdir()
@@ -115,12 +120,12 @@ def test_set_prepared_as_tfrecord_is_refused(tmp_path: Path):
 
 
 def test_label_outside_the_classes_is_refused(tmp_path: Path):
-    prepare_tfds_set(tmp_path)
+    prepare_tfds_set(tmp_path, label=tfds.features.ClassLabel(names=["a", "b", "c"]))
     (folder,) = (tmp_path / "toy").iterdir()
     features = folder / "features.json"
-    features.write_text(features.read_text().replace('"2"', '"1"'))
-    (folder / "label.labels.txt").write_text("even\n")
-    with pytest.raises(InputError, match=r"label 1, classes are 0\.\.0"):
+    features.write_text(features.read_text().replace('"3"', '"2"'))
+    (folder / "label.labels.txt").write_text("a\nb\n")
+    with pytest.raises(InputError, match=r"label 2, classes are 0\.\.1"):
         datasets.load("toy", "train", data_dir=str(tmp_path))
 
 
