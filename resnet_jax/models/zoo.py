@@ -90,17 +90,20 @@ def create(
       remat, scan_blocks: see `ResNet`.
 
     Raises:
-      InputError: see `describe`.
+      InputError: see `describe`; or another `dtype` or `remat` than there is.
     """
     # Here, so that names can be checked without loading JAX.
     import jax.numpy as jnp
 
-    from resnet_jax.models.resnet import ResNet
+    from resnet_jax.models.resnet import REMATS, ResNet
 
     net = describe(name, **overrides)
-    return ResNet(
-        net, jnp.dtype(dtype), num_classes=num_classes, remat=remat, scan_blocks=scan_blocks
-    )
+    check_choice("remat", remat, REMATS)
+    try:
+        dtype = jnp.dtype(dtype)
+    except TypeError:
+        check_choice("dtype", dtype, ("float32", "bfloat16"))
+    return ResNet(net, dtype, num_classes=num_classes, remat=remat, scan_blocks=scan_blocks)
 
 
 def _parse(name: str) -> tuple[str | None, str, int]:

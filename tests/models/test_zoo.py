@@ -196,3 +196,15 @@ def test_wrong_choice_says_what_is_allowed(name, overrides, message):
     with pytest.raises(InputError, match=message) as raised:
         zoo.describe(name, **overrides)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "bf16"}, "dtype='bf16': allowed are float32, bfloat16; nearest: bfloat16"),
+        ({"remat": "block"}, "remat='block': allowed are none, activations, blocks; nearest: b"),
+    ],
+)
+def test_network_of_another_dtype_or_remat_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        zoo.create("resnet-20", **options)
