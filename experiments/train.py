@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from experiments import command
 from resnet_jax.errors import InputError
-from resnet_jax.runs import Recipe
+from resnet_jax.runs import Recipe, arguments
 from resnet_jax.runs.recipe import describe_fields
 from resnet_jax.runtime import multihost
 from resnet_jax.training.run import is_complete, train
@@ -57,7 +57,19 @@ def main() -> int:
         from resnet_jax.runtime import setup  # Only now, because it loads JAX.
 
         setup.prepare(deterministic=recipe.deterministic, onednn=recipe.onednn)
+        if multihost.is_first():
+            for line in recipe.without_effect(_fields_given()):
+                print(f"note: {line}", flush=True)
         return train(recipe, workdir)
+
+
+def _fields_given() -> list[str]:
+    """The fields of the config that the command sets, behind the colon and by flags."""
+    flag, fields = flags.FLAGS["config"], {}
+    behind_colon = config_flags.get_config_filename(flag).partition(":")[2]
+    with contextlib.suppress(InputError):  # A user's own config may read it in another way.
+        _, fields = arguments.split(behind_colon, "")
+    return [*fields, *config_flags.get_override_values(flag)]
 
 
 @flags.multi_flags_validator(["workdir", "help_config"], "Flag --workdir must have a value.")

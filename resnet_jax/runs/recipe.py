@@ -13,7 +13,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,19 +169,23 @@ class Schedule:
         return {field: value for field, value in values.items() if is_used(field, values)}
 
 
-_SCHEDULE_USED_WITH = {
-    "boundaries": ("name", ("steps",)),
-    "decay_factor": ("name", ("steps", "plateau")),
-    "patience": ("name", ("plateau",)),
-    "warmup_steps": ("warmup", ("constant", "linear")),
-    "warmup_learning_rate": ("warmup", ("constant", "until_error")),
-    "warmup_error": ("warmup", ("until_error",)),
+_USED_WITH: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
+    "schedule": {
+        "boundaries": ("name", ("steps",)),
+        "decay_factor": ("name", ("steps", "plateau")),
+        "patience": ("name", ("plateau",)),
+        "warmup_steps": ("warmup", ("constant", "linear")),
+        "warmup_learning_rate": ("warmup", ("constant", "until_error")),
+        "warmup_error": ("warmup", ("until_error",)),
+    },
+    "streaming": {"scales": ("augmentation", ("scale",))},
 }
+"""By section, the fields that matter only while another one has one of some values."""
 
 
 def is_used(field: str, schedule: Mapping[str, Any]) -> bool:
     """Whether a schedule of that kind uses this field of it; yes where its kind is not stated."""
-    kind, kinds = _SCHEDULE_USED_WITH.get(field, (field, ()))
+    kind, kinds = _USED_WITH["schedule"].get(field, (field, ()))
     return kind == field or schedule.get(kind) in (None, *kinds)
 
 
@@ -351,6 +355,19 @@ class Recipe:
                 f"schedule.patience={schedule.patience}: with evaluate_every={self.evaluate_every} "
                 f"the learning rate cannot drop within num_steps={self.num_steps}"
             )
+        return lines
+
+    def without_effect(self, given: Iterable[str]) -> list[str]:
+        """A line on each of the given fields, as "schedule.patience", that the others leave unused.
+
+        Those of the network that would be so are refused instead, as no config sets them.
+        """
+        values, lines = self.to_dict(), []
+        for path in given:
+            section, _, field = path.rpartition(".")
+            kind, kinds = _USED_WITH.get(section, {}).get(field, ("", ()))
+            if kinds and (value := values[section][kind]) not in kinds:
+                lines.append(f"{path}: has no effect with {section}.{kind}={value!r}")
         return lines
 
 

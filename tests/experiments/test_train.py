@@ -426,6 +426,17 @@ def test_config_older_than_some_fields_is_read_as_far_as_its_first_mistake(run_c
     assert done.code == WRONG_INPUT
 
 
+def test_fields_that_the_others_leave_unused_are_told(run_command, tmp_path):
+    config = f"--config=configs/digits.py:{TINY},schedule.patience=3,num_devices=64"
+    unused = "--config.schedule.warmup_error=0.5"
+    done = run_command("train", config, f"--workdir={tmp_path}", "--config.seed=1", unused)
+    assert done.code == WRONG_INPUT  # for num_devices, which is looked at later
+    assert done.stdout.splitlines() == [
+        "note: schedule.patience: has no effect with schedule.name='steps'",
+        "note: schedule.warmup_error: has no effect with schedule.warmup='linear'",
+    ]
+
+
 @pytest.mark.slow
 def test_terminated_process_saves_exits_with_its_own_code_and_resumes(long, tmp_path):
     process = start(tmp_path / "a", **LONG, stdout=subprocess.PIPE, text=True)

@@ -166,6 +166,15 @@ def test_what_may_not_be_meant_is_told(config, told):
     assert told in "".join(notes)
 
 
+def test_streams_scales_are_used_by_the_augmentation_of_that_name_alone():
+    scale, modern = (imagenet.get_config(f"resnet-18{more}") for more in ("", ",recipe=modern"))
+    given = ["streaming.scales", "streaming.shorter_side", "model.width"]
+    assert Recipe.from_config(scale).without_effect(given) == []
+    assert Recipe.from_config(modern).without_effect(given) == [
+        "streaming.scales: has no effect with streaming.augmentation='random_resized_crop'"
+    ]
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
