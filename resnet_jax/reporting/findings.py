@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from resnet_jax.reporting import naming
-from resnet_jax.reporting.load import FINISHED, Collection, Group
+from resnet_jax.reporting.load import FINISHED, STARTED, Collection, Group
 from resnet_jax.reporting.selection import Selection, select_best
 from resnet_jax.reporting.statistics import CONFIDENCE, POWER, Difference, pooled
 from resnet_jax.reporting.tables import seeds_for_one_point, signed
@@ -265,8 +265,8 @@ def _divergences(groups: Sequence[Group]) -> list[str]:
 
 
 def count_diverged(group: Group) -> str:
-    """E.g. "2 of 5 seeds"."""
-    total = group.count_seeds()
+    """E.g. "2 of 5 seeds", of those that have started."""
+    total = group.count_seeds(*STARTED)
     return f"{group.count_seeds('diverged')} of {total} seed{'s' * (total != 1)}"
 
 

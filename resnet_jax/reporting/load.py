@@ -23,6 +23,7 @@ from resnet_jax.runs import LEGACY_DEFAULTS, RUNTIME_FIELDS, Run, find_runs, rea
 from resnet_jax.runs.recipe import as_fractions
 
 FINISHED = ("completed", "diverged")
+STARTED = (*FINISHED, "partial", "failed")
 
 NOT_WHAT = frozenset({*RUNTIME_FIELDS, "log_every", "evaluate_every", "checkpoint_every"})
 """Fields of the config that say where a run runs and how often it looks, not what it is."""

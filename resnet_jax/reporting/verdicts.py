@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import linregress, norm
 
 from resnet_jax.reporting import naming, statistics
-from resnet_jax.reporting.load import FINISHED, Group
+from resnet_jax.reporting.load import FINISHED, STARTED, Group
 from resnet_jax.reporting.statistics import Difference, Sample
 from resnet_jax.runs.recipe import LEGACY_DEFAULTS
 
@@ -105,7 +105,7 @@ class Comparison:
         deep, shallow = self.deep, self.shallow
         return statistics.more_often(
             deep.count_seeds("diverged"),
-            deep.count_seeds(*FINISHED, "partial", "failed"),
+            deep.count_seeds(*STARTED),
             shallow.count_seeds("diverged"),
             shallow.count_seeds(*FINISHED),
         )

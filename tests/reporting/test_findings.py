@@ -542,6 +542,7 @@ def test_runs_that_have_not_started_do_not_hide_that_all_others_diverged(
     awaited = {f"plain-56-seed{s}": {"model.name": "plain-56", "seed": s} for s in range(20)}
     write_sweep(tmp_path, awaited)
     assert verdicts(tmp_path) == {"plain": Verdict.DEGRADATION}
+    assert "plain-56 diverged in 5 of 5 seeds." in found(tmp_path).text
 
 
 @pytest.mark.parametrize(

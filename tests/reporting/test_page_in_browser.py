@@ -58,7 +58,7 @@ def test_page_shows_finding_figure_and_tables(browser, page: Path, width: int, s
     browser.get(page.as_uri())
     see = browser.execute_script
 
-    assert "plain-110 diverged in 1 of 2 seeds" in see(
+    assert "plain-110 diverged in 1 of 1 seed" in see(
         "return document.querySelector('#finding').innerText"
     )
     panels = see(
