@@ -1,4 +1,4 @@
-"""From plain to residual by a dial, y = λ x + F(x), on digits: four depths, three seeds.
+"""From plain to residual by λ, y = ReLU(λ x + F(x)), on digits: four depths, three seeds.
 
     python -m experiments.sweep --config=configs/sweeps/digits_dial.py --workdir=runs/dial
 
