@@ -13,6 +13,7 @@ stopped by SIGTERM or Ctrl-C with everything saved: rerun the command to resume.
 import contextlib
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -65,7 +66,8 @@ def main() -> int:
 
 def _fields_given() -> list[str]:
     """The fields of the config that the command sets, behind the colon and by flags."""
-    flag, fields = flags.FLAGS["config"], {}
+    flag = flags.FLAGS["config"]
+    fields: dict[str, Any] = {}
     behind_colon = config_flags.get_config_filename(flag).partition(":")[2]
     with contextlib.suppress(InputError):  # A user's own config may read it in another way.
         _, fields = arguments.split(behind_colon, "")

@@ -23,8 +23,6 @@ from resnet_jax.training.schedules import Schedule
 from resnet_jax.training.state import TrainState, begin
 from resnet_jax.training.step import sgd
 
-__all__ = ["export", "fill"]
-
 _NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
 
 

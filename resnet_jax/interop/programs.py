@@ -20,8 +20,6 @@ from resnet_jax.errors import InputError
 from resnet_jax.runtime import cpu
 from resnet_jax.training.inference import LoadedModel
 
-__all__ = ["PLATFORMS", "SUFFIXES", "serialize"]
-
 SUFFIXES = (".stablehlo", ".onnx")
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """On which a StableHLO program runs."""

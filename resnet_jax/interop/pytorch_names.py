@@ -24,16 +24,6 @@ from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import zoo
 from resnet_jax.models.architecture import BLOCKS, Architecture
 
-__all__ = [
-    "LAYOUTS",
-    "Layout",
-    "Weights",
-    "check_has",
-    "from_torch",
-    "split_zero_channels",
-    "to_torch",
-]
-
 Path = tuple[str, ...]  # of a variable, e.g. ("params", "stage2_unit1", "conv1", "kernel")
 
 

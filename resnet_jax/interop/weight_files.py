@@ -19,8 +19,6 @@ import safetensors.numpy
 from resnet_jax.errors import InputError
 from resnet_jax.runs import write_text
 
-__all__ = ["SUFFIXES", "TORCH_SUFFIXES", "check_suffix", "read", "write", "write_bytes"]
-
 TORCH_SUFFIXES = (".pth", ".th", ".pt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 

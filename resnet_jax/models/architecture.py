@@ -12,18 +12,6 @@ from typing import Any, NamedTuple
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models import tailored_relu
 
-__all__ = [
-    "BLOCKS",
-    "CHOICES",
-    "EXPANSION",
-    "ORDERS",
-    "REQUIREMENTS",
-    "STEMS",
-    "USED_WITH",
-    "Architecture",
-    "LayerOrder",
-]
-
 BLOCKS = {"basic": 2, "bottleneck": 3, "one_layer": 1}
 """Convolutions in a block's branch: 3×3,3×3 (v1 Fig. 5 left); 1×1,3×3,1×1 (v1 Fig. 5 right); one
 3×3 (the one-layer skip of v2 Table 3)."""

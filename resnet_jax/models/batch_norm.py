@@ -13,15 +13,6 @@ import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-__all__ = [
-    "COSTLY",
-    "EPSILON",
-    "MOMENTUM",
-    "BatchNorm",
-    "recalibrate",
-    "with_statistics_of",
-]
-
 MOMENTUM = 0.9  # of the running statistics: running = 0.9 · running + 0.1 · new
 EPSILON = 1e-5
 

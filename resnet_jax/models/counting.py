@@ -8,8 +8,6 @@ import jax.extend.core
 import jax.numpy as jnp
 from flax import linen as nn
 
-__all__ = ["Count", "count"]
-
 
 class Count(NamedTuple):
     """Sizes of a network.

@@ -12,8 +12,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from resnet_jax.models.batch_norm import EPSILON
 from resnet_jax.models.resnet import ResNet
 
-__all__ = ["fold"]
-
 Variables = Mapping[str, Any]
 
 

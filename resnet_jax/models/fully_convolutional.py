@@ -17,8 +17,6 @@ from flax import linen as nn
 from resnet_jax.models.architecture import STEMS, Architecture
 from resnet_jax.models.resnet import ResNet
 
-__all__ = ["ScoreMap", "output_stride", "score_map", "with_output_stride"]
-
 
 class ScoreMap(NamedTuple):
     """What a network says of each place.

@@ -10,15 +10,6 @@ import jax.numpy as jnp
 
 from resnet_jax.models.architecture import BLOCKS, Architecture
 
-__all__ = [
-    "corrected_delta_orthogonal",
-    "delta_orthogonal",
-    "he_normal",
-    "he_normal_fan_out",
-    "kernel_init",
-    "looks_linear",
-]
-
 _BLOCK = 2**16
 
 

@@ -19,8 +19,6 @@ from resnet_jax.models.batch_norm import COSTLY, BatchNorm
 from resnet_jax.models.initialization import kernel_init
 from resnet_jax.runtime import cpu
 
-__all__ = ["REMATS", "ConvNormAct", "ResNet", "ResidualBlock", "pad_shortcut"]
-
 REMATS = {
     "none": jax.checkpoint_policies.everything_saveable,
     "activations": jax.checkpoint_policies.save_only_these_names(COSTLY),

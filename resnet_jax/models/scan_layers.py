@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["ScannedBlocks", "pack", "stack", "unpack", "unstack"]
-
 ScannedBlocks = Mapping[str, Sequence[str]]
 """The name of each loop and those of its blocks, in their order."""
 

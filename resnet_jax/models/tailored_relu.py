@@ -12,8 +12,6 @@ import math
 
 from resnet_jax.errors import InputError
 
-__all__ = ["ETA", "c_map", "negative_slope", "output_scale"]
-
 ETA = 0.9
 """The paper's η for networks without shortcuts."""
 

@@ -11,8 +11,6 @@ from resnet_jax.models.architecture import BLOCKS, Architecture
 if TYPE_CHECKING:
     from resnet_jax.models.resnet import ResNet
 
-__all__ = ["CIFAR_DEPTHS", "FAMILIES", "IMAGENET_STAGES", "create", "depth", "describe", "names"]
-
 FAMILIES: dict[str, dict[str, str]] = {
     "plain": {"shortcut": "none"},
     "resnet": {},

@@ -18,8 +18,6 @@ from tensorboardX.summary import scalar
 from resnet_jax.errors import InputError
 from resnet_jax.runs.folder import Row, read_run
 
-__all__ = ["TensorBoard", "WeightsAndBiases", "open_loggers"]
-
 
 class TensorBoard:
     """Events in the run's folder `tensorboard/`, one file a start of the run.

@@ -25,15 +25,6 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-__all__ = [
-    "as_jax_has_it",
-    "conv_general_dilated",
-    "fusion_barrier",
-    "keep_freed_memory",
-    "max_pool",
-    "onednn_flags",
-]
-
 PART = 2**21
 """Bytes of images and gradients in one part, summed over the devices: about one core's cache."""
 

@@ -12,11 +12,12 @@ import optax
 import pandas as pd
 
 from resnet_jax.models.resnet import ResNet
+from resnet_jax.reporting.style import Panel, number
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import block_output, grad_norm_probe, training_loss
 from resnet_jax.studies.networks import Network, Variables, expand, train_on
 from resnet_jax.studies.study import Tracker
-from resnet_jax.studies.tables import Panel, by, listed, number
+from resnet_jax.studies.tables import by, listed
 
 VARIANTS = tuple(
     {"activation": activation, "norm": norm}

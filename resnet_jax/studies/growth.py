@@ -14,12 +14,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
+from resnet_jax.reporting.style import Panel
 from resnet_jax.runs import read_run
 from resnet_jax.studies import tables
 from resnet_jax.studies.gradients import signals
 from resnet_jax.studies.networks import Network, told_apart
 from resnet_jax.studies.study import Tracker
-from resnet_jax.studies.tables import Panel, by, listed, percent, style
+from resnet_jax.studies.tables import by, listed, percent, style
 
 MEAN_FIELD = math.sqrt(math.pi / (math.pi - 1))
 """A layer's growth with batch norm and ReLU, in the limit of infinite width and batch."""

@@ -22,11 +22,12 @@ from resnet_jax.errors import InputError
 from resnet_jax.models.architecture import ORDERS, Architecture
 from resnet_jax.models.batch_norm import EPSILON
 from resnet_jax.models.resnet import ResNet
+from resnet_jax.reporting.style import Panel, number
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import batches, block_output
 from resnet_jax.studies.networks import Network, Variables, train_on
 from resnet_jax.studies.study import Tracker
-from resnet_jax.studies.tables import Panel, by, number, percent, style
+from resnet_jax.studies.tables import by, percent, style
 from resnet_jax.training.step import cross_entropy, wrong
 
 TRAINS = True

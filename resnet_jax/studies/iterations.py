@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 
 from resnet_jax import runs
 from resnet_jax.errors import InputError
+from resnet_jax.reporting.style import Panel
 from resnet_jax.studies import tables
 from resnet_jax.studies.networks import Network, label, told_apart
 from resnet_jax.studies.study import Tracker
-from resnet_jax.studies.tables import Panel, by, style
+from resnet_jax.studies.tables import by, style
 from resnet_jax.training.run import train
 
 TRAINS = True

@@ -14,11 +14,12 @@ from scipy.sparse.linalg import LinearOperator, svds
 
 from resnet_jax.errors import InputError
 from resnet_jax.models.resnet import ResNet
+from resnet_jax.reporting.style import Panel, number
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import block_output, double_precision
 from resnet_jax.studies.networks import Network, expand
 from resnet_jax.studies.study import Track, Tracker
-from resnet_jax.studies.tables import Panel, by, number, percent
+from resnet_jax.studies.tables import by, percent
 
 EXACT_UP_TO = 1024  # input numbers
 ISOMETRY = 2.0  # times: within this of each other, singular values count as equal

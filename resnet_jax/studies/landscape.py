@@ -16,11 +16,12 @@ from matplotlib.axes import Axes
 
 from resnet_jax.errors import InputError
 from resnet_jax.models.resnet import ResNet
+from resnet_jax.reporting.style import Panel, number
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import mean_over
 from resnet_jax.studies.networks import Network
 from resnet_jax.studies.study import Track, Tracker
-from resnet_jax.studies.tables import Panel, by, number, percent, style
+from resnet_jax.studies.tables import by, percent, style
 from resnet_jax.training.step import wrong
 
 FITTED = 0.1

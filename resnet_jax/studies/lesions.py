@@ -19,11 +19,12 @@ from matplotlib.axes import Axes
 
 from resnet_jax.errors import InputError
 from resnet_jax.models.resnet import ResNet, pad_shortcut
+from resnet_jax.reporting.style import Panel, number
 from resnet_jax.studies import hooks, tables
 from resnet_jax.studies.hooks import batches, double_precision, mean_over
 from resnet_jax.studies.networks import Network
 from resnet_jax.studies.study import Track, Tracker
-from resnet_jax.studies.tables import Panel, by, number, percent
+from resnet_jax.studies.tables import by, percent
 from resnet_jax.training.step import wrong
 
 LEFT_OUT = 0.05

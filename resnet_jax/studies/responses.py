@@ -14,11 +14,12 @@ from flax import linen as nn
 from resnet_jax.models.batch_norm import BatchNorm
 from resnet_jax.models.folding import fold
 from resnet_jax.models.resnet import ResNet
+from resnet_jax.reporting.style import Panel
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import batches
 from resnet_jax.studies.networks import Network
 from resnet_jax.studies.study import Tracker
-from resnet_jax.studies.tables import Panel, by, listed
+from resnet_jax.studies.tables import by, listed
 
 
 class Responses(NamedTuple):

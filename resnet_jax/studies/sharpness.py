@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from resnet_jax.models.resnet import ResNet
+from resnet_jax.reporting.style import Panel, number
 from resnet_jax.runtime import cpu
 from resnet_jax.studies import tables
 from resnet_jax.studies.hooks import training_loss
@@ -29,7 +30,7 @@ from resnet_jax.studies.identity_construction import AS_WELL, deepened, insert_i
 from resnet_jax.studies.landscape import direction
 from resnet_jax.studies.networks import Network, Variables, train_on
 from resnet_jax.studies.study import Tracker
-from resnet_jax.studies.tables import Panel, by, listed, number, style
+from resnet_jax.studies.tables import by, listed, style
 from resnet_jax.training.step import wrong
 
 TRAINS = True

@@ -15,10 +15,11 @@ from scipy import stats
 
 from resnet_jax.errors import InputError
 from resnet_jax.models.resnet import ResNet
+from resnet_jax.reporting.style import Panel
 from resnet_jax.studies import tables
 from resnet_jax.studies.networks import Network
 from resnet_jax.studies.study import Tracker
-from resnet_jax.studies.tables import Panel, by, listed
+from resnet_jax.studies.tables import by, listed
 
 _KINDS = (("nearby", "Nearby images"), ("unrelated", "Different images"))
 

@@ -22,11 +22,12 @@ import pandas as pd
 from resnet_jax.errors import InputError
 from resnet_jax.models.architecture import ORDERS
 from resnet_jax.models.resnet import ResNet
+from resnet_jax.reporting.style import Panel, number
 from resnet_jax.studies import hooks, tables
 from resnet_jax.studies.hooks import grad_norm_probe
 from resnet_jax.studies.networks import Network, expand
 from resnet_jax.studies.study import Tracker
-from resnet_jax.studies.tables import Panel, by, number
+from resnet_jax.studies.tables import by
 
 V2_TABLE_1 = (
     {"shortcut": "identity"},

@@ -21,13 +21,10 @@ from resnet_jax.reporting.style import (
     LineEnd,
     Panel,
     label_line_ends,
-    number,
     shorten,
     use_log_scale,
 )
 from resnet_jax.runs import write_text
-
-__all__ = ["Look", "Panel", "number", "style", "use_log_scale"]
 
 ENOUGH = 5
 """Seeds of each of two networks before a sentence says which of them has more."""
