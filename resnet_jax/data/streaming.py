@@ -129,7 +129,6 @@ class Stream:
 
     Attributes:
       on_devices: what is kept there.
-      class_names: the name of each label.
     """
 
     def __init__(
@@ -155,7 +154,7 @@ class Stream:
           upright: whether the EXIF orientation of images is applied.
         """
         check_choice("augmentation", augmentation, image_ops.AUGMENTATIONS)
-        self.on_devices, self.class_names = receiver, records.class_names
+        self.on_devices = receiver
         self._records, self._rows = records, rows
         self._augmentation, self._crops = augmentation, crops
         self._upright = upright

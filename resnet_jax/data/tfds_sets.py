@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from resnet_jax.data import image_ops, raw_readers, splits
-from resnet_jax.data.image_folder import fingerprint
+from resnet_jax.data.image_folder import SUFFIXES, fingerprint
 from resnet_jax.data.image_ops import EncodedImage
 from resnet_jax.errors import InputError, check_choice
 
@@ -221,8 +221,7 @@ def check_data_dir(data_dir: str | None) -> None:
         raise InputError(f"data_dir={data_dir!r}: is one version of a data set; wanted {root}")
     if any(folder.glob("*/dataset_info.json")):
         raise InputError(f"data_dir={data_dir!r}: is one data set; wanted {folder.parent}")
-    endings = (".png", ".jpg", ".jpeg", ".webp")
-    holds_images = any(path.suffix.lower() in endings for path in folder.glob("*.*"))
+    holds_images = any(path.suffix.lower() in SUFFIXES for path in folder.glob("*.*"))
     if holds_images or any((folder / "train").glob("*/")):
         raise InputError(
             f"data_dir={data_dir!r}: holds images; to train on them: dataset.name='image_folder'; "

@@ -389,8 +389,8 @@ def _describe_kinds(name: str, kinds: Sequence[tuple[dict[str, Any], list[Result
     )
 
 
-def _some(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" * (len(names) > most))
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def group(results: Sequence[Result]) -> list[Group]:

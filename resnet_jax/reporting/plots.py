@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocat
 
 from resnet_jax.reporting import naming, papers, style
 from resnet_jax.reporting.load import Group, Result
-from resnet_jax.reporting.statistics import paired
+from resnet_jax.reporting.statistics import mean_with_interval
 from resnet_jax.reporting.style import LineEnd, Panel, label_line_ends, shorten
 
 POINTS = 240  # More cannot be told apart on a panel.
@@ -332,7 +332,8 @@ def draw_depths(axes: Axes, groups: Sequence[Group], field: str, top: float) -> 
         depths = [group.depth or 0 for group in line]
         values = [group.percents(field) for group in line]
         means = [group.sample(field).mean for group in line]
-        bands = [(d.low, d.high) if d.has_interval else (d.value,) * 2 for d in map(paired, values)]
+        found = [mean_with_interval(percents) for percents in values]
+        bands = [(d.low, d.high) if d.has_interval else (d.value,) * 2 for d in found]
         lows, highs = zip(*bands, strict=True)
         axes.fill_between(depths, lows, highs, color=colour, alpha=0.16, linewidth=0, zorder=1)
         axes.plot(

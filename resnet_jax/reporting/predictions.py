@@ -55,10 +55,10 @@ def to_csv(counts: np.ndarray, class_names: Sequence[str]) -> str:
     return table.to_csv(index_label="true class", lineterminator="\n")
 
 
-def most_confused(counts: np.ndarray, most: int = PAIRS) -> list[tuple[int, int, int]]:
+def most_confused(counts: np.ndarray) -> list[tuple[int, int, int]]:
     """The (true class, wrong prediction, examples) of the most frequent mistakes."""
     wrong = counts * ~np.eye(len(counts), dtype=bool)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
     pairs = (np.unravel_index(index, wrong.shape) for index in order)
     return [(int(t), int(p), int(wrong[t, p])) for t, p in pairs if wrong[t, p]]
 

@@ -122,9 +122,9 @@ def write_record(paper_tables: Sequence[PaperTable], folder: Path, output: Path)
     write_text(output, "\n\n".join(part.strip("\n") for part in parts) + "\n")
 
 
-def write_spreads(folder: Path, path: Path = verdicts.SPREADS) -> None:
+def write_spreads(folder: Path) -> None:
     """Writes how far seeds spread in the archive `folder`, for runs that have one seed."""
-    write_text(path, measure_spreads(folder).to_csv(index=False, lineterminator="\n"))
+    write_text(verdicts.SPREADS, measure_spreads(folder).to_csv(index=False, lineterminator="\n"))
 
 
 def measure_spreads(folder: Path) -> pd.DataFrame:

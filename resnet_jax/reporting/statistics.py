@@ -43,7 +43,7 @@ class Difference:
       variances: of one seed, a term for each mean, squared weights included; empty if unknown.
       error: standard error of `value`; None if a spread is unknown.
       freedom: its degrees of freedom (Welch-Satterthwaite).
-      least_freedom: the smallest number that one of the spreads has; None for `freedom`.
+      least_freedom: the smallest number that one of the spreads has.
       confidence: of the interval.
       limit: no difference can be larger; the interval is cut there.
     """
@@ -54,7 +54,7 @@ class Difference:
     freedom: float = math.nan
     confidence: float = CONFIDENCE
     limit: float = math.inf
-    least_freedom: float | None = None
+    least_freedom: float = math.nan
 
     @property
     def has_interval(self) -> bool:
@@ -63,8 +63,7 @@ class Difference:
     @property
     def can_plan(self) -> bool:
         """Whether its spreads are known well enough to say what more seeds would find."""
-        least = self.freedom if self.least_freedom is None else self.least_freedom
-        return self.has_interval and least >= FEWEST_FREEDOM
+        return self.has_interval and self.least_freedom >= FEWEST_FREEDOM
 
     @property
     def low(self) -> float | None:
@@ -87,17 +86,17 @@ class Difference:
             return float(self.value == 0)
         return float(2 * stats.t.sf(abs(self.value) / self.error, self.freedom))
 
-    def detectable(self, power: float = POWER) -> float:
-        """The difference that as many seeds find with that power at `confidence`; NaN if unknown.
+    def detectable(self) -> float:
+        """The difference that as many seeds find with `POWER` at `confidence`; NaN if unknown.
 
         From the noncentral t distribution, with the observed spread for the true one.
         """
         if self.error is None or not self.can_plan:
             return math.nan
-        return self.error * _noncentrality(power, self.freedom, self.confidence)
+        return self.error * _noncentrality(POWER, self.freedom, self.confidence)
 
-    def seeds_for(self, effect: float, power: float = POWER) -> int | None:
-        """Seeds of each network that find a difference `effect` with that power, at `confidence`.
+    def seeds_for(self, effect: float) -> int | None:
+        """Seeds of each network that find a difference `effect` with `POWER`, at `confidence`.
 
         None if unknown, or if `MOST_SEEDS` are too few.
         """
@@ -110,7 +109,7 @@ class Difference:
 
         def finds(seeds: int) -> bool:
             error = math.sqrt(variance / seeds)
-            return _power(effect / error, (seeds - 1) * share, self.confidence) >= power
+            return _power(effect / error, (seeds - 1) * share, self.confidence) >= POWER
 
         seeds = 2 + bisect.bisect_left(range(2, MOST_SEEDS + 1), True, key=finds)
         return seeds if seeds <= MOST_SEEDS else None
@@ -169,9 +168,9 @@ def welch(values: Values, baseline: Values) -> Difference:
     return contrast((1.0, summarize(values)), (-1.0, summarize(baseline)))
 
 
-def paired(differences: Sequence[float], limit: float = math.inf) -> Difference:
-    """The mean of differences that were taken seed by seed, with its t interval."""
-    return contrast((1.0, summarize(differences)), limit=limit)
+def mean_with_interval(values: Values) -> Difference:
+    """The mean of values, one a seed, with its t interval at `CONFIDENCE`."""
+    return contrast((1.0, summarize(values)))
 
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:

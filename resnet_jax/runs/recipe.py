@@ -451,12 +451,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
-def describe_fields(part: Any, prefix: str = "") -> list[tuple[str, str, Any, str]]:
+def describe_fields(recipe: Recipe) -> list[tuple[str, str, Any, str]]:
     """Path, type, value and meaning of every field of a recipe."""
     text = lambda hint: hint.__name__ if isinstance(hint, type) else str(hint)
     return [
         (path, text(hint), value, field.metadata["meaning"])
-        for path, field, hint, value in _leaves(part, prefix)
+        for path, field, hint, value in _leaves(recipe)
     ]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pandas as pd
 
+from resnet_jax.models.architecture import BLOCKS
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting.style import Panel, number
 from resnet_jax.studies import tables
@@ -76,7 +77,7 @@ def signals(model: ResNet, variables: Any, images: np.ndarray, labels: np.ndarra
       labels: int [batch].
     """
     activation, norms, weights = jax.device_get(_signals(model, variables, images, labels))
-    per_block = (model.architecture.depth - 2) // model.architecture.num_blocks
+    per_block = BLOCKS[model.architecture.block]
     layers = 1 + per_block * np.arange(1, model.architecture.num_blocks + 1)
     # Of the mean loss: an example's own gradient is the batch's size times its part.
     return Signals(model.block_names, layers, activation, norms * math.sqrt(len(images)), weights)

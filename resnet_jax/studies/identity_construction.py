@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from resnet_jax.errors import InputError
-from resnet_jax.models.architecture import ORDERS, Architecture
+from resnet_jax.models.architecture import BLOCKS, ORDERS, Architecture
 from resnet_jax.models.batch_norm import EPSILON
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting.style import Panel, number
@@ -46,8 +46,6 @@ _COLOURS = {
 }
 
 _NOT_AT_ZERO = ("relu", "sigmoid")  # not 0 there with a slope
-
-_ENDS = {"one_layer": "1", "basic": "2", "bottleneck": "3"}  # number of a branch's last layer
 
 
 def insert_identity_blocks(
@@ -164,7 +162,7 @@ def _end_with_zeros(block: dict[str, Any], architecture: Architecture) -> None:
     """Makes a branch add nothing, in place."""
     if architecture.initialization == "skipinit":
         return  # It adds nothing by its multiplier; of two zero factors neither has a gradient.
-    params, end = block["params"], _ENDS[architecture.block]
+    params, end = block["params"], str(BLOCKS[architecture.block])  # the branch's last layer
     last = params.get(f"norm{end}", params[f"conv{end}"])
     for name in last:
         last[name] = np.zeros_like(last[name])

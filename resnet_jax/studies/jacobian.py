@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.sparse.linalg import LinearOperator, svds
 
 from resnet_jax.errors import InputError
+from resnet_jax.models.architecture import BLOCKS
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting.style import Panel, number
 from resnet_jax.studies import tables
@@ -179,7 +180,7 @@ def measure(
             seed,
             tracker(network.label),
         )
-        layers = (net.depth - 2) // net.num_blocks
+        layers = BLOCKS[net.block]
         rows += [
             {**network.about(), "layer": 1 + layers * (spectrum.block + 1), "place": place,
              "value": float(value), "rms": spectrum.rms, "exact": int(spectrum.exact)}

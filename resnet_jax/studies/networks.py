@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resnet_jax.data import datasets, device_dataset, streaming
+from resnet_jax.data.splits import SPLITS
 from resnet_jax.data.tfds_sets import Records
 from resnet_jax.errors import InputError, check_choice
 from resnet_jax.models.architecture import USED_WITH
@@ -30,7 +31,6 @@ _ALWAYS = ("num_steps", "batch_size", "dataset.name")
 
 _STATUS = {"completed": "", "diverged": "diverged"}
 
-_SPLITS = ("train", "validation", "test")
 
 Variables = dict[str, Any]
 
@@ -176,7 +176,7 @@ class Network:
           InputError: there is no such split, or it has fewer examples.
         """
         dataset = self.recipe.dataset
-        check_choice("split", split, [name for name in _SPLITS if getattr(dataset, name)])
+        check_choice("split", split, [name for name in SPLITS if getattr(dataset, name)])
         source = self._source(split)
         there = len(source.images if isinstance(source, datasets.Examples) else source)
         if not 1 <= count <= there:

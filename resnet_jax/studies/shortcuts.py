@@ -21,6 +21,7 @@ import pandas as pd
 
 from resnet_jax.errors import InputError
 from resnet_jax.models.architecture import ORDERS
+from resnet_jax.models.batch_norm import EPSILON
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting.style import Panel, number
 from resnet_jax.studies import hooks, tables
@@ -135,7 +136,7 @@ def _norms(model, variables, images, labels, seed) -> jax.Array:
 
 def _predicted(model: ResNet, variables: Any, block: str) -> float:
     net, params = model.architecture, variables["params"][block]
-    own = {"constant_scaling": net.shortcut_scale}.get(net.shortcut, 1.0)
+    own = net.shortcut_scale
     if "gate" in params:
         own = float(np.mean(1 - jax.nn.sigmoid(params["gate"]["bias"])))
     elif net.shortcut == "dropout":
@@ -144,7 +145,8 @@ def _predicted(model: ResNet, variables: Any, block: str) -> float:
         kernel = np.asarray(params["projection"]["kernel"], np.float64)[0, 0]
         if "projection_norm" in params:
             var = np.asarray(variables["batch_stats"][block]["projection_norm"]["var"], np.float64)
-            kernel = kernel * np.asarray(params["projection_norm"]["scale"]) / np.sqrt(var + 1e-5)
+            scale = np.asarray(params["projection_norm"]["scale"])
+            kernel = kernel * scale / np.sqrt(var + EPSILON)
         own *= float(np.linalg.norm(kernel) / math.sqrt(kernel.shape[1]))
     return own
 

@@ -81,7 +81,7 @@ def by(table: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]
 
 def mean(values: Iterable[float]) -> Interval:
     """The mean over seeds, with its interval."""
-    return _interval(statistics.paired(list(values)))
+    return _interval(statistics.mean_with_interval(list(values)))
 
 
 def _interval(found: statistics.Difference) -> Interval:

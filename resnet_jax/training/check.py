@@ -393,8 +393,6 @@ def _check_stream(work: _Work) -> Iterator[Finding]:
 class _NoiseImages(Records):
     """Records of random images; their shorter side is the one that crops are made of."""
 
-    class_names = ("0", "1")
-
     def __init__(self, count: int, shorter_side: int):
         random = np.random.default_rng(0)
         sizes = [(shorter_side, shorter_side + i) for i in range(count)]

@@ -8,8 +8,8 @@ from resnet_jax.reporting.statistics import (
     Difference,
     contrast,
     holm,
+    mean_with_interval,
     more_often,
-    paired,
     pooled,
     summarize,
     welch,
@@ -25,10 +25,11 @@ def test_interval_of_two_means_is_that_of_welch():
     assert difference.p_value == pytest.approx(expected.pvalue)
 
 
-def test_paired_interval_is_that_of_students_t():
+def test_interval_of_a_mean_is_that_of_students_t():
     differences = [0.3, 0.9, 1.4, 0.2]
     low, high = stats.ttest_1samp(differences, 0).confidence_interval()
-    assert (paired(differences).low, paired(differences).high) == pytest.approx((low, high))
+    found = mean_with_interval(differences)
+    assert (found.low, found.high) == pytest.approx((low, high))
 
 
 def test_contrast_of_four_means_covers_the_truth_as_often_as_it_says():
@@ -68,7 +69,7 @@ def test_nothing_is_the_mean_of_nothing():
 
 def test_detectable_difference_is_found_as_often_as_it_says():
     draw = np.random.default_rng(0)
-    given = paired([0, 1, 2])
+    given = mean_with_interval([0, 1, 2])
     samples = draw.normal(given.detectable(), 1, (5000, 3))
     rejected = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
     assert rejected.mean() == pytest.approx(0.8, abs=0.02)
