@@ -1,4 +1,4 @@
-"""The order of a unit's layers: every row of v2 Table 2, ResNet-110 and -164, five seeds.
+"""The order of a block's layers: every row of v2 Table 2, ResNet-110 and -164, five seeds.
 
     python -m experiments.sweep --config=configs/sweeps/cifar10_identity_table2.py \\
         --workdir=runs/identity-table2

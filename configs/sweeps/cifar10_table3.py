@@ -1,4 +1,4 @@
-"""Original against pre-activation units on CIFAR-10 (v2 Table 3), five seeds.
+"""Original against pre-activation blocks on CIFAR-10 (v2 Table 3), five seeds.
 
     python -m experiments.sweep --config=configs/sweeps/cifar10_table3.py --workdir=runs/table3
 

@@ -3,7 +3,7 @@
     python -m experiments.sweep --config=configs/sweeps/imagenet_table2.py \\
         --workdir=runs/imagenet-table2
 
-It varies `configs/imagenet.py` and needs ImageNet, prepared as TFDS's `imagenet2012`. An affair of
+It varies `configs/imagenet.py` and needs ImageNet, prepared as TFDS's `imagenet2012`, and
 accelerators: each run is 500,000 steps of 256 images, and on a CPU even --dry_run, which tries a
 step, takes many minutes.
 """

@@ -219,9 +219,9 @@ def _find_net(tensors: Mapping[str, np.ndarray], layout: str) -> tuple[str, dict
     return name, {axis: value for axis, value in axes.items() if getattr(default, axis) != value}
 
 
-def _imagenet_name(sizes: tuple[int, ...], branch: str) -> str | None:
+def _imagenet_name(sizes: tuple[int, ...], block: str) -> str | None:
     nets = {f"resnet-{depth}": zoo.describe(f"resnet-{depth}") for depth in zoo.IMAGENET_STAGES}
-    fits = (name for name, net in nets.items() if (net.stage_sizes, net.block) == (sizes, branch))
+    fits = (name for name, net in nets.items() if (net.stage_sizes, net.block) == (sizes, block))
     return next(fits, None)
 
 

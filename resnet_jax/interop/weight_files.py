@@ -60,10 +60,11 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
     """
     path = Path(path)
     check_suffix(path)
-    torch = path.suffix in TORCH_SUFFIXES
-    # Readers of PyTorch models look for this entry.
-    safe = safetensors.numpy.save(dict(tensors), metadata={"format": "pt"})
-    write_bytes(path, _torch_bytes(path, tensors) if torch else safe)
+    if path.suffix in TORCH_SUFFIXES:
+        content = _torch_bytes(path, tensors)
+    else:  # Readers of PyTorch models look for this entry.
+        content = safetensors.numpy.save(dict(tensors), metadata={"format": "pt"})
+    write_bytes(path, content)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -112,9 +112,9 @@ def _parse(name: str) -> tuple[str | None, str, int]:
     return match[1], match[2], int(match[3])
 
 
-def _imagenet(name: str, depth: int, branch: str | None) -> dict[str, Any]:
+def _imagenet(name: str, depth: int, block: str | None) -> dict[str, Any]:
     own = "bottleneck" if depth >= 50 else "basic"
-    if branch not in (None, own):
+    if block not in (None, own):
         raise InputError(
             f"name={name!r}: the ImageNet network of that depth has block={own!r} only"
         )
@@ -127,32 +127,32 @@ def _imagenet(name: str, depth: int, branch: str | None) -> dict[str, Any]:
     }
 
 
-def _cifar(name: str, depth: int, branch: str | None) -> dict[str, Any]:
-    if branch is None:
-        branch = "bottleneck" if depth in CIFAR_BOTTLENECKS else "basic"
-    check_choice("block", branch, BLOCKS)
-    layers = 3 * BLOCKS[branch]
+def _cifar(name: str, depth: int, block: str | None) -> dict[str, Any]:
+    if block is None:
+        block = "bottleneck" if depth in CIFAR_BOTTLENECKS else "basic"
+    check_choice("block", block, BLOCKS)
+    layers = 3 * BLOCKS[block]
     blocks, rest = divmod(depth - 2, layers)
     if rest or blocks < 1:
-        raise InputError(_wrong_depth(name, depth, branch))
+        raise InputError(_wrong_depth(name, depth, block))
     return {
         "stage_sizes": (blocks,) * 3,
-        "block": branch,
-        "option": "B" if branch == "bottleneck" else "A",
+        "block": block,
+        "option": "B" if block == "bottleneck" else "A",
     }
 
 
-def _wrong_depth(name: str, depth: int, branch: str) -> str:
-    layers = 3 * BLOCKS[branch]
+def _wrong_depth(name: str, depth: int, block: str) -> str:
+    layers = 3 * BLOCKS[block]
     nearest = max(round((depth - 2) / layers), 1) * layers + 2
     family = name.rsplit("-", 1)[0]
     others = [
         f"block={other!r}"
         for other, count in BLOCKS.items()
-        if other != branch and depth > 2 and (depth - 2) % (3 * count) == 0
+        if other != block and depth > 2 and (depth - 2) % (3 * count) == 0
     ]
     return (
-        f"name={name!r}: CIFAR depths with block={branch!r} are {layers}n+2 "
+        f"name={name!r}: CIFAR depths with block={block!r} are {layers}n+2 "
         f"({layers + 2}, {2 * layers + 2}, {3 * layers + 2}, …), ImageNet depths are "
         f"{', '.join(map(str, IMAGENET_STAGES))}; nearest: {family}-{nearest}"
         + (f", or {' or '.join(others)}" if others else "")

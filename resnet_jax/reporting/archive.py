@@ -87,9 +87,8 @@ def archive(workdir: Path, destination: Path) -> list[str]:
 def _refuse_another(run: Run, kept: Path) -> None:
     """Raises an error if `kept` has a run of another config, seed or start."""
     old, new = interpret(runs.read_run(kept), kept.name), interpret(run, kept.name)
-    stated = lambda result: {k: v for k, v in result.settings.items() if v is not None}
     ids = {result.run.info.get("run_id") for result in (old, new)} - {None}
-    same = (stated(old), old.seed) == (stated(new), new.seed) and len(ids) < 2
+    same = (old.stated, old.seed) == (new.stated, new.seed) and len(ids) < 2
     if old.has_config and not same:
         raise InputError(
             f"archive={str(kept.parent)!r}: {kept.name} there is another run; remove it or give "

@@ -20,7 +20,7 @@ from resnet_jax.errors import InputError
 from resnet_jax.reporting import naming
 from resnet_jax.reporting.statistics import Sample, summarize
 from resnet_jax.runs import LEGACY_DEFAULTS, RUNTIME_FIELDS, Run, find_runs, read_run
-from resnet_jax.runs.recipe import as_fractions
+from resnet_jax.runs.recipe import as_fractions, is_used
 
 FINISHED = ("completed", "diverged")
 STARTED = (*FINISHED, "partial", "failed")
@@ -311,7 +311,7 @@ def interpret(
 
 def _in_effect(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A flat config that is the same for all ways to write down one schedule."""
-    used = {key: value for key, value in settings.items() if naming.is_used(key, settings)}
+    used = {key: value for key, value in settings.items() if is_used(key, settings)}
     boundaries, length = used.get(_BOUNDARIES), number(used.get("num_steps"))
     if isinstance(boundaries, list | tuple) and length > 0:
         used[_BOUNDARIES] = as_fractions(boundaries, length)

@@ -77,15 +77,8 @@ def is_of_recipe(field: str) -> bool:
     return not field.startswith("model.") or field in ("model.bn_group_size", "model.dtype")
 
 
-def is_used(field: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a flat config's field has an effect: not one of another kind of schedule."""
-    section, _, name = field.rpartition(".")
-    kinds = {kind: settings.get(f"schedule.{kind}") for kind in ("name", "warmup")}
-    return section != "schedule" or recipe.is_used(name, kinds)
-
-
 def family_and_depth(model: str, net: Architecture | None) -> tuple[str, int | None]:
-    """A key of `FAMILIES` and the number of weighted layers (None if the name has none)."""
+    """One of `FAMILIES` and the number of weighted layers (None if the name has none)."""
     if net is not None:
         if net.shortcut == "none":
             return "plain", net.depth
@@ -103,7 +96,7 @@ def differing(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """
     configs = list(configs)
     keys = sorted({key for config in configs for key in config})
-    values = lambda key: {as_text(own.get(key)) for own in configs if is_used(key, own)}
+    values = lambda key: {as_text(own.get(key)) for own in configs if recipe.is_used(key, own)}
     return [key for key in keys if len(values(key)) > 1]
 
 

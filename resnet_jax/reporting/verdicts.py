@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def judge(difference: Difference) -> Effect:
     The same: the whole interval is within `SMALLEST_EFFECT` of zero. Undecided otherwise, and
     without an interval always.
     """
-    if difference.value != difference.value:
+    if math.isnan(difference.value):
         return Effect.UNKNOWN
     low, high = difference.low, difference.high
     if low is None or high is None:

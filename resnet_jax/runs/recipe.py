@@ -162,31 +162,23 @@ class Schedule:
     warmup_learning_rate: float = _field("of a constant or until_error warm-up")
     warmup_error: float = _field("training error that ends until_error, a fraction")
 
-    @property
-    def used(self) -> dict[str, Any]:
-        """The fields on which the learning rate depends, less those of other kinds of schedule."""
-        values = dataclasses.asdict(self)
-        return {field: value for field, value in values.items() if is_used(field, values)}
 
-
-_USED_WITH: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
-    "schedule": {
-        "boundaries": ("name", ("steps",)),
-        "decay_factor": ("name", ("steps", "plateau")),
-        "patience": ("name", ("plateau",)),
-        "warmup_steps": ("warmup", ("constant", "linear")),
-        "warmup_learning_rate": ("warmup", ("constant", "until_error")),
-        "warmup_error": ("warmup", ("until_error",)),
-    },
-    "streaming": {"scales": ("augmentation", ("scale",))},
+_USED_WITH = {
+    "schedule.boundaries": ("schedule.name", ("steps",)),
+    "schedule.decay_factor": ("schedule.name", ("steps", "plateau")),
+    "schedule.patience": ("schedule.name", ("plateau",)),
+    "schedule.warmup_steps": ("schedule.warmup", ("constant", "linear")),
+    "schedule.warmup_learning_rate": ("schedule.warmup", ("constant", "until_error")),
+    "schedule.warmup_error": ("schedule.warmup", ("until_error",)),
+    "streaming.scales": ("streaming.augmentation", ("scale",)),
 }
-"""By section, the fields that matter only while another one has one of some values."""
+"""Fields that have an effect only while another one has one of some values."""
 
 
-def is_used(field: str, schedule: Mapping[str, Any]) -> bool:
-    """Whether a schedule of that kind uses this field of it; yes where its kind is not stated."""
-    kind, kinds = _USED_WITH["schedule"].get(field, (field, ()))
-    return kind == field or schedule.get(kind) in (None, *kinds)
+def is_used(path: str, flat: Mapping[str, Any]) -> bool:
+    """Whether a flat config's field has an effect; yes where what decides that is not stated."""
+    kind, kinds = _USED_WITH.get(path, (path, ()))
+    return kind == path or flat.get(kind) in (None, *kinds)
 
 
 def as_fractions(boundaries: Sequence[int | float], num_steps: float) -> list[float]:
@@ -357,17 +349,22 @@ class Recipe:
             )
         return lines
 
+    @property
+    def used(self) -> dict[str, Any]:
+        """The fields that have an effect, by path."""
+        flat = {path: value for path, _, _, value in _leaves(self)}
+        return {path: value for path, value in flat.items() if is_used(path, flat)}
+
     def without_effect(self, given: Iterable[str]) -> list[str]:
         """A line on each of the given fields, as "schedule.patience", that the others leave unused.
 
         Those of the network that would be so are refused instead, as no config sets them.
         """
-        values, lines = self.to_dict(), []
+        used, lines = self.used, []
         for path in given:
-            section, _, field = path.rpartition(".")
-            kind, kinds = _USED_WITH.get(section, {}).get(field, ("", ()))
-            if kinds and (value := values[section][kind]) not in kinds:
-                lines.append(f"{path}: has no effect with {section}.{kind}={value!r}")
+            if path in _USED_WITH and path not in used:
+                kind = _USED_WITH[path][0]
+                lines.append(f"{path}: has no effect with {kind}={used[kind]!r}")
         return lines
 
 

@@ -79,7 +79,7 @@ def most_devices(whole: int, available: int, processes: int = 1) -> int:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device: state and resident data."""
+    """The same on every device: state, and data that stays on the devices."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -200,7 +200,7 @@ def check_pmap(mesh: Mesh, *, num_groups: int, stochastic: bool) -> None:
         )
     if stochastic and mesh.size > 1:
         raise InputError(
-            "parallel='pmap': what a net drops is drawn for the whole batch; give "
+            "parallel='pmap': what a network drops is drawn for the whole batch; give "
             "num_devices=1 or parallel='jit'"
         )
 

@@ -147,10 +147,11 @@ def check(
     names: dict[str, str] = {}
     for run in planned:
         # However they name the network, and whatever they set that it does not use.
+        used = run.config.used.items()
         computed = {
-            **run.config.to_dict(),
-            "model": run.config.model.dtype,
-            "schedule": run.config.schedule.used,
+            path: value
+            for path, value in used
+            if path == "model.dtype" or not path.startswith("model.")
         }
         first = names.setdefault(repr((run.config.architecture.canonical, computed)), run.name)
         if first != run.name:

@@ -398,7 +398,7 @@ def evaluate(
       step: of the checkpoint; None for the last one.
       data_dir: where the data set is now, if it has moved.
       view: one of `TEST_CROPS`; None for the images as the network was shown them.
-      average: over the view's crops, see `multi_view`.
+      average: over the view's crops, see `multi_crop`.
       recalibrate_batch_norm: whether statistics over the training split replace running averages.
 
     Raises:

@@ -138,7 +138,7 @@ def make_train_step(
         part. None where `jax.jit` divides the whole batch.
     """
     if frozen and model.scanned_blocks:
-        raise ValueError("units in a loop lack the names that freezing needs: scan_blocks=False")
+        raise ValueError("blocks in a loop lack the names that freezing needs: scan_blocks=False")
     gradients = partial(_gradients, model, label_smoothing=label_smoothing, frozen=frozen)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:

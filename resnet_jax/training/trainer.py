@@ -292,7 +292,7 @@ class Experiment:
     def count(self) -> counting.Count:
         return counting.count(self.model, self.image_shape)
 
-    def initial_state(self) -> state.TrainState:
+    def initial_state(self) -> TrainState:
         """Fresh weights, or, but for the classifier, those of the run in `init_from`.
 
         Raises:
@@ -310,7 +310,7 @@ class Experiment:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes
         )
 
-    def _fresh_state(self) -> state.TrainState:
+    def _fresh_state(self) -> TrainState:
         key, _ = keys(self.recipe.seed)
         return state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
 
@@ -359,19 +359,19 @@ class Experiment:
 
     def train(
         self,
-        start: state.TrainState,
+        start: TrainState,
         checkpoints: Checkpoints,
         log: Callable[[Row], None],
         should_stop: Callable[[], bool],
         seconds: float,
         note: Callable[[str], None] = print,
-    ) -> tuple[state.TrainState, str]:
+    ) -> tuple[TrainState, str]:
         """Trains from `start`; see `fit`. What a reader of the log should know goes to `note`."""
         splits, run_steps = self.splits, self.make_run_steps()
         evaluate_split = self.make_evaluate()
         told = False
 
-        def evaluate(current: state.TrainState, at: int) -> state.TrainState:
+        def evaluate(current: TrainState, at: int) -> TrainState:
             """Logs the errors of all splits but the training one; the schedule may follow them."""
             nonlocal told
             if not told and self.schedule.warms_up_late(current.schedule, at):

@@ -134,7 +134,7 @@ def test_blocks_in_a_loop_draw_the_same_curve_on_two_devices(engine, devices, gr
         ),
         (
             {"model.shortcut": "dropout", "num_devices": 2},
-            "what a net drops is drawn for the whole batch",
+            "what a network drops is drawn for the whole batch",
         ),
     ],
 )
