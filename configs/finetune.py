@@ -35,7 +35,10 @@ IMAGE_SIZES = {"cifar": 32, "imagenet": 224}  # by stem
 
 
 def get_config(argument: str | None = None) -> ConfigDict:
-    """The config of "init_from=RUN,data_dir=PICTURES[,freeze=…][,key=value…]"."""
+    """The config of "init_from=RUN,data_dir=PICTURES[,freeze=…][,key=value…]".
+
+    Raises `InputError` without `init_from`, or if there is no such run.
+    """
     name, fields = arguments.split(argument, "")
     if name:
         raise InputError(

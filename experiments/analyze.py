@@ -9,8 +9,9 @@
 Writes FOLDER/analysis/STUDY/ with data.csv, figure.svg, figure.png and finding.md, which the report
 of FOLDER shows. FOLDER is --output; else the run's folder or, of several runs, their common parent.
 A config, file.py:network[,field=value…], is an untrained network with the weights that its seed
-gives. Runs that differ in the seed alone are seeds of one network, unless one diverged or is not
-finished; sentences that compare networks need five of each.
+gives; `--untrained` asks the networks of runs as they were before training. Runs that differ in the
+seed alone are seeds of one network, unless one diverged or is not finished; sentences that compare
+networks need five of each.
 
     gradients              do they vanish or explode, and the activations? At the start and at the
                            run's checkpoints. variants=True: ReLU, tanh and sigmoid, with and

@@ -4,11 +4,11 @@ r"""How fast this project trains here: speed, memory, compile time, share of the
     python -m experiments.benchmark --sweep=depth --output=runs/cost
 
 It times the step that `experiments.train` makes, with augmentation, optimiser and metrics, on
-random images that stay on the devices. Each network is measured in a process of its own, and
-started once more to see what the compilation cache saves. `--sweep=depth` draws cost against
-depth, of --models or of 20 to 1202 layers. Beside other programs:
-`python -m benchmarks.compare`, and of input pipelines `python -m benchmarks.pipeline`. The former
-has `deterministic` off; so has this one with `--set=deterministic=False`.
+random images that stay on the devices, of `--image_size` and `--num_classes`. Each network is
+measured in a process of its own, and started once more to see what the compilation cache saves.
+`--sweep=depth` draws cost against depth, of --models or of 20 to 1202 layers. Beside other
+programs: `python -m benchmarks.compare`, and of input pipelines `python -m benchmarks.pipeline`.
+The former has `deterministic` off; so has this one with `--set=deterministic=False`.
 """
 
 import json

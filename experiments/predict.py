@@ -5,7 +5,7 @@
     curl https://example.org/cat.jpg | python -m experiments.predict --workdir=runs/pets -
 
 A folder stands for the images in it and in its folders; a note on stderr counts those of types
-that are not read. "-" is an image on standard input.
+that are not read. "-" is an image on standard input. `--top=3` names three classes, not five.
 Images are fitted to what the run's network was trained on, or cut by `--test_crops` (10-crop, …;
 see `experiments.evaluate`). A file's EXIF orientation is applied. `--json` prints one object a
 file. `--cam_dir` draws where the network sees the most likely class, with a box around it, into a

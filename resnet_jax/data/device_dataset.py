@@ -236,7 +236,7 @@ class DeviceDataset(struct.PyTreeNode):
         return evaluation_batches(len(self), batch_size)
 
     def plain(self, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Images, float32, and labels, as the network is tested on them."""
+        """Images, float32 [batch, …], and labels, int32 [batch], as the network is tested."""
         return take(self, indices, whole(len(indices)))
 
 

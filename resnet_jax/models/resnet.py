@@ -103,9 +103,9 @@ class ConvNormAct(nn.Module):
         return checkpoint_name(y.astype(self.dtype), COSTLY)
 
     def norm(self, x: jax.Array, train: bool, *, name: str, zero_init: bool = False) -> jax.Array:
-        """Batch norm, where the architecture has it; its scale starts at 1, or at 0.
+        """Batch norm of [batch, height, width, channels], where the architecture has it.
 
-        Fixup has a scalar bias in its place.
+        Its scale starts at 1, or at 0. Fixup has a scalar bias in its place.
         """
         if self.architecture.initialization == "fixup":
             return (x + self.learnt(name.replace("norm", "bias"), 0.0)).astype(self.dtype)
@@ -115,7 +115,7 @@ class ConvNormAct(nn.Module):
         return BatchNorm(self.architecture.bn_group_size, scale_init, name=name)(x, train)
 
     def activate(self, x: jax.Array) -> jax.Array:
-        """The architecture's activation function."""
+        """The architecture's activation function, of each value."""
         if self.architecture.activation == "tailored_relu":
             slope = self.architecture.negative_slope
             # Leaky ReLU, with the mean of its slopes at 0: where pixels are always 0, the larger
@@ -244,6 +244,7 @@ class ResidualBlock(ConvNormAct):
     def project_shortcut(self, x: jax.Array, activated: jax.Array, train: bool) -> jax.Array:
         """The shortcut's input in the shape of the branch's output: options A, B, C of v1 §3.3.
 
+        [batch, height, width, channels] -> [batch, height / stride, width / stride, `channels`].
         A projection takes the activated input (v2's pre-activation blocks) and is normalised
         where the branch's end is.
         """
@@ -258,7 +259,7 @@ class ResidualBlock(ConvNormAct):
         return pad_shortcut(x, self.stride, self.channels, self.architecture.option_a_padding)
 
     def gate(self, x: jax.Array, train: bool) -> jax.Array:
-        """g(x) = σ(W x + b), a 1×1 convolution (v2 §3.1)."""
+        """g(x) = σ(W x + b), a 1×1 convolution (v2 §3.1), in the shape of the branch's output."""
         bias_init = nn.initializers.constant(self.architecture.gate_bias)
         return nn.sigmoid(
             self.conv(

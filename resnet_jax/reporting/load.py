@@ -209,6 +209,7 @@ class Group:
         return all(self.settings.get(field) is not None for field in _LENGTH)
 
     def having(self, *status: str) -> list[Result]:
+        """The runs of any of these states."""
         return [result for result in self.results if result.status in status]
 
     @property

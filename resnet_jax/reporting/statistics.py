@@ -134,6 +134,7 @@ def _noncentrality(power: float, freedom: float, confidence: float) -> float:
 
 
 def summarize(values: Values) -> Sample:
+    """Count, mean, standard deviation and median; NaN where there are too few values."""
     found = np.asarray(values, np.float64)
     if not found.size:
         return Sample(0, math.nan, math.nan, math.nan, math.nan)

@@ -211,6 +211,7 @@ def comparisons_table(arms: Sequence[Arm]) -> Table:
 
 
 def words_for(effects: tuple[Effect, Effect]) -> str:
+    """E.g. "training higher, test undecided", of the effects on training and test error."""
     train, test = (effect.value for effect in effects)
     both = train == test and effects[0] is not Effect.SAME  # Not: the same as one another.
     return f"training and test {train}" if both else f"training {train}, test {test}"

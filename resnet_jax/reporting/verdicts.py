@@ -143,6 +143,7 @@ class Comparison:
         return Verdict.UNDECIDED
 
     def describe_seeds(self) -> str:
+        """E.g. "5 seeds a side", or "5 and 3 seeds" of the deeper and the shallower network."""
         deep, shallow = (len(group.values("train_error")) for group in (self.deep, self.shallow))
         if deep == shallow:
             return f"{deep} seed{'s' * (deep != 1)} a side"
@@ -323,6 +324,10 @@ def _weighted(
 
 
 def compare(shallow: Group, deep: Group, table: pd.DataFrame) -> Comparison:
+    """The deeper network's errors less the shallower one's.
+
+    `table` has the spreads that stand in for those of single seeds.
+    """
     sides = ((1.0, deep), (-1.0, shallow))
     # Two errors in percent differ by 100 at most, whatever few seeds' interval says.
     (train, of_train), (test, of_test) = (

@@ -30,7 +30,10 @@ def split(argument: str | None, default_model: str) -> tuple[str, dict[str, Any]
 
 
 def take_apart(argument: str) -> tuple[str, list[tuple[str, str]]]:
-    """What `split` reads, as it is written: the model's name or "", each field's key and text."""
+    """What `split` reads, as it is written: the model's name or "", each field's key and text.
+
+    Raises `InputError` for a part without a key that does not come first.
+    """
     name, texts = "", []
     for position, part in enumerate(_PARTS.findall(argument)):
         key, equals, value = part.partition("=")

@@ -96,7 +96,10 @@ def _says_what_came(summary: dict[str, Any]) -> bool:
 
 
 def find_runs(workdir: str | os.PathLike) -> list[Run]:
-    """The run in `workdir`, if it is one, and all runs in its sub-folders, by name."""
+    """The run in `workdir`, if it is one, and all runs in its sub-folders, by name.
+
+    Raises `InputError` if there is no such folder.
+    """
     workdir = Path(workdir)
     if not workdir.is_dir():
         raise InputError(f"workdir={str(workdir)!r}: no such folder")

@@ -59,7 +59,14 @@ def block_input(change: Callable[[nn.Module, jax.Array], jax.Array]) -> Iterator
 def training_loss(
     model: ResNet, variables: Any, images: jax.Array, labels: jax.Array, seed: int = 0
 ) -> jax.Array:
-    """The mean cross-entropy of a batch in training: its own statistics, dropout by `seed`."""
+    """The mean cross-entropy, float32 [], of a batch in training: its own statistics.
+
+    Args:
+      model, variables: the network.
+      images: float [batch, height, width, channels], normalised.
+      labels: int [batch].
+      seed: of dropout.
+    """
     logits, _ = model.apply(
         variables,
         images,
@@ -72,7 +79,7 @@ def training_loss(
 
 @jax.custom_vjp
 def grad_norm_probe(x: jax.Array, probe: jax.Array) -> jax.Array:
-    """Returns `x`; the gradient with respect to the scalar `probe` is ‖gradient of x‖.
+    """Returns `x`, of any shape; the gradient for `probe`, float32 [], is ‖gradient of x‖.
 
     So the size of a gradient deep inside a network comes out of one backward pass, and no gradient
     of an activation need be kept.
@@ -107,7 +114,10 @@ def batches(*arrays: np.ndarray, at_once: int = AT_ONCE) -> Iterator[tuple[np.nd
 def mean_over(
     function: Callable[..., Any], *arrays: np.ndarray, at_once: int = AT_ONCE
 ) -> np.ndarray:
-    """The mean over all examples of `function(*part)`, itself a mean over the part's examples."""
+    """The mean over all examples of `function(*part)`, itself a mean over the part's examples.
+
+    `arrays` are [examples, …]; a part has at most `at_once` of them. In float64.
+    """
     total: Any = 0.0
     for part in batches(*arrays, at_once=at_once):
         value = jax.device_get(function(*part))

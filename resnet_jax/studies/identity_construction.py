@@ -249,7 +249,10 @@ def deepened(networks: Sequence[Network], depth: int, study: str) -> list[tuple[
 
 
 def deeper(network: Network, depth: int) -> Network:
-    """The same network, untrained, of so many layers; 0 is thrice as many blocks."""
+    """The same network, untrained, of so many layers; 0 is thrice as many blocks.
+
+    Raises `InputError` if it would be no deeper.
+    """
     own = network.about()["depth"]
     family = network.recipe.model.name.rsplit("-", 1)[0]
     depth = depth or 3 * (own - 2) + 2

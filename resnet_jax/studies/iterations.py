@@ -28,6 +28,9 @@ def measure(networks: Sequence[Network], tracker: Tracker, *, times: int = 3) ->
     Where all runs of a network have one length, runs `times` as long are trained, one a seed, each
     in a folder within the first, so that reports and studies of the sweep do not take them for its
     runs. Rerun the command to resume them.
+
+    Raises:
+      InputError: `times` is below 2, or a run is not complete.
     """
     if times < 2:
         raise InputError(f"times={times}: must be at least 2")

@@ -84,8 +84,15 @@ def surface(
 ) -> Surface:
     """Evaluates the network, with its running statistics, at each point of a grid.
 
-    The network is compiled once: the coordinates are arguments.
+    Args:
+      model, variables: the network.
+      images: float [examples, height, width, channels], normalised.
+      labels: int [examples].
+      directions: two, shaped as the parameters; see `direction`.
+      xs, ys: how far along each, in units of its length.
+      track: shows progress over the points.
     """
+    # The coordinates are arguments, so that the network is compiled once.
     variables, directions = jax.device_put((variables, directions))  # Once, not at every point.
     values = []
     for y, x in track([(y, x) for y in ys for x in xs]):
@@ -152,6 +159,9 @@ def measure(
     """A row a point of the `points` × `points` grid, and one a checkpoint, by `kind`.
 
     `seed` is of the random directions.
+
+    Raises:
+      InputError: a grid without a middle or an extent.
     """
     if points < 3 or points % 2 == 0:
         raise InputError(f"points={points}: must be odd, so that the weights themselves are one")

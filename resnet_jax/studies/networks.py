@@ -144,15 +144,20 @@ class Network:
         return self.steps[-1] if self.steps else 0
 
     def last(self) -> Variables:
+        """The variables of the last checkpoint, or the initial ones of an untrained network."""
         return self.at(self.last_step)
 
     def ready(self, images: np.ndarray) -> Variables:
-        """The last weights; an untrained network's batch-norm statistics are those of `images`."""
+        """The last weights; an untrained network's batch-norm statistics are those of `images`.
+
+        These are float [examples, height, width, channels], normalised.
+        """
         if self.steps:
             return self.last()
         return with_statistics_of(self.model, self.initial(), images)
 
     def require_trained(self, study: str) -> None:
+        """Raises `InputError` if there are no weights of training."""
         if not self.steps:
             raise InputError(f"study={study!r}: {self.label} is not trained; give --workdir=RUN")
 

@@ -63,6 +63,8 @@ def factors(
 ) -> Factors:
     """Sends the loss gradient back through the shortcuts only, in training.
 
+    `images` are float [batch, height, width, channels], normalised; `labels` int [batch].
+
     Branches and gates take part in the forward pass and let no gradient through, and neither does
     the activation after an addition change it: v2's analysis has f(x) = x. The blocks that change
     the shape are left out: option A loses the gradient of the channels that it adds.

@@ -110,7 +110,7 @@ def plan(
 
 
 def parse_overrides(texts: Sequence[str]) -> Overrides:
-    """The fields and values of "field=value" texts, for all runs."""
+    """The fields and values of "field=value" texts; raises `InputError` for another text."""
     overrides: Overrides = {}
     for text in texts:
         name, fields = arguments.split(text, "")

@@ -72,7 +72,7 @@ def enlarge(
 def box(map: np.ndarray, threshold: float = THRESHOLD) -> Box | None:
     """The box around the largest connected part of a map above a fraction of its maximum.
 
-    None if no place speaks for the class.
+    `map` is float [height, width]. None if no place speaks for the class.
     """
     if not map.max() > 0:
         return None

@@ -75,6 +75,7 @@ class Schedule:
         check_schedule(self, self.num_steps)
 
     def init(self) -> ScheduleState:
+        """What the schedule has seen before the first step: nothing."""
         return ScheduleState(
             warming=jnp.asarray(self.warmup == "until_error"),
             train_error=jnp.ones((), jnp.float32),

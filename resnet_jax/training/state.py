@@ -37,6 +37,7 @@ class MetricAccumulator(struct.PyTreeNode):
 
     @classmethod
     def empty(cls) -> "MetricAccumulator":
+        """The sums of no steps."""
         # Four arrays, not one four times: a buffer can be donated only once.
         count, diverged_at = jnp.zeros((), jnp.int32), jnp.full((), NOT_DIVERGED, jnp.int32)
         loss, error, gradient_norm, rate = (jnp.zeros((), jnp.float32) for _ in range(4))

@@ -67,12 +67,15 @@ class Intervals:
         return self.log_at if step < self.log_at < end else end
 
     def anything_due(self, step: int) -> bool:
+        """Whether the program stops after `step`, to log, evaluate or save."""
         return self.is_logged(step) or any(self.is_due(period, step) for period in self._periods)
 
     def is_logged(self, step: int) -> bool:
+        """Whether a row of training metrics ends with `step`."""
         return step == self.log_at or self.is_due(self.log_every, step)
 
     def is_due(self, period: int, step: int) -> bool:
+        """Whether what is done every `period` steps, and after the last, is done after `step`."""
         return step % period == 0 or step == self.num_steps
 
 
@@ -290,6 +293,7 @@ class Experiment:
         )
 
     def count(self) -> counting.Count:
+        """Parameters and multiply-adds of the network, for one image."""
         return counting.count(self.model, self.image_shape)
 
     def initial_state(self) -> TrainState:
@@ -315,6 +319,7 @@ class Experiment:
         return state.create(key, self.model, self.image_shape, self.optimizer, self.schedule)
 
     def make_evaluate(self) -> evaluation.Evaluate:
+        """`evaluate(variables, split)`, see `evaluation.make_evaluate`."""
         return evaluation.make_evaluate(self.model, self.mesh, self.recipe.batch_size)
 
     def make_run_steps(self) -> RunSteps:
