@@ -141,14 +141,14 @@ def main() -> int:
         layout(net)  # Before any is started, is there such a network?
     baselines = _baselines()
     machine = _machine() if _OUTPUT.value else None
-    contests: dict[str, list[dict]] = {}
+    by_network: dict[str, list[dict]] = {}
     for net in _NETS.value:
-        contests[net] = _contest(net, baselines, first=not contests)
-        _show(net, contests[net])
+        by_network[net] = _compare(net, baselines, first=not by_network)
+        _show(net, by_network[net])
         if _OUTPUT.value:
-            record = {"batch_size": _BATCH_SIZE.value, "machine": machine, "contests": contests}
+            record = {"batch_size": _BATCH_SIZE.value, "machine": machine, "by_network": by_network}
             write_json(Path(_OUTPUT.value) / "speed.json", record)
-    return int(any("failure" in one for figures in contests.values() for one in figures))
+    return int(any("failure" in one for figures in by_network.values() for one in figures))
 
 
 def _baselines() -> list[Baseline]:
@@ -222,7 +222,7 @@ def _last_error(text: str) -> str:
     return (named or lines or [""])[-1]
 
 
-def _contest(net: str, baselines: Sequence[Baseline], first: bool) -> list[dict]:
+def _compare(net: str, baselines: Sequence[Baseline], first: bool) -> list[dict]:
     """The metrics of each baseline.
 
     Raises:

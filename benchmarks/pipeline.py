@@ -35,7 +35,7 @@ Pipeline = Callable[[Records, int, int, int], Generator]
 """`pipeline(records, batch_size, workers, steps)` yields so many batches."""
 
 AUGMENTATION = "scale"
-FRAMING = image_ops.CropConfig()
+CROPS = image_ops.CropConfig()
 SEED = 0
 
 
@@ -79,23 +79,23 @@ def stages(opened: Records, batch_size: int, rounds: int) -> dict[str, list[floa
 
 
 def _decode(record: image_ops.EncodedImage) -> np.ndarray:
-    return record.decode(min_side=image_ops.min_side(AUGMENTATION, FRAMING))
+    return record.decode(min_side=image_ops.min_side(AUGMENTATION, CROPS))
 
 
 def _augment(image: np.ndarray, draws: np.ndarray) -> np.ndarray:
     height, width, _ = image.shape
-    crop = image_ops.AUGMENTATIONS[AUGMENTATION](height, width, FRAMING, draws)
-    return image_ops.render(image, crop, FRAMING.size)
+    crop = image_ops.AUGMENTATIONS[AUGMENTATION](height, width, CROPS, draws)
+    return image_ops.render(image, crop, CROPS.size)
 
 
 def ours(opened: Records, batch_size: int, workers: int, steps: int) -> Generator:
     """Our batches; their devices would take them from here."""
-    receiver = streaming.Receiver(streaming.normalization(opened, FRAMING, "imagenet", "none"))
+    receiver = streaming.Receiver(streaming.normalization(opened, CROPS, "imagenet", "none"))
     stream = streaming.Stream(
         opened,
         receiver,
         augmentation=AUGMENTATION,
-        crops=FRAMING,
+        crops=CROPS,
         rows=np.arange(batch_size),
         num_workers=workers,
     )
@@ -136,9 +136,9 @@ class Usual:
 
     def _cut(self, record: image_ops.EncodedImage, draws: np.ndarray) -> np.ndarray:
         image = Image.open(io.BytesIO(record.encoded)).convert("RGB")
-        low, high = FRAMING.scales
+        low, high = CROPS.scales
         shorter = low + int(draws[0] * (high - low + 1))
-        ratio, size = shorter / min(image.size), FRAMING.size
+        ratio, size = shorter / min(image.size), CROPS.size
         image = image.resize([max(shorter, round(side * ratio)) for side in image.size], 2)
         left = int(draws[1] * (image.width - size + 1))
         top = int(draws[2] * (image.height - size + 1))

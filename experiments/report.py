@@ -21,7 +21,7 @@ from absl import flags
 from experiments.command import run
 from resnet_jax import runs
 from resnet_jax.errors import InputError
-from resnet_jax.reporting import PaperTable, archive, write_record, write_report, write_spreads
+from resnet_jax.reporting import PaperTable, archive, write_report, write_results_md, write_spreads
 from resnet_jax.sweeps import grid, plan
 
 _WORKDIR = flags.DEFINE_multi_string(
@@ -52,7 +52,7 @@ def main() -> None:
     if _RESULTS.value:
         output = Path(_RESULTS.value)
         tables = [paper_table(path) for path in PAPERS_SWEEPS]
-        write_record(tables, output.parent / "results", output)
+        write_results_md(tables, output.parent / "results", output)
         if output.resolve().parent == Path(__file__).resolve().parents[1]:  # the package's own data
             write_spreads(output.parent / "results")
         print(output)

@@ -6,6 +6,6 @@ machine without an accelerator stack.
 
 from resnet_jax.reporting.archive import archive
 from resnet_jax.reporting.page import Report, write_report
-from resnet_jax.reporting.results_md import PaperTable, write_record, write_spreads
+from resnet_jax.reporting.results_md import PaperTable, write_results_md, write_spreads
 
-__all__ = ["PaperTable", "Report", "archive", "write_record", "write_report", "write_spreads"]
+__all__ = ["PaperTable", "Report", "archive", "write_report", "write_results_md", "write_spreads"]

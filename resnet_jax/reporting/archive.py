@@ -194,11 +194,11 @@ def thinned(rows: Sequence[Row]) -> list[Row]:
 
 
 def _rounded(row: Row) -> Row:
-    figures = {name: row[name] for name in KEPT if name in row}
+    metrics = {name: row[name] for name in KEPT if name in row}
     return {
         "step": row["step"],
         "split": row["split"],
-        **{name: v if v is None else float(f"{v:.{DIGITS}g}") for name, v in figures.items()},
+        **{name: v if v is None else float(f"{v:.{DIGITS}g}") for name, v in metrics.items()},
     }
 
 

@@ -25,7 +25,7 @@ from resnet_jax.runs.recipe import as_fractions, is_used
 FINISHED = ("completed", "diverged")
 STARTED = (*FINISHED, "partial", "failed")
 
-NOT_WHAT = frozenset({*RUNTIME_FIELDS, "log_every", "evaluate_every", "checkpoint_every"})
+NOT_COMPARED = frozenset({*RUNTIME_FIELDS, "log_every", "evaluate_every", "checkpoint_every"})
 """Fields of the config that say where a run runs and how often it looks, not what it is."""
 
 CONTENT = ("status", "diverged_at", "train_loss", "train_error", "test_loss", "test_error")
@@ -68,7 +68,7 @@ class Result:
     Attributes:
       name: of its folder; with several work folders, after the name of its own.
       run: as read from disk.
-      settings: the flat config, less the seed, `NOT_WHAT` and what the schedule does not use, with
+      settings: the flat config, less the seed, `NOT_COMPARED` and what has no effect, with
         its boundaries as parts of the run; and perhaps `DATA`.
       declared: what a sweep says of the run: all that is known of one that has not started, or
         whose config cannot be read.
@@ -281,10 +281,10 @@ def what_is_computed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A flat config without what says where a run runs and, where it decides nothing, how often it
     looks.
     """
-    not_what = NOT_WHAT
+    not_compared = NOT_COMPARED
     if settings.get("schedule.name") == "plateau":  # Its patience counts evaluations.
-        not_what -= {"evaluate_every"}
-    return {key: value for key, value in settings.items() if key not in not_what}
+        not_compared -= {"evaluate_every"}
+    return {key: value for key, value in settings.items() if key not in not_compared}
 
 
 def interpret(
@@ -300,7 +300,7 @@ def interpret(
         settings = LEGACY_DEFAULTS | settings
     seed = settings.pop("seed", summary.get("seed"))
     settings = _in_effect(what_is_computed(settings))
-    declared = {k: v for k, v in declared.items() if k != "seed" and k not in NOT_WHAT}
+    declared = {k: v for k, v in declared.items() if k != "seed" and k not in NOT_COMPARED}
     for fields in (settings, declared):  # One network has one name.
         if "model.name" in fields:
             fields["model.name"] = naming.usual_name(str(fields["model.name"]))
@@ -395,7 +395,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def group(results: Sequence[Result]) -> list[Group]:
-    """Groups by the whole config, less the seed and `NOT_WHAT`; in the order of their showing.
+    """Groups by the whole config, less the seed and `NOT_COMPARED`; in the order of their showing.
 
     A field that is None is as one that a config of an earlier version lacks. A run without a
     readable config joins the one group of its work folder that fits what its sweep declared of it:

@@ -180,7 +180,7 @@ def lookup(settings: Mapping[str, Any], source: str = "") -> Number | None:
     """The paper's number for a run's flat config, or None.
 
     Data set and every axis of the network must agree; whether the recipe does, to which initial
-    weights belong, is the business of `departures`. If several numbers fit, one for the run's batch
+    weights belong, is for `recipe_diff` to say. If several numbers fit, one for the run's batch
     size comes first, then one of the table `source`, then one of whose recipe the run departs in
     the fewest fields, then the order of `NUMBERS`. Only single views and 10 crops are compared
     with.
@@ -200,7 +200,7 @@ def lookup(settings: Mapping[str, Any], source: str = "") -> Number | None:
     rank = lambda number: (
         number.batch_size is not None,
         number.source == source,
-        -len(departures(settings, number)),
+        -len(recipe_diff(settings, number)),
     )
     return max(fitting, key=rank, default=None)
 
@@ -265,7 +265,7 @@ stands still, in up to 60 × 10⁴ steps: the recipe `plateau` there, which coun
 RECIPES = {"cifar10": CIFAR, "cifar100": CIFAR, "imagenet2012": IMAGENET}
 
 
-def departures(settings: Mapping[str, Any], number: Number) -> list[str]:
+def recipe_diff(settings: Mapping[str, Any], number: Number) -> list[str]:
     """What differs between a run's flat config and the recipe of a paper's number.
 
     Each is a phrase such as "num_steps 2,000, not 64,000". A field that the config does not have

@@ -358,7 +358,7 @@ def _mark_papers(axes: Axes, groups: Sequence[Group]) -> None:
     """A dash for each of the paper's numbers whose recipe the group follows."""
     for group in (group for line in lines_over_depth(groups) for group in line):
         found = papers.lookup(group.settings)
-        if found and found.error is not None and not papers.departures(group.settings, found):
+        if found and found.error is not None and not papers.recipe_diff(group.settings, found):
             axes.plot(
                 group.depth or 0, found.error, marker="_", markersize=16, markeredgewidth=1.6,
                 zorder=4, color=style.LIGHT["ink"],

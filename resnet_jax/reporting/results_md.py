@@ -100,7 +100,7 @@ class PaperTable:
     configs: Mapping[str, dict[str, Any]]
 
 
-def write_record(paper_tables: Sequence[PaperTable], folder: Path, output: Path) -> None:
+def write_results_md(paper_tables: Sequence[PaperTable], folder: Path, output: Path) -> None:
     """Writes the page `output` from the archived runs and notes in `folder`.
 
     Figures are written into `folder`, beside what they show.

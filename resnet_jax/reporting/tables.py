@@ -151,7 +151,7 @@ def _beside_paper(
         test = group.sample("test_error")
         ours = test.median if number.statistic == "median" else test.mean
         if number.error is not None and not math.isnan(ours):
-            reasons = papers.departures(group.settings, number)
+            reasons = papers.recipe_diff(group.settings, number)
             if not reasons:
                 recipes = {r.recipe for r in group.results if r.recipe is not None} - {"paper"}
                 reasons = [f"the sweep calls its recipe {recipe!r}" for recipe in sorted(recipes)]

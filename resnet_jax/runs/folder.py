@@ -2,7 +2,7 @@
 
     config.json     the whole resolved config, versions, devices and command; written first
     metrics.jsonl   one JSON object a row: step, split, loss, error, …
-    summary.json    the final figures; written atomically and last: it means "complete"
+    summary.json    the final metrics; written atomically and last: it means "complete"
     error.txt       the traceback of a bug, if one ended the run
     log.txt         what its processes printed, if a sweep started them
     checkpoints/    the training state (resnet_jax.training.checkpoints)
@@ -126,7 +126,7 @@ def last_epoch_start(num_steps: int, steps_per_epoch: int) -> float:
     return num_steps - min(steps_per_epoch, num_steps / 10)
 
 
-def final_training_figures(rows: list[Row], steps_per_epoch: int) -> dict[str, float | None]:
+def final_training_metrics(rows: list[Row], steps_per_epoch: int) -> dict[str, float | None]:
     """Loss and error as the optimiser saw them over the last epoch, and images a second.
 
     They are means, by steps, over the training rows (augmented images, the batch's own statistics)

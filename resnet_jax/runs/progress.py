@@ -33,22 +33,22 @@ class Display:
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
             console=Console(emoji=False),
             disable=not self._live,
         )
-        self._task = self._progress.add_task(title, total=num_steps, completed=step, figures="")
+        self._task = self._progress.add_task(title, total=num_steps, completed=step, metrics="")
 
     def show(self, row: Row) -> None:
         """Takes a row of `metrics.jsonl`."""
         if row["split"] != "train":
             self.say(f"step {row['step']:>6}  {row['split']:<5} {_errors(row)}")
             return
-        figures = f"{_errors(row)}  lr {row['learning_rate']:.4g}{self._speed(row)}"
+        metrics = f"{_errors(row)}  lr {row['learning_rate']:.4g}{self._speed(row)}"
         if self._live:
-            self._progress.update(self._task, completed=row["step"], figures=figures)
+            self._progress.update(self._task, completed=row["step"], metrics=metrics)
         else:
-            self.say(f"step {row['step']:>6}  train {figures}")
+            self.say(f"step {row['step']:>6}  train {metrics}")
 
     def _speed(self, row: Row) -> str:
         rate = row.get("images_per_second")

@@ -322,10 +322,10 @@ def _distinct(network: Network, networks: Sequence[Network], without: Sequence[s
     two differ in them: such networks are never compared.
     """
     own = label(network.recipe)
-    peers = [other.recipe for other in networks if other.is_trained == network.is_trained]
-    alike = [_what_is_computed(recipe) for recipe in peers if label(recipe) == own]
+    recipes = [other.recipe for other in networks if other.is_trained == network.is_trained]
+    alike = [_what_is_computed(recipe) for recipe in recipes if label(recipe) == own]
     this = _what_is_computed(network.recipe)
-    told = {*naming.differing(map(_what_is_computed, peers))} & {*_ALWAYS}
+    told = {*naming.differing(map(_what_is_computed, recipes))} & {*_ALWAYS}
     for key in naming.differing(alike):
         values = [naming.as_text(config.get(key)) for config in alike]
         if 2 * values.count(naming.as_text(this.get(key))) <= len(values):

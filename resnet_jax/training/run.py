@@ -329,7 +329,7 @@ def _summary(experiment: "Experiment", rows: list[runs.Row], status: str, diverg
         **count._asdict(),
         "num_steps": rows[-1]["step"],
         "diverged_at": diverged_at if status == "diverged" else None,
-        **runs.final_training_figures(rows, experiment.steps_per_epoch),
+        **runs.final_training_metrics(rows, experiment.steps_per_epoch),
         "test_loss": test.get("loss"),
         "test_error": test.get("error"),
         "validation_loss": validation.get("loss"),

@@ -15,7 +15,7 @@ NOT_DIVERGED = -1
 
 
 class MetricAccumulator(struct.PyTreeNode):
-    """Training figures since the last row of the log.
+    """Training metrics since the last row of the log.
 
     They are part of the state, so that a run which is stopped between two rows and started
     again writes the same rows as one that was not.
@@ -66,7 +66,7 @@ class TrainState(struct.PyTreeNode):
       batch_stats: batch norm's running statistics.
       opt_state: optax's, the momentum.
       schedule: what the learning rate depends on besides the step.
-      window: figures since the last row of the log.
+      window: metrics since the last row of the log.
     """
 
     step: jax.Array

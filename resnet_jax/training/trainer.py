@@ -388,10 +388,10 @@ class Experiment:
                     "(schedule.warmup='until_error')"
                 )
             for name in [name for name in splits if name != "train"]:
-                figures = evaluate_split(current.variables, splits[name])
-                log({"step": at, "split": name, **figures})
+                metrics = evaluate_split(current.variables, splits[name])
+                log({"step": at, "split": name, **metrics})
                 if name == "validation":
-                    seen = self.schedule.after_validation(current.schedule, figures["error"])
+                    seen = self.schedule.after_validation(current.schedule, metrics["error"])
                     current = current.replace(
                         schedule=parallel.device_put_global(seen, parallel.replicated(self.mesh))
                     )

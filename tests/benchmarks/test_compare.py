@@ -121,8 +121,8 @@ def compare(folder: Path, chosen: str, end: str) -> subprocess.CompletedProcess:
     )
 
 
-def contests(folder: Path) -> dict:
-    return json.loads((folder / "speed.json").read_text())["contests"]
+def by_network(folder: Path) -> dict:
+    return json.loads((folder / "speed.json").read_text())["by_network"]
 
 
 @pytest.mark.slow
@@ -132,17 +132,17 @@ def test_baseline_that_dies_is_told_and_the_others_continue(end, tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert f"failed: {FAILURE}" in done.stdout
-    ours, baseline = contests(tmp_path)["plain-8"]
+    ours, baseline = by_network(tmp_path)["plain-8"]
     assert ours["ours_over_it"] == [1, 1, 1]
     assert baseline == {"name": baseline["name"], "failure": FAILURE}
-    assert [len(one["images_per_second"]) for one in contests(tmp_path)["resnet-8"]] == [2, 2]
+    assert [len(one["images_per_second"]) for one in by_network(tmp_path)["resnet-8"]] == [2, 2]
 
 
 @pytest.mark.slow
 def test_baseline_is_measured_without_a_ratio_where_ours_dies(tmp_path):
     done = compare(tmp_path, "baselines.ours*net=resnet-8", DIES)
     assert done.returncode == 1, done.stderr
-    ours, baseline = contests(tmp_path)["resnet-8"]
+    ours, baseline = by_network(tmp_path)["resnet-8"]
     assert ours["failure"] == FAILURE
     assert len(baseline["images_per_second"]) == 2
     assert "ours_over_it" not in baseline
@@ -178,7 +178,7 @@ def test_tpu_is_taken_by_one_baseline_at_a_time(alone, most, monkeypatch):
     monkeypatch.setattr(compare_module, "_ROUNDS", types.SimpleNamespace(value=2))
     monkeypatch.setattr(compare_module.setup, "one_process_at_a_time", lambda: alone)
     baselines = [compare_module.Baseline(name, (), False) for name in ("ours", "one", "other")]
-    figures = compare_module._contest("plain-8", baselines, first=True)
+    figures = compare_module._compare("plain-8", baselines, first=True)
     assert (max(counts), training) == (most, set())
     assert all(one["ours_over_it"] == [1, 1, 1] for one in figures)
 
@@ -187,7 +187,7 @@ def test_tpu_is_taken_by_one_baseline_at_a_time(alone, most, monkeypatch):
 def test_networks_that_are_finished_are_kept_when_the_comparison_is_killed(tmp_path):
     done = compare(tmp_path, "linen_loop*net=resnet-8", "kill -KILL $PPID")
     assert done.returncode == -9
-    assert list(contests(tmp_path)) == ["plain-8"]
+    assert list(by_network(tmp_path)) == ["plain-8"]
 
 
 def test_interpreter_that_is_not_there_is_one_line():

@@ -23,7 +23,7 @@ def test_paper_recipe_departs_from_the_paper_nowhere():
         if (number.dataset, number.model, number.protocol)
         == ("imagenet2012", "resnet-50", papers.SINGLE_VIEW)
     ]
-    assert papers.departures(settings, number) == []
+    assert papers.recipe_diff(settings, number) == []
 
 
 def test_rate_drops_to_a_tenth_at_epochs_30_60_and_90():

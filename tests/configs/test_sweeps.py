@@ -86,7 +86,7 @@ def test_nets_of_batches_of_64_follow_the_releases_recipe():
         settings = naming.flatten(run.config.to_dict())
         if settings["batch_size"] == 64:
             found += [papers.lookup(settings)]
-            assert not papers.departures(settings, found[-1])
+            assert not papers.recipe_diff(settings, found[-1])
     assert {number.error for number in found} == {4.62}
 
 

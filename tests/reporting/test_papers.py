@@ -61,7 +61,7 @@ def test_batch_of_64_has_its_own_number():
     assert papers.lookup(settings).error == 4.92
     small = papers.lookup({**settings, "batch_size": 64})
     assert small.error == 4.62
-    assert papers.departures({**settings, "batch_size": 64}, small) == [
+    assert papers.recipe_diff({**settings, "batch_size": 64}, small) == [
         "num_steps 64,000, not 156,250"
     ]
     own = {
@@ -69,7 +69,7 @@ def test_batch_of_64_has_its_own_number():
         "schedule.warmup": "none", "optimizer.nesterov": True, "optimizer.weight_decay_mask": "all",
         "dataset.mean": "channel", "dataset.std": "channel",
     }  # fmt: skip
-    assert papers.departures({**settings, "batch_size": 64, **own}, small) == []
+    assert papers.recipe_diff({**settings, "batch_size": 64, **own}, small) == []
 
 
 def test_papers_own_recipe_is_not_the_releases():
@@ -81,7 +81,7 @@ def test_papers_own_recipe_is_not_the_releases():
     }  # fmt: skip
     small = papers.lookup(settings)
     assert small.source == "v2 Table 4, the authors' release"
-    assert set(papers.departures(settings, small)) == {
+    assert set(papers.recipe_diff(settings, small)) == {
         "schedule.warmup constant, not none",
         "optimizer.nesterov false, not true",
         "optimizer.weight_decay_mask kernels, not all",
@@ -97,7 +97,7 @@ def test_papers_own_recipe_is_not_the_releases():
 )
 def test_warm_up_is_a_departure(model: str, warmup: str, expected: str):
     settings = {**RECIPE, "model.name": model, "schedule.warmup": warmup}
-    (departure,) = papers.departures(settings, papers.lookup(settings))
+    (departure,) = papers.recipe_diff(settings, papers.lookup(settings))
     assert departure == f"schedule.warmup {warmup}, not {expected}"
 
 
@@ -112,8 +112,8 @@ def test_warm_up_is_a_departure(model: str, warmup: str, expected: str):
 def test_warm_up_of_another_length_is_a_departure(model: str, warmup: str, field: str, value):
     settings = {**RECIPE, "model.name": model, "schedule.warmup": warmup}
     number = papers.lookup(settings)
-    assert papers.departures(settings, number) == []
-    (departure,) = papers.departures({**settings, f"schedule.{field}": value}, number)
+    assert papers.recipe_diff(settings, number) == []
+    (departure,) = papers.recipe_diff({**settings, f"schedule.{field}": value}, number)
     assert departure.startswith(f"schedule.{field} ")
 
 
@@ -130,7 +130,7 @@ def test_warm_up_of_another_length_is_a_departure(model: str, warmup: str, field
 def test_warm_up_of_v2s_baselines_is_that_of_either_paper(fields: dict, departures: int):
     warmup = {f"schedule.{field}": value for field, value in fields.items()}
     settings = {**RECIPE, "model.name": "resnet-164", **warmup}
-    found = papers.departures(settings, papers.lookup(settings))
+    found = papers.recipe_diff(settings, papers.lookup(settings))
     assert len(found) == departures
     assert all(phrase.startswith("schedule.warmup") for phrase in found)
 
@@ -146,13 +146,13 @@ def test_run_is_compared_with_the_paper_whose_warm_up_it_has(
     settings["num_steps"] = num_steps
     found = papers.lookup(settings)
     assert found.source == source
-    assert len(papers.departures(settings, found)) == (num_steps != 64_000)
+    assert len(papers.recipe_diff(settings, found)) == (num_steps != 64_000)
 
 
 def test_boundaries_may_be_steps_as_in_the_paper():
     settings = {**RECIPE, "model.name": "resnet-20", "schedule.boundaries": [32_000, 48_000]}
-    assert papers.departures(settings, number("resnet-20")) == []
-    (departure,) = papers.departures(
+    assert papers.recipe_diff(settings, number("resnet-20")) == []
+    (departure,) = papers.recipe_diff(
         {**settings, "schedule.boundaries": [32_000, 0.8]}, number("resnet-20")
     )
     assert departure == "schedule.boundaries [32000, 0.8], not [0.5, 0.75]"
@@ -163,7 +163,7 @@ def test_boundaries_may_be_steps_as_in_the_paper():
 )
 def test_views_of_imagenet_are_of_its_recipe(field: str, value):
     settings = {"dataset.name": "imagenet2012", "model.name": "resnet-50", field: value}
-    (departure,) = papers.departures(settings, papers.lookup(settings))
+    (departure,) = papers.recipe_diff(settings, papers.lookup(settings))
     assert departure.startswith(f"{field} ")
 
 
@@ -178,11 +178,11 @@ def test_number_of_a_named_table_comes_first():
 def test_10_crop_numbers_say_so():
     plain = papers.lookup({"model.name": "plain-34", "dataset.name": "imagenet2012"})
     assert plain.error == 28.54
-    assert papers.departures({}, plain) == ["the paper tests with 10-crop"]
+    assert papers.recipe_diff({}, plain) == ["the paper tests with 10-crop"]
 
 
 def test_recipe_of_the_paper_has_no_departures():
-    assert papers.departures(RECIPE, number("resnet-20")) == []
+    assert papers.recipe_diff(RECIPE, number("resnet-20")) == []
 
 
 @pytest.mark.parametrize(
@@ -191,13 +191,13 @@ def test_recipe_of_the_paper_has_no_departures():
      ("init_from", "runs/other"), ("freeze", "stem"), ("dataset.test", "train[:10000]")],
 )  # fmt: skip
 def test_data_decay_and_foreign_weights_are_departures_too(field: str, value: str):
-    (departure,) = papers.departures({**RECIPE, field: value}, number("resnet-20"))
+    (departure,) = papers.recipe_diff({**RECIPE, field: value}, number("resnet-20"))
     assert departure.startswith(f"{field} {value}, not ")
 
 
 def test_departures_name_field_value_and_what_the_paper_has():
     settings = {**RECIPE, "num_steps": 2000, "schedule.learning_rate": 0.05}
-    assert papers.departures(settings, number("resnet-20")) == [
+    assert papers.recipe_diff(settings, number("resnet-20")) == [
         "num_steps 2,000, not 64,000",
         "schedule.learning_rate 0.05, not 0.1",
     ]

@@ -197,23 +197,23 @@ def test_run_has_its_folders_name_from_within_and_by_a_link(tmp_path, monkeypatc
 def test_final_figures_are_of_the_last_epoch():
     rows = [row(180, loss=9.0, images_per_second=1.0)]
     rows += [row(step, loss=step / 10, images_per_second=3.0) for step in (190, 200)]
-    figures = runs.final_training_figures([*rows, row(200, "test", loss=100.0)], steps_per_epoch=20)
+    figures = runs.final_training_metrics([*rows, row(200, "test", loss=100.0)], steps_per_epoch=20)
     assert figures == {"train_loss": 19.5, "train_error": 0.5, "images_per_second": 3.0}
 
 
 def test_final_figures_of_a_short_run_are_of_its_last_tenth():
     rows = [row(step, loss=step / 10) for step in (250, 270, 280, 290, 300)]
-    assert runs.final_training_figures(rows, steps_per_epoch=391)["train_loss"] == 29.0
+    assert runs.final_training_metrics(rows, steps_per_epoch=391)["train_loss"] == 29.0
 
 
 def test_final_figures_weigh_rows_by_their_steps():
     rows = [row(step, loss=loss) for step, loss in ((270, 9.0), (300, 1.0), (301, 32.0))]
-    assert runs.final_training_figures(rows, steps_per_epoch=391)["train_loss"] == 2.0
+    assert runs.final_training_metrics(rows, steps_per_epoch=391)["train_loss"] == 2.0
 
 
 def test_final_figures_of_a_diverged_run_are_unknown():
     rows = [row(10), {**row(20), "loss": None}]
-    assert runs.final_training_figures(rows, steps_per_epoch=20)["train_loss"] is None
+    assert runs.final_training_metrics(rows, steps_per_epoch=20)["train_loss"] is None
 
 
 def test_reading_runs_needs_no_jax():

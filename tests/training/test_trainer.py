@@ -176,7 +176,7 @@ def test_final_training_figures_do_not_depend_on_how_seldom_is_logged(log_every)
     intervals = trainer.build(Recipe.from_config(config)).intervals()
     recorder = Recorder()
     recorder.fit(intervals=intervals)
-    figures = runs.final_training_figures(recorder.rows, steps_per_epoch=391)
+    figures = runs.final_training_metrics(recorder.rows, steps_per_epoch=391)
     assert figures["train_loss"] == sum(range(90, 100)) / 10
 
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 from resnet_jax.errors import InputError
-from resnet_jax.reporting import PaperTable, archive, write_record
+from resnet_jax.reporting import PaperTable, archive, write_results_md
 from resnet_jax.runs import read_run
 
 
@@ -29,7 +29,7 @@ def table(tmp_path: Path, write_run) -> PaperTable:
 
 def record(tmp_path: Path, *tables: PaperTable) -> str:
     (tmp_path / "results").mkdir(exist_ok=True)
-    write_record(tables, tmp_path / "results", tmp_path / "RESULTS.md")
+    write_results_md(tables, tmp_path / "results", tmp_path / "RESULTS.md")
     return (tmp_path / "RESULTS.md").read_text()
 
 
@@ -208,7 +208,7 @@ def test_links_lead_to_folders_of_any_name(tmp_path: Path, write_run):
         folder.mkdir(parents=True)
         (folder / "finding.md").write_text("Smaller.\n")
         (folder / "figure.svg").write_text("<svg/>")
-    write_record([], tmp_path / "results", page := tmp_path / "RESULTS.md")
+    write_results_md([], tmp_path / "results", page := tmp_path / "RESULTS.md")
     links = re.findall(r"(?m)^!\[.*\]\(([^\s()#]*)\)$", page.read_text())
     assert len(links) == 4
     assert all((tmp_path / unquote(link)).is_file() for link in links)
@@ -222,4 +222,4 @@ def test_note_alone_is_a_section(tmp_path: Path):
 
 def test_missing_folder_is_named(tmp_path: Path):
     with pytest.raises(InputError, match=r"no folder .*results"):
-        write_record([], tmp_path / "results", tmp_path / "RESULTS.md")
+        write_results_md([], tmp_path / "results", tmp_path / "RESULTS.md")
