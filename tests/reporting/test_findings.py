@@ -492,7 +492,8 @@ def test_report_says_what_the_seeds_could_have_found(write_networks):
 @pytest.mark.parametrize("comparisons", [1, 6])
 def test_difference_that_seeds_find_is_judged_higher_as_often(std: float, comparisons: int):
     draw, confidence, tries = np.random.default_rng(0), 1 - 0.05 / comparisons, 300
-    known = Difference(0, (std**2, std**2), std * (2 / 5) ** 0.5, 8, confidence)
+    error = std * (2 / 5) ** 0.5
+    known = Difference(0, (std**2, std**2), error, 8, confidence, least_freedom=4)
     effect = detectable(known)
     judged = [
         judge(
