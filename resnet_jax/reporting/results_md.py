@@ -128,9 +128,10 @@ def write_spreads(folder: Path) -> None:
 
 
 def measure_spreads(folder: Path) -> pd.DataFrame:
-    """A row for each group of several completed seeds in the archive `folder`.
+    """A row for each group of five completed seeds or more in the archive `folder`.
 
-    The columns of errors are standard deviations in percentage points.
+    The columns of errors are standard deviations in percentage points. Those of fewer seeds are too
+    uncertain to stand for others, as two that agree to the digit show.
     """
     archived = [collect([place]).groups for place in _places(folder) if runs.find_runs(place)]
     rows = [
@@ -144,7 +145,7 @@ def measure_spreads(folder: Path) -> pd.DataFrame:
         }
         for groups in archived
         for group in groups
-        if len(group.values("test_error")) > 1
+        if len(group.values("test_error")) >= verdicts.ENOUGH_SEEDS
     ]
     return pd.DataFrame(rows)
 

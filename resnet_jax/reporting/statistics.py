@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import optimize, stats
@@ -25,6 +26,7 @@ class Sample:
       count, mean, median: over seeds.
       std: with Bessel's correction; NaN for a single seed without a measured spread.
       freedom: degrees of freedom of `std`.
+      source: whose spread `std` is, if not the values' own.
     """
 
     count: int
@@ -32,6 +34,7 @@ class Sample:
     std: float
     median: float
     freedom: float
+    source: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +161,12 @@ def contrast(*terms: tuple[float, Sample], limit: float = math.inf) -> Differenc
     if error == 0:
         freedom = sum(sample.freedom for _, sample in terms)
     else:
-        parts = [s**2 / sample.freedom for s, (_, sample) in zip(squares, terms, strict=True)]
-        freedom = sum(squares) ** 2 / sum(parts)
+        spreads: dict[Any, tuple[float, float]] = {}  # Those of one source count once.
+        for place, (square, (_, sample)) in enumerate(zip(squares, terms, strict=True)):
+            source = sample.source or place
+            before, _ = spreads.get(source, (0.0, 0.0))
+            spreads[source] = before + square, sample.freedom
+        freedom = sum(squares) ** 2 / sum(s**2 / f for s, f in spreads.values())
     least = min(sample.freedom for _, sample in terms)
     return Difference(value, variances, error, freedom, limit=limit, least_freedom=least)
 

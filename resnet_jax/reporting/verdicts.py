@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from scipy.stats import linregress, norm
 
+from resnet_jax.models import zoo
 from resnet_jax.reporting import naming, statistics
 from resnet_jax.reporting.load import FINISHED, STARTED, Group
 from resnet_jax.reporting.statistics import Difference, Sample
@@ -312,7 +313,8 @@ def _sample(group: Group, field: str, table: pd.DataFrame) -> tuple[Sample, str 
     if spread is None:
         return sample, None
     source = f"{spread['model']}, {spread['seeds']} seeds"
-    return dataclasses.replace(sample, std=spread[field], freedom=spread["seeds"] - 1), source
+    freedom = spread["seeds"] - 1
+    return dataclasses.replace(sample, std=spread[field], freedom=freedom, source=source), source
 
 
 def _weighted(
@@ -462,13 +464,15 @@ def other_settings(group: Group) -> str:
 def find_spread(table: pd.DataFrame, group: Group, field: str) -> pd.Series | None:
     """The table's row of runs like the group's: same data set, length and all other settings.
 
-    The network's own where it was measured, else the largest of its family.
+    The network's own where it was measured, else the largest of those of its family that are
+    deeper: a shallower network's says nothing of a deeper one's.
     """
     same = table[table["family"] == group.family]
     for column, name in SAME.items():
         same = same[same[column] == group.settings.get(name)]
     same = same[same[field].notna()]
     same = same[same["settings"] == other_settings(group)]
+    same = same[same["model"].map(zoo.depth) >= (group.depth or math.inf)]
     own = same[same["model"] == group.model]
     if same.empty:
         return None

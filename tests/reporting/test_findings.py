@@ -378,13 +378,15 @@ def test_single_seed_takes_its_spread_from_archived_runs_of_its_length(write_net
     folder = write_networks({"plain-20": ((5.0,), (8.9,)), "plain-56": ((9.4,), (13.2,))})
     row = {
         "dataset": "digits", "num_steps": 300, "batch_size": 128, "learning_rate": 0.1,
-        "family": "plain", "model": "plain-32", "seeds": 9, "train_error": 0.2, "test_error": 0.3,
+        "family": "plain", "model": "plain-68", "seeds": 9, "train_error": 0.2, "test_error": 0.3,
         "settings": other_settings(collect([folder]).groups[0]),
     }  # fmt: skip
     table = pd.DataFrame([row, row | {"num_steps": 600, "train_error": 9.0}])
     (headline,) = found(folder, table=table).headlines
     assert headline.startswith("Plain networks – Degradation: ")
-    assert "with the spread of archived runs (plain-32, 9 seeds)" in headline
+    assert "with the spread of archived runs (plain-68, 9 seeds)" in headline
+    shallower = table.assign(model="plain-32")  # says nothing of plain-56
+    assert "Undecided, one seed" in found(folder, table=shallower).headlines[0]
     assert (
         found(folder, table=table.tail(1))
         .headlines[0]
@@ -393,23 +395,24 @@ def test_single_seed_takes_its_spread_from_archived_runs_of_its_length(write_net
 
 
 def test_archive_is_measured_for_its_spread(tmp_path: Path, write_run):
-    for seed, error in enumerate((0.10, 0.12, 0.14)):
+    for seed, error in enumerate((0.10, 0.12, 0.14, 0.12, 0.12)):
         write_run(tmp_path / "depth", "plain-20", seed, error, 2 * error)
-    write_run(tmp_path / "depth", "plain-56")
+    for seed in range(4):  # too few
+        write_run(tmp_path / "depth", "plain-56", seed, 0.1 * seed)
     (row,) = measure_spreads(tmp_path).to_dict("records")
-    assert (row["model"], row["seeds"]) == ("plain-20", 3)
-    assert (row["train_error"], row["test_error"]) == pytest.approx((2.0, 4.0))
+    assert (row["model"], row["seeds"]) == ("plain-20", 5)
+    assert (row["train_error"], row["test_error"]) == pytest.approx((1.414, 2.828))
 
 
 def test_spread_is_that_of_the_same_settings_where_it_was_measured(tmp_path: Path, write_run):
-    for seed, errors in enumerate(((0.10, 0.1), (0.12, 0.9))):
+    for seed, errors in enumerate(((0.10, 0.1), (0.12, 0.9), *[(0.11, 0.5)] * 3)):
         write_run(tmp_path / "cures", "plain-20", seed, errors[0], errors[0], name=f"a{seed}")
         other = {"name": f"b{seed}", "activation": "tanh"}
         write_run(tmp_path / "cures", "plain-20", seed, errors[1], errors[1], **other)
     table = measure_spreads(tmp_path)
     plain, tanh = collect([tmp_path / "cures"]).groups
     spreads = [find_spread(table, group, "train_error")["train_error"] for group in (plain, tanh)]
-    assert spreads == pytest.approx([1.414, 56.569], abs=0.001)
+    assert spreads == pytest.approx([0.707, 28.284], abs=0.001)
     assert find_spread(table.tail(1), plain, "train_error") is None
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -73,6 +74,14 @@ def test_detectable_difference_is_found_as_often_as_it_says():
     samples = draw.normal(given.detectable(), 1, (5000, 3))
     rejected = stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05
     assert rejected.mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_means_that_borrow_one_spread_are_known_no_better_than_it():
+    one = dataclasses.replace(summarize([1.0]), std=0.5, freedom=4.0)
+    own = [(weight, dataclasses.replace(one, source=None)) for weight in (1.0, -1.0)]
+    borrowed = [(weight, dataclasses.replace(one, source="plain-56")) for weight in (1.0, -1.0)]
+    assert contrast(*own).freedom == pytest.approx(8)
+    assert contrast(*borrowed).freedom == pytest.approx(4)
 
 
 def test_several_spreads_of_two_seeds_are_no_better_known_than_one():
