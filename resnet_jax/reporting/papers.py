@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from resnet_jax.models.architecture import Architecture
 from resnet_jax.reporting import naming
 from resnet_jax.runs.recipe import as_fractions, plain_name
 
@@ -195,7 +196,7 @@ def lookup(settings: Mapping[str, Any], source: str = "") -> Number | None:
         if number.dataset == dataset
         and number.protocol in (SINGLE_VIEW, "10-crop")
         and number.batch_size in (None, settings.get("batch_size"))
-        and _architecture(number) == dataclasses.replace(net, initialization=HE)
+        and _layers(_architecture(number)) == _layers(net)
     ]
     rank = lambda number: (
         number.batch_size is not None,
@@ -203,6 +204,11 @@ def lookup(settings: Mapping[str, Any], source: str = "") -> Number | None:
         -len(recipe_diff(settings, number)),
     )
     return max(fitting, key=rank, default=None)
+
+
+def _layers(net: Architecture) -> dict[str, Any]:
+    """The axes of a network less its initial weights, which are the recipe's."""
+    return {**dataclasses.asdict(net), "initialization": None}
 
 
 def _architecture(number: Number):

@@ -167,6 +167,12 @@ def test_views_of_imagenet_are_of_its_recipe(field: str, value):
     assert departure.startswith(f"{field} ")
 
 
+def test_network_whose_activation_needs_its_initial_weights_has_no_number():
+    cure = {"norm": "none", "activation": "tailored_relu", "initialization": "delta_orthogonal"}
+    settings = {**RECIPE, "model.name": "plain-20", **{f"model.{k}": v for k, v in cure.items()}}
+    assert papers.lookup(settings) is None
+
+
 def test_number_of_a_named_table_comes_first():
     settings = {**RECIPE, "model.name": "resnet-110"}
     assert papers.lookup(settings).std == 0.16
