@@ -1,5 +1,6 @@
 """The papers' networks by name: a name stands for values of the architecture's axes."""
 
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -97,11 +98,12 @@ def create(
 
     net = describe(name, **overrides)
     check_choice("remat", remat, REMATS)
-    try:
-        dtype = jnp.dtype(dtype)
-    except TypeError:
-        check_choice("dtype", dtype, ("float32", "bfloat16"))
-    return ResNet(net, dtype, num_classes=num_classes, remat=remat, scan_blocks=scan_blocks)
+    with contextlib.suppress(TypeError):  # What is no dtype is no choice, either.
+        dtype = jnp.dtype(dtype).name
+    check_choice("dtype", dtype, ("float32", "bfloat16"))
+    return ResNet(
+        net, jnp.dtype(dtype), num_classes=num_classes, remat=remat, scan_blocks=scan_blocks
+    )
 
 
 def _parse(name: str) -> tuple[str | None, str, int]:

@@ -202,6 +202,7 @@ def test_wrong_choice_says_what_is_allowed(name, overrides, message):
     ("options", "message"),
     [
         ({"dtype": "bf16"}, "dtype='bf16': allowed are float32, bfloat16; nearest: bfloat16"),
+        ({"dtype": "int32"}, "dtype='int32': allowed are float32, bfloat16"),
         ({"remat": "block"}, "remat='block': allowed are none, activations, blocks; nearest: b"),
     ],
 )
