@@ -50,7 +50,7 @@ from absl import flags
 from experiments import command
 from resnet_jax.runs import Recipe, load_recipe
 from resnet_jax.runtime import setup
-from resnet_jax.studies import study
+from resnet_jax.studies import networks, study
 from resnet_jax.sweeps import grid
 
 _STUDY = flags.DEFINE_string("study", None, "name of the study; see above", required=True)
@@ -90,7 +90,8 @@ def _set_up(recipes: list[Recipe]) -> None:
     """Sets JAX up; for a study that trains, as the recipes have it."""
     if not hasattr(study.find(_STUDY.value), "TRAINS"):
         return setup.prepare()
-    setup.prepare_for([*recipes, *(load_recipe(Path(workdir)) for workdir in _WORKDIR.value)])
+    paths = [path for workdir in _WORKDIR.value for path in networks.runs_of(Path(workdir))]
+    setup.prepare_for([*recipes, *map(load_recipe, paths)])
 
 
 if __name__ == "__main__":

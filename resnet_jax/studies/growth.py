@@ -44,7 +44,8 @@ def measure(
     """
     networks, rows = told_apart(networks, without=["status"]), []
     for network in tracker("networks")(networks):
-        network.require_trained("growth")
+        if network.path is None:
+            network.require_trained("growth")
         network.require_plain_training("growth", {"label_smoothing": 0.0, "freeze": None})
         images, labels = network.images(split, examples)
         found = signals(network.model, network.at(0), images, labels)
@@ -52,7 +53,7 @@ def measure(
         growth = float(gradients[0] / gradients[-1]) ** (1 / found.layers_between)
         summary, status = read_run(network.path).summary or {}, network.status
         rows.append(
-            {**network.about(), "growth": growth * network.recipe.optimizer.layer_decay,
+            {**network.about(0), "growth": growth * network.recipe.optimizer.layer_decay,
              "status": status, "train_error": None if status else summary.get("train_error")}
         )  # fmt: skip
     return pd.DataFrame(rows).astype({"train_error": float})

@@ -254,11 +254,10 @@ def deeper(network: Network, depth: int) -> Network:
     Raises `InputError` if it would be no deeper.
     """
     own = network.about()["depth"]
-    family = network.recipe.model.name.rsplit("-", 1)[0]
     depth = depth or 3 * (own - 2) + 2
     if depth <= own:
         raise InputError(f"depth={depth}: must be above {own}, the depth of {network.label}")
-    return network.variant(name=f"{family}-{depth}").renamed(network.told)
+    return network.of_depth(depth).renamed(network.told)
 
 
 def _evaluate(

@@ -15,6 +15,7 @@ from resnet_jax.data import datasets, device_dataset, streaming
 from resnet_jax.data.splits import SPLITS
 from resnet_jax.data.tfds_sets import Records
 from resnet_jax.errors import InputError, check_choice
+from resnet_jax.models import zoo
 from resnet_jax.models.architecture import USED_WITH
 from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet
@@ -121,9 +122,12 @@ class Network:
         if self.untrained:
             return [step for step in steps if step == 0]
         if not steps:
+            why = "no checkpoint of this run is there, so its trained weights are lost"
+            if self.status == "diverged":
+                why = "it diverged before its first checkpoint; name the other runs one by one"
             raise InputError(
-                f"workdir={str(self.path)!r}: no checkpoint of this run is there, so its trained "
-                "weights are lost; --untrained asks the network as it was before training"
+                f"workdir={str(self.path)!r}: {why}; --untrained asks the network as it was before "
+                "training"
             )
         return steps
 
@@ -133,7 +137,7 @@ class Network:
         Raises:
           InputError: there are none.
         """
-        if step == 0 and 0 not in self.steps:
+        if step == 0 and (self.path is None or 0 not in checkpoint_steps(self.path)):
             return self.initial()
         if self.path is None:
             raise InputError(f"step={step}: {self.label} is not trained; it has step 0 alone")
@@ -216,6 +220,13 @@ class Network:
         recipe = self.recipe.replace(init_from=None, converted_from=None, freeze=None, **model)
         return Network(recipe, None, label(recipe))
 
+    def of_depth(self, depth: int) -> "Network":
+        """The same kind of network, untrained, of so many layers."""
+        family = self.recipe.model.name.rsplit("-", 1)[0].removeprefix("cifar-")
+        is_cifar = self.recipe.architecture.stem == "cifar"
+        prefix = "cifar-" if is_cifar and depth in zoo.IMAGENET_STAGES else ""
+        return self.variant(name=f"{prefix}{family}-{depth}")
+
     def with_seeds(self, count: int) -> "list[Network]":
         """This network, or an untrained one with as many seeds, from its own on."""
         if self.path is not None:
@@ -278,7 +289,7 @@ def collect(
     Raises:
       InputError: none is given, one is wrong, or two are one seed of one network.
     """
-    runs = (run for workdir in workdirs for run in _runs_of(Path(workdir)))
+    runs = (run for workdir in workdirs for run in runs_of(Path(workdir)))
     paths = {path.resolve(): path for path in runs}.values()
     found: list[tuple[Recipe, Path | None]] = [(load_recipe(path), path) for path in paths]
     found += [(recipe, None) for recipe in recipes]
@@ -307,7 +318,7 @@ def told_apart(networks: Sequence[Network], without: Sequence[str] = ()) -> list
     ]
 
 
-def _runs_of(workdir: Path) -> list[Path]:
+def runs_of(workdir: Path) -> list[Path]:
     """Of a sweep's folder, its finished runs; else the folder itself."""
     found = find_runs(workdir) if workdir.is_dir() else []
     if any(run.path == workdir for run in found):

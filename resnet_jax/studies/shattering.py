@@ -115,7 +115,7 @@ def measure(
         name = network.recipe.model.name
         family, own = name.rsplit("-", 1)[0], network.about(0)["depth"]
         line = network.variant().label.replace(name, family)
-        others = [network.variant(name=f"{family}-{depth}") for depth in depths if depth != own]
+        others = [network.of_depth(depth) for depth in depths if depth != own]
         kinds = [kind for kind in others if _layers(kind) == _layers(network)]
         if others and not kinds:
             raise InputError(

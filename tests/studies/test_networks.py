@@ -56,6 +56,20 @@ def test_untrained_network_has_no_later_weights():
         network.at(5)
 
 
+@pytest.mark.parametrize(
+    ("config", "depth", "name"),
+    [
+        (digits.get_config("plain-8"), 14, "plain-14"),
+        (digits.get_config("plain-8"), 50, "cifar-plain-50"),
+        (digits.get_config("cifar-plain-50"), 56, "plain-56"),
+        (imagenet.get_config("resnet-18"), 34, "resnet-34"),
+    ],
+)
+def test_network_of_another_depth_is_of_the_same_kind(config, depth, name):
+    network = networks.Network(Recipe.from_config(config), None, "")
+    assert network.of_depth(depth).recipe.model.name == name
+
+
 PLAIN = Recipe.from_config(digits.get_config("plain-8"))
 
 
@@ -170,10 +184,14 @@ def test_runs_that_diverged_or_are_not_finished_are_no_seeds_of_a_trained_networ
     tmp_path, monkeypatch
 ):
     workdirs = [
-        begun(tmp_path / str(seed), PLAIN.replace(seed=seed), steps=(40,), status=status)
-        for seed, status in enumerate(("completed", "completed", "diverged", None))
+        begun(tmp_path / str(seed), PLAIN.replace(seed=seed), steps=steps, status=status)
+        for seed, (status, steps) in enumerate(
+            [("completed", (40,)), ("completed", (40,)), ("diverged", ()), (None, (40,))]
+        )
     ]
     found = networks.collect(workdirs)
+    with pytest.raises(InputError, match="it diverged before its first checkpoint; name the other"):
+        found[2].last()
     apart = ["plain-8", "plain-8", "plain-8, diverged", "plain-8, not finished"]
     assert [network.label for network in found] == apart
     untrained = networks.collect(workdirs, untrained=True)
