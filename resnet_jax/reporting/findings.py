@@ -372,17 +372,24 @@ def _rounding(groups: Sequence[Group]) -> list[str]:
 
 
 def _versions(groups: Sequence[Group]) -> list[str]:
-    """Networks whose seeds were not trained by one version of the code."""
-    networks: dict[tuple[str, ...], list[str]] = {}
+    """Networks whose seeds, or which together, were not trained by one version of the code."""
+    by_commits: dict[tuple[str, ...], list[str]] = {}
     for group in groups:
-        commits = tuple(dict.fromkeys(r.commit for r in group.completed if r.commit))
-        if len(commits) > 1:
-            networks.setdefault(commits, []).append(group.name)
-    return [
+        commits = tuple(dict.fromkeys(c for result in group.completed for c in result.commits))
+        by_commits.setdefault(commits, []).append(group.name)
+    networks = {commits: names for commits, names in by_commits.items() if len(commits) > 1}
+    of_one = [f"{', '.join(names)} ({c[0]})" for c, names in by_commits.items() if len(c) == 1]
+    lines = [
         f"The seeds of {', '.join(names)} were trained by different versions of the code (commits "
         f"{', '.join(commits)}), which may add to the spread over seeds or hide it."
         for commits, names in networks.items()
     ]
+    if len(of_one) > 1:
+        lines.append(
+            "Networks that different versions of the code trained are compared, so that a "
+            f"difference may be the versions': {'; '.join(of_one)}."
+        )
+    return lines
 
 
 def _caveats(collection: Collection) -> list[str]:

@@ -124,10 +124,13 @@ class Result:
         return (*self.planned, *map(naming.as_text, (self.run.info.get("data"), came)))
 
     @property
-    def commit(self) -> str:
-        """In short; "+" stands for uncommitted changes, see `runs`."""
-        commit = str(self.run.info.get("commit") or "")
-        return commit[:7] + "+" * commit.endswith("+")
+    def commits(self) -> list[str]:
+        """In short, of all its parts; "+" stands for uncommitted changes, see `runs`."""
+        earlier = self.run.info.get("earlier")
+        parts = [*(earlier if isinstance(earlier, list) else []), self.run.info]
+        found = [str(part.get("commit") or "") for part in parts if isinstance(part, Mapping)]
+        short = (commit[:7] + ("+" if commit.endswith("+") else "") for commit in found if commit)
+        return list(dict.fromkeys(short))
 
     @property
     def has_config(self) -> bool:

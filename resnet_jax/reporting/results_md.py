@@ -207,7 +207,7 @@ def _ours(planned: Result, members: Sequence[Result]) -> dict[str, str]:
         "Training": over_seeds(ours, "train_error"),
         "Hardware": _distinct(members, _hardware),
         "Time": duration(_median(ours.completed or members, "wall_seconds")),
-        "Commit": _distinct(members, lambda result: result.commit),
+        "Commit": _distinct(members, lambda result: ", ".join(result.commits)),
     }
 
 
@@ -308,7 +308,7 @@ def _provenance(groups: Sequence[Group]) -> Table:
             "Time": duration(_median(done, "wall_seconds")),
             "Hardware": _distinct(group.results, _hardware),
             "Versions": _distinct(group.results, _versions),
-            "Commit": _distinct(group.results, lambda result: result.commit),
+            "Commit": _distinct(group.results, lambda result: ", ".join(result.commits)),
         }
         for group in groups
         for done in (group.completed or group.results,)

@@ -162,6 +162,7 @@ def write_config(
     class_names: Sequence[str] = (),
     data: dict[str, Any] | None = None,
     init_from_id: str | None = None,
+    resumed: bool = False,
 ) -> None:
     """Writes `config.json`: the config, what it runs on, and of the data what is known.
 
@@ -169,24 +170,27 @@ def write_config(
     `run_id` of the run whose weights it begins with, however the config spells that one's folder.
 
     The run's identity, `run_id`, is drawn at its first start and stays: a copy of the folder has
-    the same one, another run of the same config has not.
+    the same one, another run of the same config has not. Of a `resumed` run, `earlier` has the
+    versions, devices and commits that trained the parts before, where they were others.
     """
     earlier = _read_json(workdir / "config.json", []) or {}
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     versions = {"python": platform.python_version(), "resnet_jax": __version__}
     versions |= {package: importlib.metadata.version(package) for package in packages}
+    now = {"versions": versions, "devices": devices, "commit": _commit()}
+    before = {key: earlier.get(key) for key in now}
+    parts = [*earlier.get("earlier", ()), *([before] if resumed and before != now else [])]
     record = {
         "format": FORMAT,
         "run_id": earlier.get("run_id") or secrets.token_hex(8),
         "config": config,
-        "versions": versions,
-        "devices": devices,
+        **now,
+        **({"earlier": parts} if parts else {}),
         "class_names": list(class_names),
         **({"data": data} if data else {}),
         **({"init_from_id": init_from_id} if init_from_id else {}),
         "processor": f"{processor_name()}, {os.cpu_count()} cores",
         "command": shlex.join(["python", "-m", *_module_and_arguments()]),
-        "commit": _commit(),
     }
     write_json(workdir / "config.json", record)
 

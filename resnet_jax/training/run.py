@@ -239,6 +239,7 @@ def _write_start(
         class_names=experiment.class_names,
         data=data,
         init_from_id=begun_from,
+        resumed=begun,
     )
     if not (begun and (workdir / STATISTICS).exists()):
         experiment.statistics.save(workdir / STATISTICS)

@@ -479,6 +479,26 @@ def test_seeds_of_different_versions_of_the_code_are_told(tmp_path: Path, write_
     ]
 
 
+def test_networks_of_different_versions_of_the_code_and_parts_of_a_run_are_told(
+    tmp_path, write_run
+):
+    for model, commits in (
+        ("plain-20", "0"),
+        ("plain-56", "0"),
+        ("resnet-20", "1"),
+        ("resnet-56", "12"),
+    ):
+        path = write_run(tmp_path, model) / "config.json"
+        *earlier, last = ({"commit": commit * 40} for commit in commits)
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"earlier": earlier} | last))
+    assert [line for line in found(tmp_path).caveats if "versions" in line] == [
+        "The seeds of resnet-56 were trained by different versions of the code (commits 1111111, "
+        "2222222), which may add to the spread over seeds or hide it.",
+        "Networks that different versions of the code trained are compared, so that a difference "
+        "may be the versions': plain-20, plain-56 (0000000); resnet-20 (1111111).",
+    ]
+
+
 def test_report_says_what_the_seeds_could_have_found(write_networks):
     folder = write_networks({"plain-20": SHALLOW, "plain-56": near(9.4, 13.2)})
     (power,) = [line for line in found(folder).details if line.startswith("Power: ")]

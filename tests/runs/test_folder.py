@@ -231,3 +231,17 @@ def test_run_keeps_the_identity_of_its_first_start(tmp_path):
     runs.write_config(tmp_path / "a", {"seed": 0}, devices="none")
     assert runs.read_run(tmp_path / "a").info["run_id"] == first
     assert runs.read_run(tmp_path / "b").info["run_id"] != first
+
+
+def test_parts_of_a_run_that_others_trained_are_kept(tmp_path, monkeypatch):
+    def start(commit: str, resumed: bool) -> list[str]:
+        monkeypatch.setattr(runs.folder, "_commit", lambda: commit)
+        runs.write_config(tmp_path, {}, devices="1 x cpu", resumed=resumed)
+        info = runs.read_run(tmp_path).info
+        return [part["commit"] for part in [*info.get("earlier", ()), info]]
+
+    assert start("a", resumed=False) == ["a"]
+    assert start("b", resumed=False) == ["b"]  # Nothing of a's is left.
+    assert start("b", resumed=True) == ["b"]
+    assert start("c", resumed=True) == ["b", "c"]
+    assert start("d", resumed=True) == ["b", "c", "d"]
