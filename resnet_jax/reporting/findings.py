@@ -378,16 +378,17 @@ def _versions(groups: Sequence[Group]) -> list[str]:
         commits = tuple(dict.fromkeys(c for result in group.completed for c in result.commits))
         by_commits.setdefault(commits, []).append(group.name)
     networks = {commits: names for commits, names in by_commits.items() if len(commits) > 1}
-    of_one = [f"{', '.join(names)} ({c[0]})" for c, names in by_commits.items() if len(c) == 1]
     lines = [
-        f"The seeds of {', '.join(names)} were trained by different versions of the code (commits "
-        f"{', '.join(commits)}), which may add to the spread over seeds or hide it."
+        f"The runs of {', '.join(names)} were trained by different versions of the code (commits "
+        f"{', '.join(commits)}), which may add to a spread over seeds or hide it."
         for commits, names in networks.items()
     ]
-    if len(of_one) > 1:
+    by_commits.pop((), None)
+    if len(by_commits) > 1:
+        of_each = [f"{', '.join(names)} ({', '.join(c)})" for c, names in by_commits.items()]
         lines.append(
-            "Networks that different versions of the code trained are compared, so that a "
-            f"difference may be the versions': {'; '.join(of_one)}."
+            "Not all networks were trained by one version of the code, so a difference between "
+            f"them may be due to that: {'; '.join(of_each)}."
         )
     return lines
 

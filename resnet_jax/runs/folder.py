@@ -179,7 +179,8 @@ def write_config(
     versions |= {package: importlib.metadata.version(package) for package in packages}
     now = {"versions": versions, "devices": devices, "commit": _commit()}
     before = {key: earlier.get(key) for key in now}
-    parts = [*earlier.get("earlier", ()), *([before] if resumed and before != now else [])]
+    changed = resumed and any(before.values()) and before != now
+    parts = [*earlier.get("earlier", ()), *([before] if changed else [])]
     record = {
         "format": FORMAT,
         "run_id": earlier.get("run_id") or secrets.token_hex(8),

@@ -362,8 +362,8 @@ class Recipe:
         """
         used, lines = self.used, []
         for path in given:
-            if path in _USED_WITH and path not in used:
-                kind = _USED_WITH[path][0]
+            kind = _USED_WITH.get(path, ("",))[0]
+            if kind in used and path not in used:
                 lines.append(f"{path}: has no effect with {kind}={used[kind]!r}")
         return lines
 

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
+from resnet_jax.errors import InputError
 from resnet_jax.reporting.style import Panel
 from resnet_jax.runs import read_run
 from resnet_jax.studies import tables
@@ -44,8 +45,8 @@ def measure(
     """
     networks, rows = told_apart(networks, without=["status"]), []
     for network in tracker("networks")(networks):
-        if network.path is None:
-            network.require_trained("growth")
+        if not network.is_trained:
+            raise InputError(f"study='growth': {network.label} is not trained; give --workdir=RUN")
         network.require_plain_training("growth", {"label_smoothing": 0.0, "freeze": None})
         images, labels = network.images(split, examples)
         found = signals(network.model, network.at(0), images, labels)

@@ -270,7 +270,7 @@ def _evaluate(
     return {
         "logits": logits,
         "loss": float(cross_entropy(logits, labels).mean()),
-        "error": float(wrong(logits, labels).mean()),
+        "error": float(np.mean(wrong(logits, labels))),
     }
 
 

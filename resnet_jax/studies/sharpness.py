@@ -179,7 +179,7 @@ def _logits(model: Any, variables: Variables, images: jax.Array) -> jax.Array:
 
 def _error(network: Network, variables: Variables, images: Any, labels: np.ndarray) -> float:
     """In training, by the batch's own statistics: those of training do not fit what was moved."""
-    return float(wrong(_logits(network.model, variables, images), labels).mean())
+    return float(np.mean(wrong(_logits(network.model, variables, images), labels)))
 
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:

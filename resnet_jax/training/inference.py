@@ -360,7 +360,7 @@ class Predictions:
         return {
             **self.about,
             "loss": float(losses.mean()),
-            "error": float(wrong(self.logits, self.labels).mean()),
+            "error": float(np.mean(wrong(self.logits, self.labels))),
             "examples": len(self.labels),
         }
 

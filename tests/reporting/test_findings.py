@@ -473,9 +473,11 @@ def test_seeds_of_different_versions_of_the_code_are_told(tmp_path: Path, write_
             path = write_run(tmp_path, model, seed) / "config.json"
             changed = commit if model == "plain-56" else "0123abcd"
             path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": changed}))
-    assert [line for line in found(tmp_path).caveats if "commits" in line] == [
-        "The seeds of plain-56 were trained by different versions of the code (commits 0123abc, "
-        "4567def+), which may add to the spread over seeds or hide it."
+    assert [line for line in found(tmp_path).caveats if "version" in line] == [
+        "The runs of plain-56 were trained by different versions of the code (commits 0123abc, "
+        "4567def+), which may add to a spread over seeds or hide it.",
+        "Not all networks were trained by one version of the code, so a difference between them "
+        "may be due to that: plain-20 (0123abc); plain-56 (0123abc, 4567def+).",
     ]
 
 
@@ -491,11 +493,12 @@ def test_networks_of_different_versions_of_the_code_and_parts_of_a_run_are_told(
         path = write_run(tmp_path, model) / "config.json"
         *earlier, last = ({"commit": commit * 40} for commit in commits)
         path.write_text(json.dumps(json.loads(path.read_text()) | {"earlier": earlier} | last))
-    assert [line for line in found(tmp_path).caveats if "versions" in line] == [
-        "The seeds of resnet-56 were trained by different versions of the code (commits 1111111, "
-        "2222222), which may add to the spread over seeds or hide it.",
-        "Networks that different versions of the code trained are compared, so that a difference "
-        "may be the versions': plain-20, plain-56 (0000000); resnet-20 (1111111).",
+    assert [line for line in found(tmp_path).caveats if "version" in line] == [
+        "The runs of resnet-56 were trained by different versions of the code (commits 1111111, "
+        "2222222), which may add to a spread over seeds or hide it.",
+        "Not all networks were trained by one version of the code, so a difference between them "
+        "may be due to that: plain-20, plain-56 (0000000); resnet-20 (1111111); resnet-56 "
+        "(1111111, 2222222).",
     ]
 
 

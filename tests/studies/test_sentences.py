@@ -514,7 +514,7 @@ def test_interval_of_a_fraction_ends_at_0_and_1():
 def test_data_have_every_column_that_a_row_has(tmp_path):
     table = pd.DataFrame([{"network": "a", "x": 1}, {"network": "b, c", "y": 0.123456789}])
     tables.write_data(tmp_path, table)
-    tables.write(tmp_path, [[tables.Panel("", lambda axes: None)]], ["So."], ["Thus."])
+    tables.write(tmp_path, [[style.Panel("", lambda axes: None)]], ["So."], ["Thus."])
     with (tmp_path / "data.csv").open() as file:
         assert list(csv.DictReader(file)) == [
             {"network": "a", "x": "1", "y": ""},
