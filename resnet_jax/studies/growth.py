@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
-from resnet_jax.errors import InputError
 from resnet_jax.reporting.style import Panel
 from resnet_jax.runs import read_run
 from resnet_jax.studies import tables
@@ -45,8 +44,7 @@ def measure(
     """
     networks, rows = told_apart(networks, without=["status"]), []
     for network in tracker("networks")(networks):
-        if not network.is_trained:
-            raise InputError(f"study='growth': {network.label} is not trained; give --workdir=RUN")
+        network.require_trained("growth", saved=False)
         network.require_plain_training("growth", {"label_smoothing": 0.0, "freeze": None})
         images, labels = network.images(split, examples)
         found = signals(network.model, network.at(0), images, labels)

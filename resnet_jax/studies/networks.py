@@ -160,9 +160,9 @@ class Network:
             return self.last()
         return with_statistics_of(self.model, self.initial(), images)
 
-    def require_trained(self, study: str) -> None:
-        """Raises `InputError` if there are no weights of training."""
-        if not self.steps:
+    def require_trained(self, study: str, *, saved: bool = True) -> None:
+        """Raises `InputError` for an untrained network, or, with `saved`, one without weights."""
+        if not (self.steps if saved else self.is_trained):
             raise InputError(f"study={study!r}: {self.label} is not trained; give --workdir=RUN")
 
     def require_plain_training(self, study: str, usual: Mapping[str, Any]) -> None:
