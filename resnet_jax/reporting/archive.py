@@ -23,7 +23,7 @@ KEPT = ("loss", "error", "gradient_norm", "learning_rate", "seconds")
 
 
 def archive(workdir: Path, destination: Path) -> list[str]:
-    """Copies what a report needs of the finished runs in `workdir`, and the findings of analyses.
+    """Copies what a report needs of the finished runs in `workdir`, and analyses with their data.
 
     Curves are thinned, checkpoints stay behind, and the places of the machine (work and data
     folders) are left out. Runs that `destination` has already are replaced with their analyses,
@@ -170,8 +170,9 @@ def _of_analyses(path: Path, place: Path, moved: Callable[[str], str]) -> dict[P
         *said, last = finding.read_text(encoding="utf-8").split("\n\n")  # How it was measured.
         last = re.sub(r"^`([^`]*)`", lambda command: f"`{_placeless(command[1], moved)}`", last)
         files[folder / "finding.md"] = "\n\n".join([*said, last])
-        if (finding.parent / "figure.svg").is_file():
-            files[folder / "figure.svg"] = (finding.parent / "figure.svg").read_bytes()
+        for name in ("data.csv", "figure.svg"):
+            if (finding.parent / name).is_file():
+                files[folder / name] = (finding.parent / name).read_bytes()
     return files
 
 

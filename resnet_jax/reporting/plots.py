@@ -140,7 +140,7 @@ def draw_errors(axes: Axes, groups: Sequence[Group], look: dict[int, Look], top:
             beyond = f" ↑ {end[1]:.0f}%" if end[1] > top else ""
             ends.append((*end, this.label + beyond, this.colour))
     axes.set_ylim(0, top)
-    axes.set_ylabel("error, %")
+    axes.set_ylabel("error, %: test bold, training dashed")
     _finish_steps(axes, groups, ends)
 
 

@@ -280,6 +280,8 @@ def _analysis(analysis: Analysis, root: Path) -> list[str]:
         parts.append("\n".join(f"- {line}" for line in lines) if len(lines) > 1 else block.strip())
     if analysis.picture:
         parts.append(f"![{analysis.name}]({_link(analysis.folder / 'figure.svg', root)})")
+    if (analysis.folder / "data.csv").is_file():
+        parts.append(f"[What was measured]({_link(analysis.folder / 'data.csv', root)})")
     return parts
 
 

@@ -158,7 +158,9 @@ def setting_rows(groups: Sequence[Group]) -> list[list[Panel]]:
     in_planes = {id(g) for plane in find_planes(groups) for g in plane.groups.values()}
     groups = [group for group in groups if id(group) not in in_planes]
     rows = []
-    for dataset in dict.fromkeys(group.dataset for group in groups):
+    datasets = dict.fromkeys(group.dataset for group in groups)
+    for dataset in datasets:
+        prefix = f"{dataset}: " if len(datasets) > 1 else ""
         own = [
             group for group in groups if group.dataset == dataset and group.values("train_error")
         ]
@@ -167,15 +169,20 @@ def setting_rows(groups: Sequence[Group]) -> list[list[Panel]]:
             row = []
             for error, words in FIELDS.items():
                 draw = partial(draw_settings, groups=own, error=error)
-                row.append(Panel(f"{dataset}: {words}", draw, f"Final {words} by setting: {names}"))
+                title = f"{prefix}{words}" if prefix else words.capitalize()
+                row.append(Panel(title, draw, f"Final {words} by setting: {names}"))
             rows.append(row)
     return rows
 
 
 def _row_names(groups: Sequence[Group]) -> list[str]:
-    """Of each group its family and the fields in which it is unlike most."""
+    """Of each group its family and the fields in which it is unlike most.
+
+    Settings of the optimiser that were chosen for each network are not among them.
+    """
     varied = naming.differing(group.settings for group in groups)
-    varied = [key for key in varied if key != "model.name"]
+    tuned = OPTIMISER if any(group.chosen for group in groups) else ()
+    varied = [key for key in varied if key != "model.name" and not key.startswith(tuned)]
     unlike = naming.unusual((group.settings for group in groups), varied)
     words = (
         naming.describe_settings(group.settings, fields)

@@ -193,14 +193,15 @@ LineEnd = tuple[float, float, str, str]
 def label_line_ends(axes: Axes, ends: Sequence[LineEnd]) -> None:
     """Writes names to the right of the axes, each as near its line as may be.
 
-    A dotted line leads from a line that ends early to its name.
+    A dotted line leads from a line that ends early to its name: muted, as all guides are, lest it
+    looks like the line going on.
     """
     to_axes = axes.transData + axes.transAxes.inverted()
     places = np.clip([to_axes.transform((x, y)) for x, y, _, _ in ends], 0, 1).reshape(-1, 2)
     heights = places[:, 1]
     for (x, own), (*_, text, colour), place in zip(places, ends, spread_out(heights), strict=True):
         if x < _EARLY:
-            axes.plot([x, 1.0], [own, own], ":", color=colour, linewidth=0.8,
+            axes.plot([x, 1.0], [own, own], ":", color=LIGHT["muted"], linewidth=0.6,
                       transform=axes.transAxes)  # fmt: skip
         axes.plot(
             [1.0, 1.025], [own, place], color=colour, linewidth=0.8, transform=axes.transAxes,

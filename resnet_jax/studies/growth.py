@@ -28,7 +28,6 @@ MEAN_FIELD = math.sqrt(math.pi / (math.pi - 1))
 ALIKE = 0.01
 """Growths a layer whose difference is at most this are one dose."""
 
-_LONGEST = 60  # characters of a name: whole, where settings begin alike
 _LOST = {"diverged": "diverged", "not finished": "is not finished", "": "has no error"}
 _FEWEST = 5  # networks, before a correlation is told
 
@@ -60,7 +59,7 @@ def measure(
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:
     """Final training error against growth, a point a network and a dot a run."""
-    return [[Panel("Dose and response", lambda axes: _draw(axes, table))]]
+    return [[Panel("Final error against growth at the start", lambda axes: _draw(axes, table))]]
 
 
 def _draw(axes: Axes, table: pd.DataFrame) -> None:
@@ -73,7 +72,7 @@ def _draw(axes: Axes, table: pd.DataFrame) -> None:
         )
         x, y = own["growth"].mean(), 100 * own["train_error"].mean()
         axes.plot(x, y, "o", color=colour, markersize=6)
-        ends.append((x, y, style.shorten(name, _LONGEST), colour))
+        ends.append((x, y, look[name].label, colour))
     axes.axvline(MEAN_FIELD, color=style.LIGHT["muted"], linewidth=0.9, linestyle=":")
     axes.annotate(
         "mean field", (MEAN_FIELD, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),

@@ -284,8 +284,8 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
     found = []
     for name, own in by(table, "network"):
         if (own["kind"] == "training").any():
-            both = (own["start"] == "scratch").any()
-            title = f"{name} {'from two starts' if both else 'from the constructed solution'}"
+            more = " and from scratch" if (own["start"] == "scratch").any() else ""
+            title = f"{name}, built from {own['from'].iloc[0]}{more}"
             found.append(Panel(title, partial(_curves, own=own)))
         else:
             found.append(Panel(name, partial(_bars, own=own)))

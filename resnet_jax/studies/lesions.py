@@ -408,7 +408,10 @@ def _random(axes: Axes, table: pd.DataFrame, words: str) -> None:
     axes.set_ylim(0, 100)
     for name, own in by(table, "network"):
         this = look[name]
-        axes.plot(own["count"], 100 * own["error"], ".", color=this.colour, markersize=4, alpha=0.5)
+        axes.plot(
+            own["count"], 100 * own["error"], ".", color=this.colour, markersize=4, alpha=0.5,
+            clip_on=False,
+        )  # fmt: skip
         medians = 100 * own.groupby("count", sort=False)["error"].median()
         axes.plot(medians.index, medians, color=this.colour, linestyle=tables.dashes(table, name))
         ends.append((medians.index[-1], medians.iloc[-1], this.label, this.colour))

@@ -17,7 +17,6 @@ from matplotlib.axes import Axes
 from resnet_jax.reporting import statistics, style
 from resnet_jax.reporting.plots import Look
 from resnet_jax.reporting.style import (
-    LONGEST,
     LineEnd,
     Panel,
     label_line_ends,
@@ -132,16 +131,19 @@ def looks(table: pd.DataFrame) -> dict[str, Look]:
     else:
         colour = lambda index, _: style.SERIES[style.shade(index, len(networks))]
     return {
-        name: Look(colour(index, family), "o", _at_line_end(name, networks))
-        for index, (name, family) in enumerate(networks.items())
+        name: Look(colour(index, family), "o", label)
+        for index, ((name, family), label) in enumerate(
+            zip(networks.items(), _at_line_ends(list(networks)), strict=True)
+        )
     }
 
 
-def _at_line_end(name: str, networks: Iterable[str]) -> str:
-    """A name that fits, without the model that all share."""
-    model, _, rest = name.partition(", ")
-    shared = len(name) > LONGEST and {other.split(", ")[0] for other in networks} == {model}
-    return shorten(rest if shared else name)
+def _at_line_ends(names: list[str]) -> list[str]:
+    """Names that fit and tell the networks apart, without a model that all share."""
+    if len({name.split(", ")[0] for name in names}) == 1 and all(map(settings, names)):
+        names = list(map(settings, names))
+    short = [shorten(name) for name in names]
+    return short if len(set(short)) == len(names) else [shorten(name, 60) for name in names]
 
 
 def dashes(table: pd.DataFrame, network: str) -> Any:

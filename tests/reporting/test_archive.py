@@ -122,12 +122,14 @@ def test_findings_of_analyses_are_kept(tmp_path: Path, write_run):
         command = f"`analyze --data_dir=/secret --workdir={path}`"
         (folder / "analysis" / "responses" / "finding.md").write_text(f"Smaller.\n\n{command}\n")
         (folder / "analysis" / "responses" / "figure.svg").write_text("<svg/>")
+        (folder / "analysis" / "responses" / "data.csv").write_text("network,std\nplain-20,1.02\n")
         (folder / "analysis" / "responses" / "figure.png").write_bytes(b"large")
     archive(runs, tmp_path / "kept")
-    kept = sorted(p.relative_to(tmp_path / "kept") for p in (tmp_path / "kept").rglob("f*.*"))
-    folders = (Path("analysis/responses"), Path(path.name, "analysis/responses"))
-    assert kept == sorted(f / name for f in folders for name in ("finding.md", "figure.svg"))
-    text = (tmp_path / "kept" / folders[0] / "finding.md").read_text()
+    kept = sorted((tmp_path / "kept").glob("**/responses/*"))
+    folders = [tmp_path / "kept" / f / "analysis/responses" for f in (".", path.name)]
+    names = ("data.csv", "figure.svg", "finding.md")
+    assert kept == sorted(folder / name for folder in folders for name in names)
+    text = (folders[0] / "finding.md").read_text()
     assert text == f"Smaller.\n\n`analyze --workdir=runs/kept/{path.name}`\n"
 
 

@@ -208,9 +208,10 @@ def test_links_lead_to_folders_of_any_name(tmp_path: Path, write_run):
         folder.mkdir(parents=True)
         (folder / "finding.md").write_text("Smaller.\n")
         (folder / "figure.svg").write_text("<svg/>")
+        (folder / "data.csv").write_text("network,std\n")
     write_results_md([], tmp_path / "results", page := tmp_path / "RESULTS.md")
-    links = re.findall(r"(?m)^!\[.*\]\(([^\s()#]*)\)$", page.read_text())
-    assert len(links) == 4
+    links = re.findall(r"(?m)^!?\[.*\]\(([^\s()#]*)\)$", page.read_text())
+    assert len(links) == 6
     assert all((tmp_path / unquote(link)).is_file() for link in links)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_jax.reporting import write_report
+from resnet_jax.reporting import setting_plots, write_report
 from resnet_jax.reporting.findings import find
 from resnet_jax.reporting.load import collect
 
@@ -14,9 +14,8 @@ from resnet_jax.reporting.load import collect
 @pytest.fixture
 def write_rate(tmp_path: Path, write_run):
     def write(model: str, rate: float, seed: int = 0, *errors: float, warmup=None, **more) -> None:
-        path = write_run(
-            tmp_path, model, seed, *errors, name=f"{model}-rate{rate}-seed{seed}", **more
-        )
+        name = "-".join([model, *map(str, more.values()), f"rate{rate}", f"seed{seed}"])
+        path = write_run(tmp_path, model, seed, *errors, name=name, **more)
         record = json.loads((path / "config.json").read_text())
         record["config"]["schedule"] |= {"learning_rate": rate, "warmup": warmup}
         (path / "config.json").write_text(json.dumps(record))
@@ -93,6 +92,18 @@ def test_settings_that_lost_stand_in_a_table(rates: Path):
         ["plain-56", "learning\\_rate=0.01", "1", "12.00", "13.00", "–"],
         ["plain-56", "learning\\_rate=0.1", "1", "60.00", "61.00", "–"],
     ]
+
+
+def test_rates_that_were_chosen_make_no_rows_of_the_figure(tmp_path: Path, write_rate):
+    for index, width in enumerate((8, 12, 20, 24, 32)):
+        for depth, rate in itertools.product((20, 56), (0.1, 0.01)):
+            lost = (rate == 0.1) == (depth == 20)
+            write_rate(f"plain-{depth}", rate, 0, 0.1 * (index + 1) + 0.01 * lost, width=width)
+    ((panel, _),) = setting_plots.setting_rows(find(collect([tmp_path])).groups)
+    assert panel.alternative == (
+        "Final training error by setting: plain, width=8, plain, width=12, plain, width=20, "
+        "plain, width=24, plain, width=32"
+    )
 
 
 def test_settings_without_a_seed_in_common_are_not_chosen_among(tmp_path: Path, write_rate):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from resnet_jax.reporting import style
-from resnet_jax.studies import jacobian, lesions, sharpness, shattering, shortcuts
+from resnet_jax.studies import jacobian, lesions, sharpness, shattering, shortcuts, tables
 
 NETWORKS = (
     {"network": "plain-56", "family": "plain", "depth": 56, "step": 0, "seed": 0},
@@ -69,3 +69,20 @@ def test_name_stands_at_its_lines_end(study, rows):
             named = [line.get_ydata()[0] for line in to_names]
             np.testing.assert_allclose(named, ends, atol=1e-6, err_msg=axes.get_title())
             assert len(named) == 2
+
+
+def labels(*names: str) -> list[str]:
+    rows = [{**NETWORKS[0], "network": name} for name in names]
+    return [look.label for look in tables.looks(pd.DataFrame(rows)).values()]
+
+
+def test_names_leave_out_the_model_that_all_share():
+    assert labels("plain-56, activation=tanh", "plain-56, activation=relu") == ["tanh", "relu"]
+    assert labels("plain-56", "plain-56, activation=relu") == ["plain-56", "plain-56, relu"]
+
+
+def test_names_are_cut_only_where_that_leaves_them_apart():
+    long = "plain-56, activation=tanh, initialization=delta_orthogonal, norm=none"
+    assert labels("resnet-56", long)[1].endswith("…")
+    steps = [f"plain-56, schedule.warmup=linear, warmup_steps={steps}" for steps in (10, 160)]
+    assert labels("resnet-56", *steps)[1:] == steps
