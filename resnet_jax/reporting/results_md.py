@@ -114,11 +114,17 @@ def write_results_md(paper_tables: Sequence[PaperTable], folder: Path, output: P
     archived = {place: collect([place]) for place in places if runs.find_runs(place)}
     results, _ = without_copies([r for found in archived.values() for r in found.results])
     results, notes = tell_data_apart(results)
-    parts = [INTRODUCTION, "## The papers' numbers", *map(escape_markdown, notes)]
+    findings = {place: find(collection) for place, collection in archived.items()}
+    parts = [INTRODUCTION, *_contents(places, archived, findings)]
+    parts += ["## The papers' numbers", *map(escape_markdown, notes)]
     parts += [part for table in paper_tables for part in _paper_table(table, results)]
     parts += [CURVES] if paper_tables else []
     for place in places:
-        parts += _section(place, archived.get(place), output.parent)
+        if place in archived:
+            parts += _section(place, archived[place], findings[place], output.parent)
+    for place in places:
+        if place not in archived and (title := _title(place)):
+            parts += [f"## {title}", _notes(place)[1]]
     write_text(output, "\n\n".join(part.strip("\n") for part in parts) + "\n")
 
 
@@ -227,13 +233,33 @@ def same_experiment(settings: Mapping[str, Any], planned: Mapping[str, Any]) -> 
     )
 
 
-def _section(place: Path, collection: Collection | None, root: Path) -> list[str]:
-    title, text = _notes(place / "notes.md")
-    if collection is None:
-        return [f"## {title}", text] if title else []
-    findings = find(collection)
-    parts = [f"## {title or escape_markdown(collection.sweeps[0].title)}"]
-    parts += [text] if text else []
+def _contents(
+    places: Sequence[Path],
+    archived: Mapping[Path, Collection],
+    findings: Mapping[Path, Findings],
+) -> list[str]:
+    """A link to every section, with what it says of degradation if that is one sentence."""
+    lines = []
+    for place in sorted(places, key=lambda place: place not in archived):
+        if title := _title(place, archived.get(place)):
+            said = findings[place].headlines if place in findings else []
+            finding = f": {escape_markdown(said[0])}" if len(said) == 1 else ""
+            lines.append(f"- [{title}](#{_anchor(title)}){finding}")
+    return ["\n".join(lines)] if lines else []
+
+
+def _title(place: Path, collection: Collection | None = None) -> str:
+    return _notes(place)[0] or (escape_markdown(collection.sweeps[0].title) if collection else "")
+
+
+def _anchor(title: str) -> str:
+    """A heading's, as GitHub and MyST make it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def _section(place: Path, collection: Collection, findings: Findings, root: Path) -> list[str]:
+    _, text = _notes(place)
+    parts = [f"## {_title(place, collection)}", *([text] if text else [])]
     parts += map(escape_markdown, findings.headlines)
     details = list(map(escape_markdown, findings.details))
     if len(details) <= _MOST_SENTENCES:
@@ -258,8 +284,9 @@ def _section(place: Path, collection: Collection | None, root: Path) -> list[str
     return parts
 
 
-def _notes(path: Path) -> tuple[str, str]:
+def _notes(place: Path) -> tuple[str, str]:
     """Title and text of a note; headings are set one level deeper, as parts of the page."""
+    path = place / "notes.md"
     if not path.is_file():
         return "", ""
     first, _, rest = path.read_text(encoding="utf-8").partition("\n")
@@ -280,8 +307,8 @@ def _analysis(analysis: Analysis, root: Path) -> list[str]:
         parts.append("\n".join(f"- {line}" for line in lines) if len(lines) > 1 else block.strip())
     if analysis.picture:
         parts.append(f"![{analysis.name}]({_link(analysis.folder / 'figure.svg', root)})")
-    if (analysis.folder / "data.csv").is_file():
-        parts.append(f"[What was measured]({_link(analysis.folder / 'data.csv', root)})")
+    if (data := analysis.folder / "data.csv").is_file():
+        parts.append(f"Data: [`{analysis.folder.name}/data.csv`]({_link(data, root)})")
     return parts
 
 

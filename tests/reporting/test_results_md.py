@@ -210,7 +210,7 @@ def test_links_lead_to_folders_of_any_name(tmp_path: Path, write_run):
         (folder / "figure.svg").write_text("<svg/>")
         (folder / "data.csv").write_text("network,std\n")
     write_results_md([], tmp_path / "results", page := tmp_path / "RESULTS.md")
-    links = re.findall(r"(?m)^!?\[.*\]\(([^\s()#]*)\)$", page.read_text())
+    links = re.findall(r"(?m)^(?:!|Data: )\[.*\]\(([^\s()#]*)\)$", page.read_text())
     assert len(links) == 6
     assert all((tmp_path / unquote(link)).is_file() for link in links)
 
@@ -219,6 +219,23 @@ def test_note_alone_is_a_section(tmp_path: Path):
     (tmp_path / "results" / "drill").mkdir(parents=True)
     (tmp_path / "results" / "drill" / "notes.md").write_text("# Killed runs\n\nNone was lost.\n")
     assert record(tmp_path).endswith("## Killed runs\n\nNone was lost.\n")
+
+
+def test_page_begins_with_links_to_all_sections_runs_first(tmp_path: Path, write_run):
+    (tmp_path / "results" / "a-drill").mkdir(parents=True)
+    (tmp_path / "results" / "a-drill" / "notes.md").write_text(
+        "# Killed runs: none lost\n\nNone.\n"
+    )
+    write_run(tmp_path / "results" / "short")
+    (tmp_path / "results" / "short" / "notes.md").write_text("# ResNet's λ, in 4,000 steps\n")
+    page = record(tmp_path)
+    assert re.findall(r"(?m)^- \[(.*)\]\((.*?)\)", page.partition("\n## ")[0]) == [
+        ("ResNet's λ, in 4,000 steps", "#resnets-λ-in-4000-steps"),
+        ("Killed runs: none lost", "#killed-runs-none-lost"),
+    ]
+    assert re.findall("(?m)^## (.*)$", page)[1:] == [
+        "ResNet's λ, in 4,000 steps", "Killed runs: none lost",
+    ]  # fmt: skip
 
 
 def test_missing_folder_is_named(tmp_path: Path):
