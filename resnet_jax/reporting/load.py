@@ -616,10 +616,23 @@ def without_copies(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
             kept[index], copy = (result, old) if further else (old, result)
             copies.append(f"{copy.name} of {kept[index].name}")
         place |= dict.fromkeys(keys, index)
+    kept = _without_waiting_twice(kept)
     if not copies:
         return kept, []
     noun = "run is a copy" if len(copies) == 1 else "runs are copies"
     return kept, [f"{len(copies)} {noun} of another and not counted: {_some(copies)}."]
+
+
+def _without_waiting_twice(results: Sequence[Result]) -> list[Result]:
+    """Less the runs that one folder of a sweep waits for and another folder of it has."""
+    found: dict[tuple[str, str], list[Result]] = {}
+    for result in sorted(results, key=lambda result: result.status == "missing"):
+        members = found.setdefault((result.run.path.name, naming.as_text(result.seed)), [])
+        waits = result.status == "missing" and result.declared
+        if not (waits and any(_fits(result.declared, member.settings) for member in members)):
+            members.append(result)
+    kept = {id(member) for members in found.values() for member in members}
+    return [result for result in results if id(result) in kept]
 
 
 def _read_results(workdir: Path, sweep: Sweep, prefix: str) -> list[Result]:

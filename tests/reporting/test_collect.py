@@ -258,6 +258,20 @@ def test_run_that_is_given_twice_counts_once_and_it_is_said(
     assert note in find(collection).caveats
 
 
+def test_run_that_another_folder_of_the_sweep_has_is_not_waited_for(
+    tmp_path: Path, write_run, write_sweep
+):
+    names = {f"plain-20-seed{seed}": {"model.name": "plain-20", "seed": seed} for seed in range(3)}
+    for folder, seeds in (("old", (0,)), ("new", (0, 1))):
+        for seed in seeds:
+            write_run(tmp_path / folder, "plain-20", seed, 0.1 + 0.01 * seed)
+        write_sweep(tmp_path / folder, names)
+    results = collect([tmp_path / "old", tmp_path / "new"]).results
+    assert [result.status for result in sorted(results, key=lambda result: result.seed)] == [
+        "completed", "completed", "missing",
+    ]  # fmt: skip
+
+
 def test_copy_under_another_name_is_no_second_seed(tmp_path: Path, write_run):
     for name in ("first", "second"):
         write_run(tmp_path, "plain-20", seed=3, name=name)
