@@ -54,6 +54,11 @@ class Findings:
     def text(self) -> str:
         return "\n".join([*self.headlines, *self.details, *self.caveats])
 
+    @property
+    def has_reservations(self) -> bool:
+        """Whether a caveat is of these runs, not of how all intervals are to be read."""
+        return set(self.caveats) > set(_adjustment(self.arms))
+
 
 def find(collection: Collection, table: pd.DataFrame | None = None) -> Findings:
     """What the runs say of degradation, for each data set and setting, and what limits it.
@@ -98,6 +103,7 @@ def _statements(arm: Arm) -> list[str]:
 def describe_contrast(contrast: Contrast) -> str:
     """The degradation of the plain family less that of its twin, in training and in test error."""
     family, twin = contrast.family, contrast.twin
+    axes = " and ".join(dict.fromkeys(filter(None, (twin.shallow.axes, twin.deep.axes))))
     lead = _contrast_lead(contrast)
     if math.isnan(contrast.train.value):
         return f"{lead}: a network has no completed run."
@@ -115,7 +121,8 @@ def describe_contrast(contrast: Contrast) -> str:
         judged = ONE_SEED
     return (
         f"{lead}: going from {family.shallow.depth} to {family.deep.depth} layers brings plain "
-        f"networks {' and '.join(parts)} than {twin.family} ones; {contrast.seeds}"
+        f"networks {' and '.join(parts)} than {twin.family} ones{f' with {axes}' * bool(axes)}; "
+        f"{contrast.seeds}"
         f"{_borrowed(contrast.borrowed)}. {judged}"
     )
 

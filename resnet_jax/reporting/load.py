@@ -183,20 +183,28 @@ class Group:
     results: tuple[Result, ...]
     chosen: str = ""
     """The optimiser's setting, where it was chosen among several, e.g. "learning_rate=0.03"."""
+    axes: str = ""
+    """What makes it another network than its family's of that name, e.g. "shortcut=dropout"; it is
+    compared with other families all the same."""
 
     @property
     def name(self) -> str:
         """For sentences."""
-        return f"{self.model} ({self.chosen})" if self.chosen else self.model
+        return self.model + self._in_brackets
 
     @property
     def possessive(self) -> str:
         """E.g. "plain-56's (learning_rate=0.03)"."""
-        return f"{self.model}'s ({self.chosen})" if self.chosen else f"{self.model}'s"
+        return f"{self.model}'s{self._in_brackets}"
+
+    @property
+    def _in_brackets(self) -> str:
+        told = ", ".join(filter(None, (self.axes, self.chosen)))
+        return f" ({told})" if told else ""
 
     @property
     def label(self) -> str:
-        return f"{self.model}, {self.setting}" if self.setting else self.model
+        return ", ".join(filter(None, (self.model, self.axes, self.setting)))
 
     @property
     def has_config(self) -> bool:
@@ -452,12 +460,21 @@ def with_settings_told(groups: Sequence[Group], without: Iterable[str] = ()) -> 
         shown = _with_warmup_of_depth(_with_weights_as_given(own))
         keys = _differing(shown)
         always = keys & {*_LENGTH, DATA}
+        of_family = _OF_FAMILY & {*naming.differing(this.settings for this in shown)} - keys
         rare = naming.unusual((this.settings for this in shown), keys - always - set(without))
         for this, as_shown, fields in zip(own, shown, rare, strict=True):
             fields = sorted({*fields, *always} - set(without))
             setting = naming.describe_settings(as_shown.settings, fields)
-            told.append(dataclasses.replace(this, setting=setting))
+            axes = naming.describe_settings(this.settings, _unlike_its_name(this, of_family))
+            told.append(dataclasses.replace(this, setting=setting, axes=axes))
     return sorted(told, key=_order)
+
+
+def _unlike_its_name(this: Group, fields: Iterable[str]) -> list[str]:
+    """Those of the fields, of the network's section, that are not what its name stands for."""
+    usual = naming.architecture({"model.name": this.model})
+    value = lambda field: this.settings.get(field)
+    return [f for f in sorted(fields) if value(f) != getattr(usual, f.removeprefix("model."), None)]
 
 
 def _with_weights_as_given(groups: Sequence[Group]) -> list[Group]:

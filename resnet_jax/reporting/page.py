@@ -35,8 +35,8 @@ DEPTHS = (
 SETTINGS = (
     "By setting: mean final errors over seeds. Over depth and a number such as the learning rate "
     "the higher the darker, and of learning rates the best of each depth by training error bold; "
-    "else a row for each setting, the lowest training error above. A star: of some seeds, others "
-    "diverged. "
+    "else a row for each setting, the lowest training error above, below all others those of which "
+    "seeds diverged. A star: of some seeds, others diverged. "
 )
 INTERVALS = (
     "Differences of mean final errors in percentage points: deep less shallow for each family, and "

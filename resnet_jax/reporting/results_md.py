@@ -244,6 +244,8 @@ def _contents(
         if title := _title(place, archived.get(place)):
             said = findings[place].headlines if place in findings else []
             finding = f": {escape_markdown(said[0])}" if len(said) == 1 else ""
+            if finding and findings[place].has_reservations:
+                finding += " With reservations, see there."
             lines.append(f"- [{title}](#{_anchor(title)}){finding}")
     return ["\n".join(lines)] if lines else []
 

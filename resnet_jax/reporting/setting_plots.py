@@ -1,5 +1,6 @@
 """Final error by setting: over the plane of depth and one number, and in a row for each setting."""
 
+import collections
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from resnet_jax.reporting import naming, style
-from resnet_jax.reporting.load import Group, number
+from resnet_jax.reporting.load import FINISHED, Group, number
 from resnet_jax.reporting.selection import OPTIMISER
 from resnet_jax.reporting.style import Panel
 from resnet_jax.reporting.verdicts import FIELDS
@@ -18,7 +19,7 @@ from resnet_jax.reporting.verdicts import FIELDS
 FEWEST = 3
 """Depths and values of a plane; a line for each of fewer values says as much."""
 
-_LONGEST = 60  # characters of a setting; whole names tell rows apart
+_LONGEST = 60  # characters of a setting, where these tell rows apart
 FEWEST_ROWS, MOST_ROWS = 5, 24
 """Settings: of fewer, curves say as much, and more find no room."""
 
@@ -162,7 +163,9 @@ def setting_rows(groups: Sequence[Group]) -> list[list[Panel]]:
     for dataset in datasets:
         prefix = f"{dataset}: " if len(datasets) > 1 else ""
         own = [
-            group for group in groups if group.dataset == dataset and group.values("train_error")
+            group
+            for group in groups
+            if group.dataset == dataset and (group.values("train_error") or group.diverged)
         ]
         if FEWEST_ROWS <= len(set(_row_names(own))) <= MOST_ROWS:
             names = ", ".join(dict.fromkeys(_row_names(own)))
@@ -178,7 +181,8 @@ def setting_rows(groups: Sequence[Group]) -> list[list[Panel]]:
 def _row_names(groups: Sequence[Group]) -> list[str]:
     """Of each group its family and the fields in which it is unlike most.
 
-    Settings of the optimiser that were chosen for each network are not among them.
+    Settings of the optimiser that were chosen for each network are not among them. Where these
+    are alike of two groups of one depth, the network's name stands for its family.
     """
     varied = naming.differing(group.settings for group in groups)
     tuned = OPTIMISER if any(group.chosen for group in groups) else ()
@@ -188,16 +192,22 @@ def _row_names(groups: Sequence[Group]) -> list[str]:
         naming.describe_settings(group.settings, fields)
         for group, fields in zip(groups, unlike, strict=True)
     )
-    families = (group.family for group in groups)
-    return [", ".join(filter(None, pair)) for pair in zip(families, words, strict=True)]
+    pairs = list(zip(groups, words, strict=True))
+    places = collections.Counter((g.family, g.depth, said) for g, said in pairs)
+    names = [g.family if places[g.family, g.depth, said] == 1 else g.model for g, said in pairs]
+    return [", ".join(filter(None, own)) for own in zip(names, (w for _, w in pairs), strict=True)]
 
 
 def draw_settings(axes: Axes, groups: Sequence[Group], error: str) -> None:
-    """A row for each setting, best above: every seed a dot, and a mark at each depth's mean."""
+    """A row for each setting, best above: every seed a dot, and a mark at each depth's mean.
+
+    Below all others are those of which seeds diverged, with their number.
+    """
     names = _row_names(groups)
     rank: dict[str, float] = {}
     for name, group in zip(names, groups, strict=True):
-        rank[name] = max(rank.get(name, 0.0), group.sample("train_error").mean)
+        last = math.inf if group.diverged else group.sample("train_error").mean
+        rank[name] = max(rank.get(name, 0.0), last)
     order = sorted(rank, key=rank.__getitem__, reverse=True)
     depths = sorted({group.depth or 0 for group in groups})
     colours = [style.SERIES[style.shade(index, len(depths))] for index in range(len(depths))]
@@ -210,7 +220,20 @@ def draw_settings(axes: Axes, groups: Sequence[Group], error: str) -> None:
             color=colours[kind], markerfacecolor=style.LIGHT["paper"], markersize=6,
             label=f"{depths[kind]} layers" if depths[kind] else group.model,
         )  # fmt: skip
+    for row, name in enumerate(order):
+        own = [group for of, group in zip(names, groups, strict=True) if of == name]
+        lost = [
+            f"{group.depth} layers: {group.count_seeds('diverged')} of "
+            f"{group.count_seeds(*FINISHED)} diverged"
+            for group in own
+            if group.diverged
+        ]
+        axes.text(
+            0.99, row, ", ".join(lost), transform=axes.get_yaxis_transform(), ha="right",
+            va="center", fontsize=7, color=style.LIGHT["muted"],
+        )  # fmt: skip
     labels = [style.shorten(name, _LONGEST) for name in order]
+    labels = labels if len({*labels}) == len(labels) else [style.shorten(n, 120) for n in order]
     axes.set_yticks(range(len(order)), labels, fontsize=8)
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlim(left=0)

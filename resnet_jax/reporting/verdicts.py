@@ -367,13 +367,20 @@ def _contrast(family: Comparison, twin: Comparison, table: pd.DataFrame) -> Cont
 
 
 def _trend(groups: Sequence[Group], family: str, twin: str) -> Trend | None:
-    """None unless the families share more than two depths, and each of these a seed."""
+    """None unless the families share more than two depths, and each of these a seed.
+
+    Nor where a run of such a depth diverged: the line would be that of the survivors.
+    """
     lines = [
-        {g.depth: g for g in groups if g.family == f and g.depth is not None and g.completed}
+        {
+            g.depth: g
+            for g in groups
+            if g.family == f and g.depth is not None and g.having(*FINISHED)
+        }
         for f in (family, twin)
     ]
     depths = sorted(set(lines[0]) & set(lines[1]))
-    if len(depths) < 3:
+    if len(depths) < 3 or any(line[depth].diverged for line in lines for depth in depths):
         return None
     slopes, found = [], []
     for field in FIELDS:

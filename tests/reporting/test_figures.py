@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resnet_jax.reporting import plots, setting_plots, style
@@ -291,3 +292,43 @@ def test_settings_whose_long_names_begin_alike_have_rows_of_their_own(tmp_path: 
         axes = style.draw_one(training).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert len(names) == len(set(names)) == 12
+
+
+def drawn(folder: Path) -> Axes:
+    ((training, _),) = setting_plots.setting_rows(collect([folder]).groups)
+    with style.drawing_settings():
+        return style.draw_one(training).axes[0]
+
+
+def test_settings_of_which_seeds_diverged_stand_below_and_say_so(tmp_path: Path, write_run):
+    diverged = {("relu", 1), ("tanh", 0), ("tanh", 1)}
+    for index, norm in enumerate(("none", "batch")):
+        for activation in ("relu", "tanh", "linear"):
+            axes = {"norm": norm, "activation": activation}
+            for seed in range(2):
+                lost = norm == "none" and (activation, seed) in diverged
+                write_run(
+                    tmp_path, "plain-20", seed, 0.01 + 0.1 * index,
+                    name="-".join([*axes.values(), str(seed)]),
+                    status="diverged" if lost else "completed", **axes,
+                )  # fmt: skip
+    axes = drawn(tmp_path)
+    said = {text.get_position()[1]: text.get_text() for text in axes.texts if text.get_text()}
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert {names[row]: words for row, words in said.items()} == {
+        "plain, relu, norm=none": "20 layers: 1 of 2 diverged",
+        "plain, tanh, norm=none": "20 layers: 2 of 2 diverged",
+    }
+    assert set(said) == {0, 1}
+
+
+def test_two_networks_of_one_family_and_depth_have_rows_of_their_own(tmp_path: Path, write_run):
+    for index, model in enumerate(("resnet-50", "cifar-resnet-50")):
+        write_run(tmp_path, model, 0, 0.1 + 0.4 * index)
+    etas = [0.8 + 0.01 * place for place in range(4)]
+    for eta in etas:
+        write_run(tmp_path, "plain-20", 0, 0.2, name=str(eta), norm="none", tat_eta=eta,
+                  activation="tailored_relu", initialization="delta_orthogonal")  # fmt: skip
+    names = [label.get_text() for label in drawn(tmp_path).get_yticklabels()]
+    assert len(set(names)) == len(names) == 6
+    assert {"resnet-50", "cifar-resnet-50"} <= set(names)

@@ -439,6 +439,32 @@ def test_trend_over_depth_is_judged_seed_by_seed(write_networks):
     )
 
 
+@pytest.mark.parametrize("lost", [2, 5])
+def test_no_trend_is_that_of_the_runs_that_did_not_diverge(write_networks, lost):
+    networks = {
+        f"{family}-{depth}": near(15 - depth / 10, 17 - depth / 10)
+        for family in ("plain", "resnet") for depth in (8, 20, 32, 56)
+    }  # fmt: skip
+    survivors = (1.0,) * (5 - lost) + (None,) * lost
+    findings = found(write_networks({**networks, "plain-56": (survivors, survivors)}))
+    assert findings.arms[0].trends == []
+    assert f"plain-56 diverged in {lost} of 5 seeds" in findings.text
+
+
+def test_what_makes_residual_networks_unlike_their_names_is_told(tmp_path: Path, write_run):
+    for seed in range(5):
+        for depth, error in ((20, 0.05), (56, 0.6)):
+            write_run(tmp_path, f"plain-{depth}", seed, 0.1 + 0.001 * seed)
+            write_run(tmp_path, f"resnet-{depth}", seed, error + 0.001 * seed, shortcut="dropout")
+    findings = found(tmp_path)
+    assert " than residual ones with shortcut=dropout; 5 seeds, paired." in findings.headlines[0]
+    assert "resnet-56's (shortcut=dropout) training error is 60.2%" in findings.text
+    labels = [group.label for group in findings.groups]
+    assert labels == [
+        "plain-20", "plain-56", "resnet-20, shortcut=dropout", "resnet-56, shortcut=dropout"
+    ]  # fmt: skip
+
+
 def test_slopes_of_both_families_are_among_the_comparisons(write_networks):
     rise = lambda slope, error: near(*(slope * error + own for own in (0, 1)), step=0.1 * slope)
     folder = write_networks({

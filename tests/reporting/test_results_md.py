@@ -238,6 +238,20 @@ def test_page_begins_with_links_to_all_sections_runs_first(tmp_path: Path, write
     ]  # fmt: skip
 
 
+def test_finding_at_the_top_says_if_its_section_has_reservations(tmp_path: Path, write_run):
+    for model, seed in itertools.product(("plain-20", "plain-56"), range(2)):
+        write_run(
+            tmp_path / "results" / "short", model, seed, 0.01 * seed + 0.4 * (model != "plain-20")
+        )
+    find_line = lambda: re.findall(r"(?m)^- \[.*", record(tmp_path))[0]
+    assert "plain-56's training error" in find_line()
+    assert "reservations" not in find_line()
+    for seed, commit in enumerate(("0123abcd", "4567defa")):
+        path = tmp_path / "results" / "short" / f"plain-56-seed{seed}" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": commit}))
+    assert find_line().endswith(" With reservations, see there.")
+
+
 def test_missing_folder_is_named(tmp_path: Path):
     with pytest.raises(InputError, match=r"no folder .*results"):
         write_results_md([], tmp_path / "results", tmp_path / "RESULTS.md")
