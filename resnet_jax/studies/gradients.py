@@ -27,7 +27,7 @@ VARIANTS = tuple(
 )
 
 VANISHED, EXPLODED = 1e-3, 1e3
-"""Of the gradient at the first block over that at the last: what counts as vanished or exploded."""
+"""Of the gradient at a block over that at the last one: what counts as vanished or exploded."""
 
 _PADDED = 7.0
 """Of a 3×3 kernel's nine taps that lie inside the last stage's maps on average: fewer are told."""
@@ -187,7 +187,7 @@ def summarize(table: pd.DataFrame) -> list[str]:
     Of plain networks that were looked at trained, too, whether gradients vanish at any step.
     """
     sentences: list[str] = []
-    healthy: dict[tuple[int, ...], list[str]] = {}
+    trained: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
     for name, own in by(table, "network"):
         states = dict(by(own, "step"))
         ratios = {step: tables.geometric_mean(_ratios(state)) for step, state in states.items()}
@@ -197,16 +197,17 @@ def summarize(table: pd.DataFrame) -> list[str]:
             when = own["begins"].iloc[0] if step == 0 else f"at step {step:,}"
             lead = f"{name} ({tables.num_seeds(states[step])}, {size}×{size} images) {when}"
             sentences.append(f"{lead}: {describe(states[step])}")
-        found = {verdict(part) for state in states.values() for _, part in by(state, "seed")}
-        if (
-            own["family"].iloc[0] == "plain"
-            and max(states) > 0
-            and not found & {"vanished", "lost"}
-        ):
-            healthy.setdefault(tuple(sorted(states)), []).append(name)
-    for steps, names in healthy.items():
-        shown = listed(f"{step:,}" for step in steps)
-        sentences.append(f"At steps {shown} no vanishing was seen in {listed(names)}.")
+        if own["family"].iloc[0] == "plain" and max(states) > 0:
+            found = {step: {verdict(p) for _, p in by(states[step], "seed")} for step in states}
+            gone = [step for step in sorted(states) if found[step] & {"vanished", "faded", "lost"}]
+            trained.setdefault((tuple(sorted(states)), tuple(gone)), []).append(name)
+    for (steps, gone), names in trained.items():
+        looked, when = (listed(f"{step:,}" for step in some or [0]) for some in (steps, gone))
+        seeds = " in some seed" if table["seed"].nunique() > 1 else ""
+        sentences.append(
+            f"In {listed(names)}, looked at after {looked} steps, gradients "
+            + (f"vanish{seeds} after {when}." if gone else "vanish after none of them.")
+        )
     for (size, maps), _ in by(table, "image_size", "map_size"):
         inside = ((3 * maps - 2) / maps) ** 2
         if inside < _PADDED:
@@ -229,6 +230,7 @@ def describe(state: pd.DataFrame) -> str:
     verdicts = [verdict(part) for _, part in by(state, "seed")]
     words = {
         "vanished": "vanish",
+        "faded": "vanish in the middle",
         "exploded": "explode",
         "healthy": "neither vanish nor explode",
         "lost": "are zero or not finite",
@@ -256,10 +258,14 @@ def describe(state: pd.DataFrame) -> str:
 
 
 def verdict(one: pd.DataFrame) -> str:
-    """One seed's: "vanished", "exploded", "healthy", or "lost" where a norm is 0 or not finite."""
-    first, last = one["gradient"].iloc[0], one["gradient"].iloc[-1]
-    if not (0 < last < float("inf") and first < float("inf")):
+    """One seed's: "vanished", "exploded", "healthy", or "lost" where a norm is 0 or not finite.
+
+    "faded" is a gradient that vanishes on the way, though more arrives at the first block.
+    """
+    gradients = one["gradient"]
+    first, last = gradients.iloc[0], gradients.iloc[-1]
+    if not (last > 0 and np.isfinite(gradients).all()):
         return "lost"
-    if first <= VANISHED * last:
-        return "vanished"
-    return "exploded" if first >= EXPLODED * last else "healthy"
+    if gradients.min() <= VANISHED * last:
+        return "vanished" if first <= VANISHED * last else "faded"
+    return "exploded" if gradients.max() >= EXPLODED * last else "healthy"

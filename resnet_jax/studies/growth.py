@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy import stats
 
+from resnet_jax.errors import InputError
 from resnet_jax.reporting.style import Panel
 from resnet_jax.runs import read_run
 from resnet_jax.studies import tables
@@ -41,6 +42,12 @@ def measure(
     network, times what `optimizer.layer_decay` makes of it. Runs that diverged or are not finished
     have no error, and stay seeds of their network: the others' mean would be that of survivors.
     """
+    of = lambda recipe: (recipe.dataset.name, recipe.num_steps, recipe.batch_size)
+    if len({of(network.recipe) for network in networks}) > 1:
+        raise InputError(
+            "growth compares final errors of one data set, number of steps and batch size; give "
+            "such runs alone"
+        )
     networks, rows = told_apart(networks, without=["status"]), []
     for network in tracker("networks")(networks):
         network.require_trained("growth", saved=False)

@@ -331,6 +331,8 @@ def _ends(name: str, own: pd.DataFrame) -> list[str]:
         stayed = "leaves"
     elif left:
         stayed = f"leaves, in {left} of {seeds} seeds,"
+    elif (last["constructed"] < as_built - AS_WELL).all():
+        stayed = "improves on"
     sentences = [
         f"{text}: training {stayed} the solution that it was given, of "
         f"{tables.mean(as_built).percent}."
@@ -346,24 +348,34 @@ def _ends(name: str, own: pd.DataFrame) -> list[str]:
 
 
 def _from_scratch(name: str, total: int, as_built: pd.Series, last: dict[str, pd.Series]) -> str:
-    """Whether training without the solution ends as well as training from it."""
-    found = tables.difference(last["scratch"], last["constructed"])
+    """Whether training without the solution finds it, and ends as well as training from it."""
+    to_solution = tables.difference(last["scratch"], as_built)
+    to_trained = tables.difference(last["scratch"], last["constructed"])
     beside = (
         f"Trained from scratch for {total:,} steps {name} has an error of "
         f"{tables.mean(last['scratch']).percent} there"
     )
-    if found is None:
+    if to_solution is None or to_trained is None:
         seeds = len(last["scratch"])
         found_not = (last["scratch"] > as_built + AS_WELL).sum()
         return (
             f"{beside}; it does not reach the constructed solution in {found_not} of {seeds} "
             f"{'seed' if seeds == 1 else 'seeds'}."
         )
-    if found.low > AS_WELL:
+    if to_solution.high <= AS_WELL:
+        return (
+            f"{beside}: it reaches the constructed solution, so nothing shows that the solution is "
+            "hard to find."
+        )
+    if to_solution.low <= AS_WELL:
+        return f"{beside}: whether it reaches the constructed solution is undecided."
+    if to_trained.low > AS_WELL:
         return f"{beside}: it reaches neither the constructed solution nor this."
-    if found.high <= AS_WELL:
-        return f"{beside}: it does as well, so nothing shows that the solution is hard to find."
-    return f"{beside}: whether it does as well is undecided."
+    as_well = "does as well as" if to_trained.high <= AS_WELL else "may do as well as"
+    return (
+        f"{beside}: it does not reach the constructed solution, but {as_well} training that begins "
+        "there."
+    )
 
 
 def _beside_control(more: tables.Interval | None) -> str:

@@ -99,19 +99,20 @@ def summarize(table: pd.DataFrame) -> list[str]:
         )
     first = table.drop_duplicates("network").set_index("network")
     for name in twice:
-        other = _shallower(first, name)
+        other, shallower = _shallower(first, name)
         if other is not None:
             sentences.append(_verdict(name, other, lengths, finals))
+        elif shallower:
+            sentences.append(f"No shallower network has the settings of {name} to compare it with.")
     return sentences
 
 
-def _shallower(first: pd.DataFrame, name: str) -> str | None:
-    """The deepest of the shallower networks of the family, with the same settings if there is."""
+def _shallower(first: pd.DataFrame, name: str) -> tuple[str | None, bool]:
+    """The deepest of the family's shallower networks with the same settings; is any shallower?"""
     this = first.loc[name]
     found = first[(first["family"] == this["family"]) & (first["depth"] < this["depth"])]
     alike = found[found["settings"] == this["settings"]]
-    found = alike if len(alike) else found
-    return found["depth"].astype(float).idxmax() if len(found) else None
+    return alike["depth"].astype(float).idxmax() if len(alike) else None, len(found) > 0
 
 
 def _verdict(deep: str, shallow: str, lengths: dict, finals: dict) -> str:

@@ -328,7 +328,7 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
 def summarize(table: pd.DataFrame) -> list[str]:
     """Of each network what one block, and several, are worth; and which paths carry its gradient.
 
-    Errors are means over seeds.
+    Errors without one block are means over seeds; without several, medians over draws and seeds.
     """
     sentences = []
     for name, own in by(table, "network"):
@@ -366,9 +366,15 @@ def _smoothness(name: str, half_way: float, deleted: pd.DataFrame) -> str:
     for_good = list(itertools.takewhile(past, sorted(medians.index, reverse=True)))
     if not for_good:
         lead = "does not stay past" if any(map(past, medians.index)) else "never gets"
-        return f"{name} {lead} half-way to chance, whatever number of blocks is deleted ({tried})."
+        return (
+            f"{name} {lead} half-way to chance, whatever number of blocks is deleted "
+            f"(medians over draws and seeds, {tried})."
+        )
     first = f"{for_good[-1]:.0f} deleted blocks" if for_good[-1] > 1 else "the first deleted block"
-    return f"{name} is past half-way to chance from {first} on, of the numbers tried ({tried})."
+    return (
+        f"{name} is past half-way to chance from {first} on, of the numbers tried (medians over "
+        f"draws and seeds, {tried})."
+    )
 
 
 def _effective(name: str, paths: pd.DataFrame) -> str:

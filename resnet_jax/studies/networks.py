@@ -22,6 +22,7 @@ from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
 from resnet_jax.reporting.load import what_is_computed
 from resnet_jax.runs import Recipe, checkpoint_steps, find_runs, load_recipe, read_run
+from resnet_jax.runs.recipe import is_used
 from resnet_jax.runtime import parallel
 from resnet_jax.training import trainer
 from resnet_jax.training.checkpoints import load_weights
@@ -29,6 +30,7 @@ from resnet_jax.training.run import check_dataset
 from resnet_jax.training.state import MetricAccumulator
 
 _ALWAYS = ("num_steps", "batch_size", "dataset.name")
+_WEIGHTS = ("init_from", "converted_from")
 
 _STATUS = {"completed": "", "diverged": "diverged"}
 
@@ -327,19 +329,22 @@ def runs_of(workdir: Path) -> list[Path]:
 
 
 def _distinct(network: Network, networks: Sequence[Network], without: Sequence[str]) -> str:
-    """The label, with those other fields whose value no more than half of those alike have.
+    """The label, with those other fields whose value no more than half of those beside it have.
 
-    Of trained networks among these, of untrained ones among those. `_ALWAYS` are told wherever any
-    two differ in them: such networks are never compared.
+    Beside a network are those of its label; in how they were trained, all trained ones. `_ALWAYS`
+    are told wherever any two differ in them: such networks are never compared.
     """
     own = label(network.recipe)
-    recipes = [other.recipe for other in networks if other.is_trained == network.is_trained]
-    alike = [_what_is_computed(recipe) for recipe in recipes if label(recipe) == own]
-    this = _what_is_computed(network.recipe)
-    told = {*naming.differing(map(_what_is_computed, recipes))} & {*_ALWAYS}
-    for key in naming.differing(alike):
-        values = [naming.as_text(config.get(key)) for config in alike]
-        if 2 * values.count(naming.as_text(this.get(key))) <= len(values):
+    others = [other.recipe for other in networks if other.is_trained == network.is_trained]
+    configs = list(map(_what_is_computed, others))
+    alike = [config for config, other in zip(configs, others, strict=True) if label(other) == own]
+    this, differing = _what_is_computed(network.recipe), naming.differing(configs)
+    told = {*differing} & {*_ALWAYS}
+    for key in {*differing} if network.is_trained else {*naming.differing(alike)}:
+        of_training = network.is_trained and not key.startswith("model.") and key not in _WEIGHTS
+        values = [naming.as_text(config.get(key)) for config in (configs if of_training else alike)]
+        share = values.count(naming.as_text(this.get(key))) / len(values)
+        if share <= 0.5 and is_used(key, this):
             told.add(key)
     settings = naming.describe_settings(this, sorted(told - {*without}))
     status = "" if "status" in without else network.status

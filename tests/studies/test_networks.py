@@ -247,3 +247,33 @@ def test_folder_of_runs_stands_for_those_that_are_finished(tmp_path: Path):
     assert [each.path for each in networks.collect([str(found[0].path)])] == [found[0].path]
     with pytest.raises(InputError, match="no run in this folder"):
         networks.collect([str(tmp_path / "plain-8-seed0" / "nothing")])
+
+
+def test_trained_networks_tell_how_their_training_differs(tmp_path):
+    slow = {"schedule.learning_rate": 0.01}
+    recipes = [
+        *(PLAIN.replace(seed=seed) for seed in range(6)),
+        *(PLAIN.replace(seed=seed, **slow) for seed in range(5)),
+        *(PLAIN.replace(seed=seed, **slow, **{"model.name": "resnet-8"}) for seed in range(5)),
+    ]
+    workdirs = [begun(tmp_path / str(place), recipe) for place, recipe in enumerate(recipes)]
+    labels = list(dict.fromkeys(network.label for network in networks.collect(workdirs)))
+    assert labels == ["plain-8, learning_rate=0.1", "plain-8", "resnet-8"]
+    two = networks.collect([*workdirs[:5], *workdirs[-5:]])
+    assert {network.label for network in two} == {
+        "plain-8, learning_rate=0.1",
+        "resnet-8, learning_rate=0.01",
+    }
+    untrained = networks.collect(workdirs[:1] + workdirs[-1:], untrained=True)
+    assert {network.label for network in untrained} == {"plain-8", "resnet-8"}
+
+
+def test_growth_takes_runs_of_one_length(tmp_path):
+    workdirs = [
+        begun(
+            tmp_path / str(steps), PLAIN.replace(num_steps=steps), steps=(40,), status="completed"
+        )
+        for steps in (300, 600)
+    ]
+    with pytest.raises(InputError, match="one data set, number of steps and batch size"):
+        growth.measure(networks.collect(workdirs), lambda _: iter)

@@ -70,13 +70,22 @@ def test_gradients_vanish_explode_or_neither(norms, words):
 
 def test_that_no_gradient_vanished_is_said_of_trained_plain_nets_with_their_steps():
     untrained = chain(PLAIN, [1.0, 1.0])
-    assert "no vanishing" not in said(gradients, untrained)
+    assert "looked at" not in said(gradients, untrained)
     trained = untrained + chain({**PLAIN, "step": 99}, [1.0, 1.0])
-    assert "At steps 0 and 99 no vanishing was seen in plain-56." in said(gradients, trained)
+    healthy = "In plain-56, looked at after 0 and 99 steps, gradients vanish after none of them."
+    assert healthy in said(gradients, trained)
     between = chain({**PLAIN, "step": 50}, [1e-9, 1.0])
     finding = said(gradients, trained + between)
     assert "at step 50: gradients vanish" in finding
-    assert "no vanishing" not in finding
+    assert "plain-56, looked at after 0, 50 and 99 steps, gradients vanish after 50." in finding
+
+
+def test_gradients_that_vanish_in_the_middle_of_one_seed_are_told():
+    trained = chain({**PLAIN, "step": 99}, [0.5, 0.5, 1.0])
+    faded = [{**row, "seed": 1} for row in chain({**PLAIN, "step": 99}, [0.5, 1e-4, 1.0])]
+    finding = said(gradients, trained + faded)
+    assert "neither vanish nor explode in 1 and vanish in the middle in 1 of 2 seeds" in finding
+    assert "looked at after 99 steps, gradients vanish in some seed after 99." in finding
 
 
 def test_finding_on_small_images_says_so_and_how_to_look_at_larger_ones():
@@ -162,7 +171,11 @@ def test_constructed_network_is_as_good_or_is_said_not_to_be(difference, words):
 
 @pytest.mark.parametrize(
     ("ends", "words"),
-    [(0.3, "training leaves the solution"), (0.105, "training stays at the solution")],
+    [
+        (0.3, "training leaves the solution"),
+        (0.105, "training stays at the solution"),
+        (0.05, "training improves on the solution"),
+    ],
 )
 @pytest.mark.parametrize("augmented", [0.0, 0.2])
 def test_training_leaves_the_constructed_solution_or_stays(ends, words, augmented):
@@ -173,7 +186,12 @@ def test_training_leaves_the_constructed_solution_or_stays(ends, words, augmente
 
 @pytest.mark.parametrize(
     ("ends", "scratch", "words"),
-    [(0.1, 0.6, "reaches neither"), (0.1, 0.105, "does as well"), (0.3, 0.3, "does as well")],
+    [
+        (0.1, 0.6, "reaches neither the constructed solution nor this"),
+        (0.1, 0.105, "reaches the constructed solution, so nothing shows"),
+        (0.01, 0.05, "reaches the constructed solution, so nothing shows"),
+        (0.3, 0.3, "does not reach the constructed solution, but does as well as training that"),
+    ],
 )
 def test_scratch_is_compared_with_the_constructed_network_over_five_seeds(ends, scratch, words):
     finding = said(identity_construction, seeds(built(ends=ends, scratch=scratch)))
@@ -301,6 +319,15 @@ def test_shallow_network_that_did_better_in_fewer_steps_shows_that_there_is_no_c
     data += lengths("plain-56", 56, (300, 0.6), (900, 0.5))
     assert "45.0 points above plain-20 after 900 steps against 300 (" in said(iterations, data)
     assert "longer training does not cure it" in said(iterations, data)
+
+
+def test_deep_network_is_not_compared_with_a_shallow_one_of_other_settings():
+    name = "plain-20, dataset=cifar10"
+    other = lengths(name, 20, (300, 0.05), (900, 0.01))
+    other = [{**row, "settings": "dataset=cifar10"} for row in other]
+    finding = said(iterations, other + lengths("plain-56", 56, (300, 0.6), (900, 0.5)))
+    assert "No shallower network has the settings of plain-56 to compare it with." in finding
+    assert "points above" not in finding
 
 
 def test_lengths_of_one_seed_are_told_and_not_judged():
