@@ -100,7 +100,6 @@ def recipe(name: str) -> ConfigDict:
     config.parallel = "jit"  # or "pmap"
     config.deterministic = True  # on GPUs: the same bits at every start, but slower
     config.remat = "none"  # or "activations", "blocks": less memory (docs/performance.md)
-    config.scan_blocks = zoo.depth(name) > 200  # compiled once for all that are alike, but slower
     config.onednn = True  # on CPUs: faster, but compiled anew at every start
     return config
 

@@ -22,6 +22,7 @@ from resnet_jax.training.run import check_dataset
 from resnet_jax.training.schedules import Schedule
 from resnet_jax.training.state import TrainState, begin
 from resnet_jax.training.step import sgd
+from resnet_jax.training.trainer import STATISTICS
 
 _NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
 
@@ -56,10 +57,19 @@ def fill(
     config.converted_from = source.name
     recipe = Recipe.from_config(config)
     check_dataset(recipe)
-    class_names = _check_channels(weights, recipe)
+    class_names, shape = _check_channels(weights, recipe)
     fits = len(class_names) == weights.num_classes
+    # What the images are now; others may lie in their folder later.
+    statistics = inference.normalization(recipe, shape) if fits else None
     with lockfile.claim(workdir):
-        runs.write_config(workdir, recipe.to_dict(), devices="none: converted weights")
+        runs.write_config(
+            workdir,
+            recipe.to_dict(),
+            devices="none: converted weights",
+            class_names=class_names if fits else (),
+        )
+        if statistics:
+            statistics.save(workdir / STATISTICS)
         with Checkpoints(workdir / "checkpoints") as checkpoints:
             checkpoints.save(_state(weights, recipe))
     network = " ".join([weights.name, *(f"{k}={v}" for k, v in weights.overrides.items())])
@@ -150,8 +160,10 @@ def _normalized(recipe: Recipe) -> str:
     return f"mean={recipe.dataset.mean}, std={recipe.dataset.std}"
 
 
-def _check_channels(weights: pytorch_names.Weights, recipe: Recipe) -> tuple[str, ...]:
-    """The names of the data set's classes.
+def _check_channels(
+    weights: pytorch_names.Weights, recipe: Recipe
+) -> tuple[tuple[str, ...], tuple[int, int, int]]:
+    """The names of the data set's classes, and the shape of its images.
 
     Raises:
       InputError: its images have other channels than the weights or the normalisation need.
@@ -167,7 +179,7 @@ def _check_channels(weights: pytorch_names.Weights, recipe: Recipe) -> tuple[str
     with section("dataset"):
         blank = np.zeros((1, *info.image_shape), np.uint8)
         device_dataset.normalization(blank, dataset.mean, dataset.std)
-    return info.class_names
+    return info.class_names, info.image_shape
 
 
 def _state(weights: pytorch_names.Weights, recipe: Recipe) -> TrainState:

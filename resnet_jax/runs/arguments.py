@@ -24,9 +24,18 @@ def split(argument: str | None, default_model: str) -> tuple[str, dict[str, Any]
 
     A comma belongs to a value if no `key=` follows it: `data_dir=/data/cats,dogs`. So it does
     between brackets and quotes: `schedule.boundaries=(0.3,0.6)`.
+
+    Raises:
+      InputError: a part has no key, or a field is given twice.
     """
     name, texts = take_apart(argument or "")
-    return name or default_model, {ALIASES.get(key, key): parse_value(text) for key, text in texts}
+    fields: dict[str, Any] = {}
+    for key, text in texts:
+        path = ALIASES.get(key, key)
+        if path in fields:
+            raise InputError(f"config field {path!r}: given twice, the second time as {text}")
+        fields[path] = parse_value(text)
+    return name or default_model, fields
 
 
 def take_apart(argument: str) -> tuple[str, list[tuple[str, str]]]:

@@ -201,12 +201,14 @@ def summarize(table: pd.DataFrame) -> list[str]:
             found = {step: {verdict(p) for _, p in by(states[step], "seed")} for step in states}
             gone = [step for step in sorted(states) if found[step] & {"vanished", "faded", "lost"}]
             trained.setdefault((tuple(sorted(states)), tuple(gone)), []).append(name)
-    for (steps, gone), names in trained.items():
-        looked, when = (listed(f"{step:,}" for step in some or [0]) for some in (steps, gone))
-        seeds = " in some seed" if table["seed"].nunique() > 1 else ""
+    for (steps, without), names in trained.items():
+        when = "none of them"
+        if without:
+            when = listed(f"{step:,}" for step in without)
+            when += " in some seed" if table["seed"].nunique() > 1 else ""
         sentences.append(
-            f"In {listed(names)}, looked at after {looked} steps, gradients "
-            + (f"vanish{seeds} after {when}." if gone else "vanish after none of them.")
+            f"In {listed(names)}, looked at after {listed(f'{step:,}' for step in steps)} steps, "
+            f"gradients vanish after {when}."
         )
     for (size, maps), _ in by(table, "image_size", "map_size"):
         inside = ((3 * maps - 2) / maps) ** 2

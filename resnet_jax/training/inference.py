@@ -76,9 +76,18 @@ class LoadedModel:
         """An image, uint8 [height, width, channels], as the network's test images are.
 
         Raises:
-          InputError: it has another shape, or values of another type.
+          InputError: it has another shape, or values of another type; or the network was shown
+            rectangles and the image is no such one.
         """
         check_image(picture, self.image_shape[-1])
+        height, width, _ = self.image_shape
+        if height != width:
+            if picture.shape != self.image_shape:
+                raise InputError(
+                    f"an image of {picture.shape[0]}×{picture.shape[1]}; the network takes those "
+                    f"of {height}×{width}"
+                )
+            return picture
         streaming = self.recipe.streaming
         side = streaming.shorter_side if streaming else self.size
         return image_ops.centre_square(picture, self.size, side)
@@ -137,7 +146,7 @@ def load(workdir: Path | str, step: int | None = None, data_dir: str | None = No
         step=saved.step,
         model=model,
         variables=saved.variables,
-        normalization=trainer.kept_statistics(workdir) or _normalization(recipe, shape),
+        normalization=trainer.kept_statistics(workdir) or normalization(recipe, shape),
         image_shape=shape,
         class_names=class_names,
     )
@@ -175,7 +184,12 @@ def _check_has_data(recipe: Recipe) -> None:
         )
 
 
-def _normalization(recipe: Recipe, shape: tuple[int, int, int]) -> device_dataset.Normalization:
+def normalization(recipe: Recipe, shape: tuple[int, int, int]) -> device_dataset.Normalization:
+    """The recipe's, of images of (height, width, channels); reads the training split if needed.
+
+    Raises:
+      InputError: the split is needed and cannot be read.
+    """
     dataset = recipe.dataset
     if not {dataset.mean, dataset.std} - {"none", *device_dataset.CONSTANTS}:
         nothing = np.zeros((1, *shape), np.uint8)
@@ -289,6 +303,12 @@ def predict(
     net: LoadedModel, files: Sequence[Path], top: int, *, view: str | None, cams: CamDrawer | None
 ) -> Iterator[Prediction]:
     """What the network says of each file, in turn."""
+    height, width, _ = net.image_shape
+    if height != width and (view or cams):
+        raise InputError(
+            f"{'test_crops' if view else 'cam_dir'}: the network was shown images of {height}×"
+            f"{width}, and this is for squares"
+        )
     at_once = AT_ONCE_WHOLE if cams else AT_ONCE
     predictor = net.predictor(count=min(at_once, len(files)))
 
@@ -296,7 +316,10 @@ def predict(
         picture = _read(net, file)
         if isinstance(picture, InputError):
             return picture
-        return picture if cams else None, _crops(net, picture, view)
+        try:
+            return picture if cams else None, _crops(net, picture, view)
+        except InputError as error:
+            return error
 
     def predict_some(part: Sequence[Path]) -> Iterator[Prediction]:
         """Of so many files that their images fit in memory together."""

@@ -197,10 +197,11 @@ def _run(
             stack.enter_context(display)
             rows, note = metrics.rows, display.say
             outlets = [metrics.append, *(copy.write for copy in copies), display.show]
+        notes = [lost, *recipe.notes(), *_notes_on_data(experiment)]
         if recipe.init_from and not begun:
             # After the config, without which no checkpoint is resumed from.
             checkpoints.save(state)  # From here on the other run may change or go.
-        notes = [lost, *recipe.notes(), *_notes_on_data(experiment)]
+            notes.append(_note_on_start(Path(recipe.init_from)))
         notes = [f"note: {line}" for line in notes if line]
         for line in (_describe_data(recipe), experiment.describe(state), *notes):
             note(line)
@@ -297,6 +298,16 @@ def _describe_data(recipe: Recipe) -> str:
     counts = ", ".join(f"{split} {count:,}" for split, count in info.num_examples.items())
     left_out = f"\nleft out: {info.left_out}" if info.left_out else ""
     return f"{dataset.name}: images: {counts}; {len(info.class_names)} classes{left_out}"
+
+
+def _note_on_start(folder: Path) -> str:
+    """What to say of a run that did not end and whose weights another begins with; else ""."""
+    other = runs.read_run(folder)
+    if other.status == "completed" or (other.config or {}).get("converted_from"):
+        return ""
+    state = "diverged" if other.status == "diverged" else "is not finished"
+    last = max(runs.checkpoint_steps(folder))
+    return f"init_from={str(folder)!r}: that run {state}; its weights are those of step {last:,}"
 
 
 def _notes_on_data(experiment: "Experiment") -> list[str]:

@@ -202,7 +202,7 @@ def _gradients(
                 rngs={"dropout": key},
             )
         loss = cross_entropy(logits, labels, label_smoothing).mean()
-        error = jnp.mean(logits.argmax(-1) != labels, dtype=jnp.float32)
+        error = jnp.mean(wrong(logits, labels), dtype=jnp.float32)
         return loss, (loss, error, updates.get("batch_stats", {}))
 
     grads, (loss, error, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)

@@ -473,7 +473,9 @@ def build(recipe: Recipe, data: Data | None = None) -> Experiment:
             num_classes=len(data.class_names),
             remat=recipe.remat,
             # Frozen parts and layers are known by their blocks' names, which a loop's lack.
-            scan_blocks=recipe.scan_blocks and not recipe.freeze and optimizer.layer_decay == 1,
+            scan_blocks=bool(recipe.scan_blocks)
+            and not recipe.freeze
+            and optimizer.layer_decay == 1,
         ),
         optimizer=step.sgd(**dataclasses.asdict(optimizer), frozen=recipe.frozen_parts),
         schedule=schedules.Schedule.of(recipe),

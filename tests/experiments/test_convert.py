@@ -1,6 +1,7 @@
 """Weights become a folder that the other commands take, go out again, and lie about nothing."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import cifar10, digits
 from resnet_jax import runs
@@ -154,6 +156,25 @@ def test_order_in_which_classes_are_taken_and_the_normalisation_are_told(tmp_pat
     assert "normalised with mean=pixel, std=none; to score it" in told
     told = export.export(tmp_path / "run", tmp_path / "back.safetensors", None)
     assert told.endswith("for images normalised with mean=pixel, std=none")
+
+
+def test_classes_and_normalisation_stay_those_of_the_conversion(tmp_path):
+    dataset = folder_of_pictures(tmp_path / "pictures")
+    noise = np.random.default_rng(0)
+    for file in (tmp_path / "pictures").glob("*/*/0.png"):
+        Image.fromarray(noise.integers(0, 256, (64, 64, 3), np.uint8)).save(file)
+    source = write(tmp_path / "net.safetensors", colours=3, num_classes=3, width=4)
+    fill(tmp_path / "run", source, f"{dataset},mean=pixel,std=none")
+    before = inference.load(tmp_path / "run")
+    assert np.ptp(before.normalization.mean) > 0  # of these images, pixel by pixel
+    for split in ("train", "test"):
+        (tmp_path / "pictures" / split / "cat").rename(tmp_path / "pictures" / split / "zebra")
+    with pytest.raises(InputError, match=r"class 0 is 'dog'; the network was trained on 'cat'"):
+        inference.evaluate(tmp_path / "run", "test")
+    shutil.rmtree(tmp_path / "pictures")
+    after = inference.load(tmp_path / "run")
+    np.testing.assert_array_equal(after.normalization.mean, before.normalization.mean)
+    assert after.class_names == before.class_names == ("cat", "dog", "eel")
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,17 @@ def pictures(tmp_path) -> Path:
     return draw(tmp_path / "pictures", "ash", "beech", "cedar")
 
 
+def test_network_that_did_not_end_its_training_is_told(pretrained, pictures, tmp_path, capsys):
+    start = shutil.copytree(pretrained, tmp_path / "start")
+    assert train(Recipe.from_config(tuned(start, pictures)), tmp_path / "whole") == 0
+    assert "init_from" not in capsys.readouterr().out
+    (start / "summary.json").unlink()
+    shutil.rmtree(start / "checkpoints" / "6")
+    assert train(Recipe.from_config(tuned(start, pictures)), tmp_path / "part") == 0
+    told = f"init_from={str(start)!r}: that run is not finished; its weights are those of step 3"
+    assert told in capsys.readouterr().out
+
+
 def tuned(start: Path, pictures: Path, extra: str = ""):
     fields = f"init_from={start},data_dir={pictures},model.bn_group_size=8,{SHORT}{extra}"
     return finetune.get_config(fields)

@@ -165,6 +165,18 @@ def test_array_that_is_no_picture_of_the_net_is_refused(shape, kind, run):
         net.as_trained(np.zeros(shape, kind))
 
 
+def test_network_of_rectangles_sees_them_whole_and_no_other_images(run, tmp_path):
+    net = dataclasses.replace(inference.load(str(run)), image_shape=(16, 32, 3))
+    picture = np.arange(16 * 32 * 3).astype(np.uint8).reshape(16, 32, 3)
+    np.testing.assert_array_equal(net.as_trained(picture), picture)
+    files = [paint(tmp_path / "whole.png", "red", 16, 32), paint(tmp_path / "square.png", "red")]
+    whole, square = inference.predict(net, files, 1, view=None, cams=None)
+    assert whole.classes[0][0] == "red"
+    assert square.error == "an image of 24×24; the network takes those of 16×32"
+    with pytest.raises(InputError, match="test_crops: the network was shown images of 16×32"):
+        next(inference.predict(net, files, 1, view="centre", cams=None))
+
+
 def test_file_is_turned_as_viewers_turn_it_and_so_is_its_box(run, tmp_path):
     """Green above, red below and wide; stored on its side, with the EXIF orientation saying so."""
     upright = np.zeros((60, 90, 3), np.uint8)

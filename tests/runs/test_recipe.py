@@ -21,7 +21,7 @@ def of(argument: str) -> Recipe:
 def test_recipe_has_the_configs_paths_and_values(config):
     made = Recipe.from_config(config)
     values = config.to_dict()
-    values["dataset"]["exif_orientation"] = False  # what None stands for here
+    values["dataset"]["exif_orientation"] = values["scan_blocks"] = False  # what None stands for
     assert made.to_dict() == values
     assert made.schedule.learning_rate == config.schedule.learning_rate
     assert Recipe.from_config(made.to_dict()) == made
@@ -158,12 +158,48 @@ def test_largest_papers_networks_are_not_refused():
         (imagenet.get_config("resnet-50,recipe=plateau,steps=30001"), ""),
         (cifar10.get_config("resnet-20,model.name=resnet-110"), "'none' with 110 layers, for wh"),
         (cifar10.get_config("resnet-110"), ""),
+        (cifar10.get_config("resnet-20,freeze=batch_norm"), "frozen so normalise nothing"),
+        (cifar10.get_config("resnet-20,freeze=batch_norm,init_from=x"), ""),
     ],
 )
 def test_what_may_not_be_meant_is_told(config, told):
     notes = Recipe.from_config(config).notes()
     assert len(notes) == bool(told)
     assert told in "".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "turned"),
+    [
+        ("dataset.name=mine,dataset.image_size=32", True),  # as `prepare_data` makes it of photos
+        ("dataset.name=image_folder,dataset.image_size=32", True),
+        ("dataset.name=imagenet2012,dataset.image_size=32", False),
+        ("dataset.name=cifar10", False),
+    ],
+)
+def test_images_of_any_size_are_turned_as_cameras_meant_them(fields, turned):
+    recipe = Recipe.from_config(cifar10.get_config(f"resnet-20,{fields}"))
+    assert recipe.dataset.exif_orientation is turned
+
+
+@pytest.mark.parametrize(
+    ("fields", "looped"),
+    [
+        ("resnet-218", True),
+        ("resnet-110", False),
+        ("plain-20,model.parameterization=repvgg", True),
+        ("plain-20,model.parameterization=repvgg,scan_blocks=false", False),
+        ("resnet-20,scan_blocks=true", True),
+    ],
+)
+def test_blocks_run_in_a_loop_where_that_pays_or_as_was_said(fields, looped):
+    assert Recipe.from_config(cifar10.get_config(fields)).scan_blocks is looped
+
+
+@pytest.mark.parametrize("twice", ["seed=1,seed=2", "lr=0.5,schedule.learning_rate=0.02"])
+def test_field_that_is_given_twice_is_refused(twice):
+    with pytest.raises(InputError, match=r"given twice, the second time as (2|0\.02)$"):
+        cifar10.get_config(f"resnet-20,{twice}")
 
 
 def test_streams_scales_are_used_by_the_augmentation_of_that_name_alone():

@@ -85,7 +85,7 @@ def test_gradients_that_vanish_in_the_middle_of_one_seed_are_told():
     faded = [{**row, "seed": 1} for row in chain({**PLAIN, "step": 99}, [0.5, 1e-4, 1.0])]
     finding = said(gradients, trained + faded)
     assert "neither vanish nor explode in 1 and vanish in the middle in 1 of 2 seeds" in finding
-    assert "looked at after 99 steps, gradients vanish in some seed after 99." in finding
+    assert "looked at after 99 steps, gradients vanish after 99 in some seed." in finding
 
 
 def test_finding_on_small_images_says_so_and_how_to_look_at_larger_ones():

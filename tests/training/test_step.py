@@ -124,6 +124,13 @@ def test_metrics_are_of_the_batch_before_the_update():
     assert metrics["gradient_norm"] > 0
 
 
+def test_examples_of_which_a_network_makes_nan_are_errors():
+    _, start, train_step = make()
+    lost = start.replace(params=jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), start.params))
+    _, metrics = train_step(lost, (IMAGES, jnp.zeros_like(LABELS)), jax.random.key(0))
+    assert metrics["error"] == 1
+
+
 @pytest.mark.slow
 def test_accumulated_gradients_make_the_same_update():
     _, start, whole = make()
