@@ -204,6 +204,18 @@ def _builder(name: str, data_dir: str | None, source: Path | None) -> tfds.core.
     return cls(data_dir=expand(data_dir), source=source)
 
 
+def _published() -> dict[str, str]:
+    """The set of each original file, by SHA-256: those of the MNISTs have the same names."""
+    return {
+        info.checksum: name for name in NAMES for info in tfds.builder_cls(name).url_infos.values()
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class _ReadsWithoutTensorFlow:
     """Goes before a stock builder: where its examples come from, as PNG bytes."""
 
@@ -270,6 +282,12 @@ class _ReadsWithoutTensorFlow:
                 f"{source}: missing {', '.join(missing)}, packed or unpacked; the other way is "
                 f"images in {', '.join(f'{split}/<class>/' for split in self._num_examples)}"
             )
+        for name, path in files.items():
+            other = _published().get(_sha256(path)) if path.name == name else None
+            if other not in (None, self.name):
+                raise InputError(
+                    f"{path}: {other}'s file, which has the same name; not {self.name}'s"
+                )
         return raw_readers.read(self.name, files)
 
     def is_tree(self, source: Path) -> bool:

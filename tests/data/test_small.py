@@ -284,6 +284,22 @@ def test_downloaded_files_are_checked_by_tfdss_checksums(
     assert small.find("mnist", str(tmp_path)) is None
 
 
+def test_another_sets_files_of_the_same_names_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_idx_gz(tmp_path / "source")
+    file = tmp_path / "source" / "train-images-idx3-ubyte.gz"
+    published = tfds.builder_cls("kmnist").url_infos
+    (info,) = (info for url, info in published.items() if url.endswith(file.name))
+    assert small._published()[info.checksum] == "kmnist"
+    known = {small._sha256(file): "kmnist"}
+    monkeypatch.setattr(small, "_published", lambda: known)
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte.gz: kmnist's file, .* mnist's$"):
+        small.prepare("mnist", str(tmp_path), tmp_path / "source")
+    known[small._sha256(file)] = "mnist"
+    small.prepare("mnist", str(tmp_path), tmp_path / "source")
+
+
 def test_wrong_name_gets_the_nearest(tmp_path: Path):
     with pytest.raises(InputError, match="nearest: fashion_mnist"):
         small.prepare("fashionmnist", str(tmp_path))
