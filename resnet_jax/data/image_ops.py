@@ -124,6 +124,10 @@ def _decode_with_pillow(data: bytes, mode: str, upright: bool) -> np.ndarray:
             if image.mode.startswith(("I", "F")):
                 raise UnreadableImage(f"more than 8 bits a channel (mode {image.mode})")
             found: Image.Image = image
+            clear = image.info.get("transparency")
+            if image.format == "PNG" and image.mode == "L" and isinstance(clear, int):
+                # Pillow widens greys of 2 and 4 bits to 8, and not the one that is transparent.
+                image.info["transparency"] = clear * 255 // (2 ** data[_PNG_DEPTH][0] - 1)
             if mode != "RGBA" and _has_alpha(found):
                 found = _on_white(found)
             pixels = np.asarray(found if found.mode == mode else found.convert(mode))

@@ -188,6 +188,26 @@ def test_transparent_ground_is_white(kind: str, mode: str, upright: bool):
     np.testing.assert_array_equal(pixels[:, 45:], np.asarray(opaque).reshape(pixels.shape)[:, 45:])
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_grey_that_is_transparent_is_white_of_any_number_of_bits(bits: int):
+    """Pillow writes no PNG of 2 or 4 bits, so this one is written by hand."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        ending = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + ending
+
+    greys = [0, 1, 2**bits - 1, 1] * 2
+    row = int("".join(f"{grey:0{bits}b}" for grey in greys), 2).to_bytes(bits, "big")
+    data = b"".join([
+        b"\x89PNG\r\n\x1a\n",
+        chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0)),
+        chunk(b"tRNS", struct.pack(">H", 1)),
+        chunk(b"IDAT", zlib.compress(b"\0" + row)),
+        chunk(b"IEND", b""),
+    ])  # fmt: skip
+    assert image_ops.decode(data, "L").ravel().tolist() == [0, 255, 255, 255] * 2
+
+
 def test_half_transparent_pixels_are_mixed_with_white():
     pixels = np.full((4, 4, 4), (0, 100, 200, 51), np.uint8)  # a fifth
     mixed = image_ops.decode(encode("PNG", "RGBA", pixels))
