@@ -17,7 +17,9 @@ images are normalised by ImageNet's colours unless the fields say otherwise:
     --dataset=cifar10,data_dir=/data,mean=pixel,std=none
     --dataset=image_folder,data_dir=/data/pets,image_size=224
 
-The folder holds a config and a checkpoint at step 0, but no summary, because it is no run. Its
+The folder holds a config with the classes, a checkpoint at step 0 and, in `normalization.npz`, what
+images are normalised with (mean=pixel and the like read the training split once), but no summary,
+because it is no run. Its
 recipe is not the one that made the weights; the field `converted_from` says so, and for that
 field `experiments.train` refuses to resume there.
 """

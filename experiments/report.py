@@ -8,9 +8,9 @@ Reads run folders only, so it needs no accelerator and works while the runs are 
     python -m experiments.report --workdir=runs/figure6 --archive=results/figure6
     python -m experiments.report --results=RESULTS.md
 
-The first also keeps the finished runs in a few KB each, to be committed; the second writes the
-papers' tables with our numbers, from the archives in the folder results/ beside the file, and
-measures anew how far seeds spread there.
+The first also keeps the finished runs in a few KB each, and studies with their data, to be
+committed; the second writes what was found and the papers' tables with our numbers, from the
+archives in the folder results/ beside the file, and measures anew how far seeds spread there.
 """
 
 import shlex

@@ -41,8 +41,8 @@ def fill(
         are then set.
 
     Raises:
-      InputError: there is a run already, or the file, the data set or the two do not fit; or JAX
-        is set to float64.
+      InputError: there is a run already, or the file, the data set or the two do not fit; images
+        that the normalisation is computed from cannot be read; or JAX is set to float64.
     """
     setup.check_float32()
     there = runs.read_run(workdir)

@@ -566,6 +566,8 @@ class Sweep:
     command: str | None
     declared: dict[str, dict[str, Any]]
     """Overrides of each run by name, in the sweep's order."""
+    plan: str | None = None
+    """The same of two folders of one sweep: its name, config and what all its runs have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -601,6 +603,7 @@ def collect(workdirs: Sequence[Path]) -> Collection:
         problems += [f"{prefix}{line}" for line in complaint]
     results.sort(key=lambda result: naming.natural(result.name))
     results, copies = without_copies(results)
+    results = _without_waiting_twice(results, {sweep.path: sweep.plan for sweep in sweeps})
     results, kinds = tell_data_apart(_with_sources_told(results))
     problems += [f"{result.name}: {line}" for result in results for line in result.run.problems]
     return Collection(sweeps, results, group(results), problems, copies + kinds)
@@ -633,23 +636,25 @@ def without_copies(results: Sequence[Result]) -> tuple[list[Result], list[str]]:
             kept[index], copy = (result, old) if further else (old, result)
             copies.append(f"{copy.name} of {kept[index].name}")
         place |= dict.fromkeys(keys, index)
-    kept = _without_waiting_twice(kept)
     if not copies:
         return kept, []
     noun = "run is a copy" if len(copies) == 1 else "runs are copies"
     return kept, [f"{len(copies)} {noun} of another and not counted: {_some(copies)}."]
 
 
-def _without_waiting_twice(results: Sequence[Result]) -> list[Result]:
+def _without_waiting_twice(
+    results: Sequence[Result], plans: Mapping[Path, str | None]
+) -> list[Result]:
     """Less the runs that one folder of a sweep waits for and another folder of it has."""
-    found: dict[tuple[str, str], list[Result]] = {}
+    kept: dict[tuple, Result] = {}
     for result in sorted(results, key=lambda result: result.status == "missing"):
-        members = found.setdefault((result.run.path.name, naming.as_text(result.seed)), [])
-        waits = result.status == "missing" and result.declared
-        if not (waits and any(_fits(result.declared, member.settings) for member in members)):
-            members.append(result)
-    kept = {id(member) for members in found.values() for member in members}
-    return [result for result in results if id(result) in kept]
+        plan, declared = plans.get(result.run.path.parent), naming.as_text(result.declared)
+        key: tuple = (plan, result.run.path.name, declared)
+        if plan is None or result.status != "missing":  # Copies that were trained anew are two.
+            kept[result.run.path, result.name] = result
+        kept.setdefault(key, result)
+    stays = {id(result) for result in kept.values()}
+    return [result for result in results if id(result) in stays]
 
 
 def _read_results(workdir: Path, sweep: Sweep, prefix: str) -> list[Result]:
@@ -681,7 +686,8 @@ def _read_sweep(workdir: Path) -> tuple[Sweep, list[str]]:
     optional = {
         key: str(raw[key]) if raw.get(key) else None for key in ("paper", "recipe", "command")
     }
-    return Sweep(workdir, str(title), **optional, declared=declared), problems
+    plan = naming.as_text([raw.get(key) for key in ("name", "config", "common")])
+    return Sweep(workdir, str(title), **optional, declared=declared, plan=plan), problems
 
 
 @dataclasses.dataclass(frozen=True)

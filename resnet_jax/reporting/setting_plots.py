@@ -198,6 +198,10 @@ def _row_names(groups: Sequence[Group]) -> list[str]:
     return [", ".join(filter(None, own)) for own in zip(names, (w for _, w in pairs), strict=True)]
 
 
+def _size(group: Group) -> str:
+    return f"{group.depth} layers" if group.depth else group.model
+
+
 def draw_settings(axes: Axes, groups: Sequence[Group], error: str) -> None:
     """A row for each setting, best above: every seed a dot, and a mark at each depth's mean.
 
@@ -218,12 +222,12 @@ def draw_settings(axes: Axes, groups: Sequence[Group], error: str) -> None:
         axes.plot(
             group.sample(error).mean, row, style.MARKERS[kind % len(style.MARKERS)],
             color=colours[kind], markerfacecolor=style.LIGHT["paper"], markersize=6,
-            label=f"{depths[kind]} layers" if depths[kind] else group.model,
+            label=_size(group),
         )  # fmt: skip
     for row, name in enumerate(order):
         own = [group for of, group in zip(names, groups, strict=True) if of == name]
         lost = [
-            f"{group.depth} layers: {group.count_seeds('diverged')} of "
+            f"{_size(group)}: {group.count_seeds('diverged')} of "
             f"{group.count_seeds(*FINISHED)} diverged"
             for group in own
             if group.diverged
@@ -232,9 +236,7 @@ def draw_settings(axes: Axes, groups: Sequence[Group], error: str) -> None:
             0.99, row, ", ".join(lost), transform=axes.get_yaxis_transform(), ha="right",
             va="center", fontsize=7, color=style.LIGHT["muted"],
         )  # fmt: skip
-    labels = [style.shorten(name, _LONGEST) for name in order]
-    labels = labels if len({*labels}) == len(labels) else [style.shorten(n, 120) for n in order]
-    axes.set_yticks(range(len(order)), labels, fontsize=8)
+    axes.set_yticks(range(len(order)), style.shorten_apart(order, _LONGEST), fontsize=8)
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlim(left=0)
     axes.grid(axis="x", visible=True)

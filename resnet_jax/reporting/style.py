@@ -4,6 +4,7 @@ Colours are in a light and a dark variant. Figures are drawn in the light ones; 
 page every light colour becomes the CSS variable of its role, so that one drawing serves both.
 """
 
+import collections
 import dataclasses
 import io
 import re
@@ -168,6 +169,16 @@ def shorten(text: str, longest: int = LONGEST) -> str:
     """
     text = re.sub(rf"\b({'|'.join(WORDS)})=", "", " ".join(text.split()))
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def shorten_apart(texts: Sequence[str], longest: int = LONGEST) -> list[str]:
+    """The texts, each cut by `shorten` unless that makes two of them alike."""
+    short = [shorten(text, longest) for text in texts]
+    alike = collections.Counter(short)
+    return [
+        cut if alike[cut] == 1 else shorten(text, len(text))
+        for text, cut in zip(texts, short, strict=True)
+    ]
 
 
 def spread_out(places: Sequence[float], gap: float = GAP) -> np.ndarray:

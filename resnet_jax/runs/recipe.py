@@ -241,7 +241,8 @@ class Recipe:
         "none, activations or blocks: computed twice, to save memory", choices=REMATS
     )
     scan_blocks: bool | None = _field(
-        "blocks that are alike in one loop, compiled once; none: where it pays"
+        "blocks that are alike in one loop, compiled once; none: above 200 layers, and with "
+        "parameterization=dirac or repvgg"
     )
     onednn: bool = _field("on CPUs: faster, but compiled anew at every start")
     architecture: Architecture = dataclasses.field(init=False, repr=False, compare=False)
@@ -255,13 +256,15 @@ class Recipe:
             object.__setattr__(self, "dataset", dataset)
         if self.scan_blocks is None:
             # XLA:CPU of JAX 0.10 fuses chains of identity branches: RepVGG-56 ran 24 times slower.
-            pays = resolved.depth > 200 or resolved.parameterization != "standard"
-            object.__setattr__(self, "scan_blocks", pays)
+            looped = resolved.depth > 200 or resolved.parameterization != "standard"
+            object.__setattr__(self, "scan_blocks", looped)
         _check(self)
 
     @property
     def has_own_images(self) -> bool:
-        """Whether images may be as cameras store them: an image folder's, or of any size."""
+        """Whether images may be as cameras store them: an image folder's, a stream's, or those of a
+        set whose images vary in size; but not ImageNet's.
+        """
         name, dataset = plain_name(self.dataset.name), self.dataset
         of_any_size = dataset.image_size is not None or self.streaming is not None
         return name == "image_folder" or (of_any_size and name != "imagenet2012")
@@ -346,7 +349,7 @@ class Recipe:
         if self.freeze and not self.init_from:
             lines.append(
                 f"freeze={self.freeze!r} without init_from keeps parts as they are drawn; batch "
-                "norms that are frozen so normalise nothing"
+                "norms among them do not normalise"
             )
         if schedule.warmup in ("constant", "linear") and schedule.warmup_steps >= self.num_steps:
             lines.append(

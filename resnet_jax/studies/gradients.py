@@ -29,6 +29,14 @@ VARIANTS = tuple(
 VANISHED, EXPLODED = 1e-3, 1e3
 """Of the gradient at a block over that at the last one: what counts as vanished or exploded."""
 
+_WORDS = {
+    "vanished": "vanish",
+    "faded": "vanish in the middle",
+    "exploded": "explode",
+    "swollen": "explode in the middle",
+    "healthy": "neither vanish nor explode",
+    "lost": "are zero or not finite",
+}
 _PADDED = 7.0
 """Of a 3×3 kernel's nine taps that lie inside the last stage's maps on average: fewer are told."""
 
@@ -187,7 +195,7 @@ def summarize(table: pd.DataFrame) -> list[str]:
     Of plain networks that were looked at trained, too, whether gradients vanish at any step.
     """
     sentences: list[str] = []
-    trained: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    trained: dict[tuple[str, str], list[str]] = {}
     for name, own in by(table, "network"):
         states = dict(by(own, "step"))
         ratios = {step: tables.geometric_mean(_ratios(state)) for step, state in states.items()}
@@ -198,18 +206,10 @@ def summarize(table: pd.DataFrame) -> list[str]:
             lead = f"{name} ({tables.num_seeds(states[step])}, {size}×{size} images) {when}"
             sentences.append(f"{lead}: {describe(states[step])}")
         if own["family"].iloc[0] == "plain" and max(states) > 0:
-            found = {step: {verdict(p) for _, p in by(states[step], "seed")} for step in states}
-            gone = [step for step in sorted(states) if found[step] & {"vanished", "faded", "lost"}]
-            trained.setdefault((tuple(sorted(states)), tuple(gone)), []).append(name)
-    for (steps, without), names in trained.items():
-        when = "none of them"
-        if without:
-            when = listed(f"{step:,}" for step in without)
-            when += " in some seed" if table["seed"].nunique() > 1 else ""
-        sentences.append(
-            f"In {listed(names)}, looked at after {listed(f'{step:,}' for step in steps)} steps, "
-            f"gradients vanish after {when}."
-        )
+            steps = listed(f"{step:,}" for step in sorted(states))
+            trained.setdefault((steps, _when_gone(states)), []).append(name)
+    for (steps, gone), names in trained.items():
+        sentences.append(f"In {listed(names)}, looked at after {steps} steps, gradients {gone}.")
     for (size, maps), _ in by(table, "image_size", "map_size"):
         inside = ((3 * maps - 2) / maps) ** 2
         if inside < _PADDED:
@@ -221,6 +221,17 @@ def summarize(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def _when_gone(states: dict[int, pd.DataFrame]) -> str:
+    """E.g. "vanish after 80 and 100 in some seed"."""
+    found = {step: {verdict(part) for _, part in by(states[step], "seed")} for step in states}
+    some = " in some seed" if any(own["seed"].nunique() > 1 for own in states.values()) else ""
+    parts = []
+    for kinds, word in (({"vanished", "faded"}, "vanish"), ({"lost"}, _WORDS["lost"])):
+        if steps := [f"{step:,}" for step in sorted(states) if found[step] & kinds]:
+            parts.append(f"{word} after {listed(steps)}{some}")
+    return " and ".join(parts) or "vanish after none of them"
+
+
 def _ratios(state: pd.DataFrame) -> list[float]:
     """First block over last, a seed each; 0 where nothing arrives."""
     ends = [(part["gradient"].iloc[0], part["gradient"].iloc[-1]) for _, part in by(state, "seed")]
@@ -230,16 +241,9 @@ def _ratios(state: pd.DataFrame) -> list[float]:
 def describe(state: pd.DataFrame) -> str:
     """E.g. "gradients vanish: from the last block back to the first their norm changes by …"."""
     verdicts = [verdict(part) for _, part in by(state, "seed")]
-    words = {
-        "vanished": "vanish",
-        "faded": "vanish in the middle",
-        "exploded": "explode",
-        "healthy": "neither vanish nor explode",
-        "lost": "are zero or not finite",
-    }
-    lead = f"gradients {words[verdicts[0]]}"
+    lead = f"gradients {_WORDS[verdicts[0]]}"
     if len(set(verdicts)) > 1:
-        counts = (f"{words[one]} in {verdicts.count(one)}" for one in dict.fromkeys(verdicts))
+        counts = (f"{_WORDS[one]} in {verdicts.count(one)}" for one in dict.fromkeys(verdicts))
         lead = f"gradients {listed(counts)} of {len(verdicts)} seeds"
     kept = [part for _, part in by(state, "seed") if verdict(part) != "lost"]
     if not kept:
@@ -253,6 +257,10 @@ def describe(state: pd.DataFrame) -> str:
     a_layer = found.mean ** (1 / layers) if layers else 1.0
     whole = sum(map(len, reached)) == sum(map(len, kept))
     rest = "" if whole else " and is too small for a float before that"
+    for middle, extreme in (("faded", min), ("swollen", max)):
+        if middle in verdicts:
+            most = extreme(extreme(part["gradient"]) / part["gradient"].iloc[-1] for part in kept)
+            rest += f", and on the way by up to ×{number(most)}"
     return (
         f"{lead}: from the last block back to the first their norm changes by "
         f"×{found.text(number)} over {layers} layers, ×{a_layer:.3g} a layer{rest}."
@@ -260,9 +268,9 @@ def describe(state: pd.DataFrame) -> str:
 
 
 def verdict(one: pd.DataFrame) -> str:
-    """One seed's: "vanished", "exploded", "healthy", or "lost" where a norm is 0 or not finite.
+    """One seed's, a key of `_WORDS`: what most or least arrives at any block, over the last one's.
 
-    "faded" is a gradient that vanishes on the way, though more arrives at the first block.
+    "lost" where nothing leaves the last block, or a norm is not finite.
     """
     gradients = one["gradient"]
     first, last = gradients.iloc[0], gradients.iloc[-1]
@@ -270,4 +278,6 @@ def verdict(one: pd.DataFrame) -> str:
         return "lost"
     if gradients.min() <= VANISHED * last:
         return "vanished" if first <= VANISHED * last else "faded"
-    return "exploded" if gradients.max() >= EXPLODED * last else "healthy"
+    if gradients.max() >= EXPLODED * last:
+        return "exploded" if first >= EXPLODED * last else "swollen"
+    return "healthy"

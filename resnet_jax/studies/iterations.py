@@ -108,10 +108,15 @@ def summarize(table: pd.DataFrame) -> list[str]:
 
 
 def _shallower(first: pd.DataFrame, name: str) -> tuple[str | None, bool]:
-    """The deepest of the family's shallower networks with the same settings; is any shallower?"""
+    """The deepest of the family's shallower networks with the same settings; is any shallower?
+
+    If none has them, one that differs in what `tables.compared` leaves out stands in.
+    """
     this = first.loc[name]
     found = first[(first["family"] == this["family"]) & (first["depth"] < this["depth"])]
     alike = found[found["settings"] == this["settings"]]
+    if alike.empty:
+        alike = found[found.index.map(tables.compared) == tables.compared(name)]
     return alike["depth"].astype(float).idxmax() if len(alike) else None, len(found) > 0
 
 

@@ -7,6 +7,7 @@ of one network that differ in nothing but the seed share its name.
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +21,16 @@ from resnet_jax.reporting.style import (
     LineEnd,
     Panel,
     label_line_ends,
-    shorten,
+    shorten_apart,
     use_log_scale,
 )
 from resnet_jax.runs import write_text
+from resnet_jax.runs.recipe import Optimizer, Schedule
 
 ENOUGH = 5
 """Seeds of each of two networks before a sentence says which of them has more."""
 
+_TUNED = {"schedule", *(f.name for kind in (Optimizer, Schedule) for f in fields(kind))}
 _STYLES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.4, 1.2, 1.4)))
 
 
@@ -142,8 +145,7 @@ def _at_line_ends(names: list[str]) -> list[str]:
     """Names that fit and tell the networks apart, without a model that all share."""
     if len({name.split(", ")[0] for name in names}) == 1 and all(map(settings, names)):
         names = list(map(settings, names))
-    short = [shorten(name) for name in names]
-    return short if len(set(short)) == len(names) else [shorten(name, 60) for name in names]
+    return shorten_apart(names)
 
 
 def dashes(table: pd.DataFrame, network: str) -> Any:
@@ -235,11 +237,30 @@ def settings(network: str) -> str:
     return network.partition(", ")[2]
 
 
+def compared(network: str) -> str:
+    """The settings less those of the optimiser and its schedule.
+
+    Networks that differ in these alone, each perhaps at its own best rate, are compared all the
+    same: their labels tell.
+    """
+    name = lambda part: part.partition("=")[0].rpartition(".")[2]
+    return ", ".join(part for part in settings(network).split(", ") if name(part) not in _TUNED)
+
+
 def pairs_by_family(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """(shallower, deeper) networks next to each other in depth, of one family and settings."""
-    pairs, first = [], table.drop_duplicates("network")
-    first = first.assign(settings=first["network"].map(settings))
-    for _, members in by(first, "family", "settings"):
+    """(shallower, deeper) networks next to each other in depth, of one family and settings.
+
+    Those that have no such partner are paired by what is `compared`.
+    """
+    first = table.drop_duplicates("network")
+    first = first.assign(
+        settings=first["network"].map(settings), compared=first["network"].map(compared)
+    )
+    alone = first.groupby(["family", "settings"])["depth"].transform("nunique") == 1
+    groups = [own for _, own in by(first[~alone], "family", "settings")]
+    groups += [own for _, own in by(first[alone], "family", "compared")]
+    pairs = []
+    for members in groups:
         members = members.sort_values("depth", kind="stable")
         rows = list(zip(members["network"], members["depth"], strict=True))
         pairs += [(a, b) for (a, low), (b, high) in itertools.pairwise(rows) if low != high]
@@ -247,15 +268,15 @@ def pairs_by_family(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def twins(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """(plain, other) networks of equal depth and settings."""
+    """(plain, other) networks of equal depth and settings; else of what is `compared`."""
     first = table.drop_duplicates("network")
-    plain = first[first["family"] == "plain"]
-    return [
-        (one, other)
-        for one, depth in zip(plain["network"], plain["depth"], strict=True)
-        for other in first[(first["family"] != "plain") & (first["depth"] == depth)]["network"]
-        if settings(other) == settings(one)
-    ]
+    plain, pairs = first[first["family"] == "plain"], []
+    for one, depth in zip(plain["network"], plain["depth"], strict=True):
+        others = first[(first["family"] != "plain") & (first["depth"] == depth)]["network"]
+        alike = [other for other in others if settings(other) == settings(one)]
+        alike = alike or [other for other in others if compared(other) == compared(one)]
+        pairs += [(one, other) for other in alike]
+    return pairs
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

@@ -69,7 +69,7 @@ class LoadedModel:
 
     @property
     def size(self) -> int:
-        """Pixels of the squares that it was shown."""
+        """Pixels of the squares that it was shown; of rectangles, of their shorter side."""
         return min(self.image_shape[:2])
 
     def as_trained(self, picture: np.ndarray) -> np.ndarray:

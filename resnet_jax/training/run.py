@@ -199,9 +199,9 @@ def _run(
             outlets = [metrics.append, *(copy.write for copy in copies), display.show]
         notes = [lost, *recipe.notes(), *_notes_on_data(experiment)]
         if recipe.init_from and not begun:
+            notes.append(_note_on_start(Path(recipe.init_from)))
             # After the config, without which no checkpoint is resumed from.
             checkpoints.save(state)  # From here on the other run may change or go.
-            notes.append(_note_on_start(Path(recipe.init_from)))
         notes = [f"note: {line}" for line in notes if line]
         for line in (_describe_data(recipe), experiment.describe(state), *notes):
             note(line)
@@ -306,8 +306,7 @@ def _note_on_start(folder: Path) -> str:
     if other.status == "completed" or (other.config or {}).get("converted_from"):
         return ""
     state = "diverged" if other.status == "diverged" else "is not finished"
-    last = max(runs.checkpoint_steps(folder))
-    return f"init_from={str(folder)!r}: that run {state}; its weights are those of step {last:,}"
+    return f"init_from={str(folder)!r}: that run {state}; this one begins with what it last saved"
 
 
 def _notes_on_data(experiment: "Experiment") -> list[str]:

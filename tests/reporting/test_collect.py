@@ -272,6 +272,18 @@ def test_run_that_another_folder_of_the_sweep_has_is_not_waited_for(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("other", [{"config": "configs/cifar10.py"}, {"common": {"num_steps": 40}}])
+def test_run_that_another_sweep_has_is_waited_for(other, tmp_path: Path, write_run, write_sweep):
+    names = {f"plain-20-seed{seed}": {"model.name": "plain-20", "seed": seed} for seed in range(2)}
+    write_run(tmp_path / "one", "plain-20", 0, 0.1)
+    write_sweep(tmp_path / "one", names, config="configs/digits.py")
+    for seed in range(2):
+        write_run(tmp_path / "two", "plain-20", seed, 0.2 + 0.01 * seed)
+    write_sweep(tmp_path / "two", names, **{"config": "configs/digits.py", **other})
+    results = collect([tmp_path / "one", tmp_path / "two"]).results
+    assert [result.status for result in results if result.seed == 1] == ["missing", "completed"]
+
+
 def test_copy_under_another_name_is_no_second_seed(tmp_path: Path, write_run):
     for name in ("first", "second"):
         write_run(tmp_path, "plain-20", seed=3, name=name)

@@ -158,7 +158,7 @@ def test_largest_papers_networks_are_not_refused():
         (imagenet.get_config("resnet-50,recipe=plateau,steps=30001"), ""),
         (cifar10.get_config("resnet-20,model.name=resnet-110"), "'none' with 110 layers, for wh"),
         (cifar10.get_config("resnet-110"), ""),
-        (cifar10.get_config("resnet-20,freeze=batch_norm"), "frozen so normalise nothing"),
+        (cifar10.get_config("resnet-20,freeze=batch_norm"), "among them do not normalise"),
         (cifar10.get_config("resnet-20,freeze=batch_norm,init_from=x"), ""),
     ],
 )

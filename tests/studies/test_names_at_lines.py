@@ -86,3 +86,29 @@ def test_names_are_cut_only_where_that_leaves_them_apart():
     assert labels("resnet-56", long)[1].endswith("…")
     steps = [f"plain-56, schedule.warmup=linear, warmup_steps={steps}" for steps in (10, 160)]
     assert labels("resnet-56", *steps)[1:] == steps
+
+
+def paired(*names: str) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """`pairs_by_family` and `twins` of networks of such labels."""
+    rows = [
+        {"network": name, "family": "residual" if name.startswith("resnet") else "plain",
+         "depth": int(name.partition(",")[0].rpartition("-")[2]), "step": 0, "seed": 0}
+        for name in names
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    return set(tables.pairs_by_family(table)), set(tables.twins(table))
+
+
+def test_networks_each_at_its_own_rate_are_compared():
+    shallow, deep = "resnet-20, learning_rate=0.1", "resnet-110, warmup=until_error"
+    plain = "plain-20, learning_rate=0.03, num_steps=300"
+    assert paired(shallow, deep, plain) == ({(shallow, deep)}, set())
+    twin = "plain-20, learning_rate=0.03"
+    assert paired(shallow, deep, twin) == ({(shallow, deep)}, {(twin, shallow)})
+
+
+def test_networks_of_equal_training_are_compared_before_others():
+    fast, slow, deep = "plain-20, learning_rate=0.1", "plain-20", "plain-56"
+    pairs, twins = paired(fast, slow, deep, "resnet-20")
+    assert pairs == {(slow, deep)}
+    assert twins == {(slow, "resnet-20"), (fast, "resnet-20")}

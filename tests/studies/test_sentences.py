@@ -62,6 +62,8 @@ def chain(about, norms, column="gradient"):
         ([0.0, 1e-3, 1.0], "gradients vanish: .* ×0.001 over 2 layers, .* too small for a float"),
         ([0.0, 0.0, 0.0], "nothing arrives"),
         ([float("nan"), 1.0, 1.0], "nothing arrives"),
+        ([1.0, 5e3, 1.0], "explode in the middle: .* ×1 over .* and on the way by up to ×5,000"),
+        ([1.0, 1e-4, 1.0], "vanish in the middle: .* ×1 over .* and on the way by up to ×0.0001"),
     ],
 )
 def test_gradients_vanish_explode_or_neither(norms, words):
@@ -78,6 +80,12 @@ def test_that_no_gradient_vanished_is_said_of_trained_plain_nets_with_their_step
     finding = said(gradients, trained + between)
     assert "at step 50: gradients vanish" in finding
     assert "plain-56, looked at after 0, 50 and 99 steps, gradients vanish after 50." in finding
+
+
+def test_gradients_that_are_not_finite_are_not_called_vanishing():
+    trained = chain({**PLAIN, "step": 99}, [float("inf"), 1.0])
+    finding = said(gradients, trained)
+    assert "looked at after 99 steps, gradients are zero or not finite after 99." in finding
 
 
 def test_gradients_that_vanish_in_the_middle_of_one_seed_are_told():
