@@ -23,19 +23,18 @@ def split(argument: str | None, default_model: str) -> tuple[str, dict[str, Any]
     """The model's name and the fields set by "model-name[,key=value…]"; both are optional.
 
     A comma belongs to a value if no `key=` follows it: `data_dir=/data/cats,dogs`. So it does
-    between brackets and quotes: `schedule.boundaries=(0.3,0.6)`.
+    between brackets and quotes: `schedule.boundaries=(0.3,0.6)`. Of a field that is given twice the
+    last value counts.
 
     Raises:
-      InputError: a part has no key, or a field is given twice.
+      InputError: a part has no key, or a field is given under two names.
     """
     name, texts = take_apart(argument or "")
-    fields: dict[str, Any] = {}
-    for key, text in texts:
-        path = ALIASES.get(key, key)
-        if path in fields:
-            raise InputError(f"config field {path!r}: given twice, the second time as {text}")
-        fields[path] = parse_value(text)
-    return name or default_model, fields
+    keys = {key for key, _ in texts}
+    for short, path in ALIASES.items():
+        if {short, path} <= keys:
+            raise InputError(f"config field {path!r}: given under two names, {short} is the other")
+    return name or default_model, {ALIASES.get(key, key): parse_value(text) for key, text in texts}
 
 
 def take_apart(argument: str) -> tuple[str, list[tuple[str, str]]]:
