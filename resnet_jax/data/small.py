@@ -282,8 +282,9 @@ class _ReadsWithoutTensorFlow:
                 f"{source}: missing {', '.join(missing)}, packed or unpacked; the other way is "
                 f"images in {', '.join(f'{split}/<class>/' for split in self._num_examples)}"
             )
+        published = _published()
         for name, path in files.items():
-            other = _published().get(_sha256(path)) if path.name == name else None
+            other = published.get(_sha256(path)) if path.name == name else None
             if other not in (None, self.name):
                 raise InputError(
                     f"{path}: {other}'s file, which has the same name; not {self.name}'s"

@@ -53,7 +53,7 @@ _OF_FAMILY = frozenset(
 """Fields in which a family may differ from another and still be compared: those that make it one,
 and the block, of which `verdicts` compares only what can be depths of one another."""
 
-_WEIGHTS = ("init_from", "converted_from")
+WEIGHTS = ("init_from", "converted_from")
 """Fields that say whose weights a network starts from. Weights are those of one network, so that
 depths are compared by whether they were given any."""
 
@@ -482,7 +482,7 @@ def _with_weights_as_given(groups: Sequence[Group]) -> list[Group]:
     sources = {
         (field, this.model, naming.as_text(this.settings[field]))
         for this in groups
-        for field in _WEIGHTS
+        for field in WEIGHTS
         if this.settings.get(field) is not None
     }
     several = collections.Counter((field, model) for field, model, _ in sources)

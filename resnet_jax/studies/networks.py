@@ -20,7 +20,7 @@ from resnet_jax.models.architecture import USED_WITH
 from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
-from resnet_jax.reporting.load import what_is_computed
+from resnet_jax.reporting.load import WEIGHTS, what_is_computed
 from resnet_jax.runs import Recipe, checkpoint_steps, find_runs, load_recipe, read_run
 from resnet_jax.runs.recipe import is_used
 from resnet_jax.runtime import parallel
@@ -30,7 +30,6 @@ from resnet_jax.training.run import check_dataset
 from resnet_jax.training.state import MetricAccumulator
 
 _ALWAYS = ("num_steps", "batch_size", "dataset.name")
-_WEIGHTS = ("init_from", "converted_from")
 
 _STATUS = {"completed": "", "diverged": "diverged"}
 
@@ -341,7 +340,7 @@ def _distinct(network: Network, networks: Sequence[Network], without: Sequence[s
     this, differing = _what_is_computed(network.recipe), naming.differing(configs)
     told = {*differing} & {*_ALWAYS}
     for key in {*differing} if network.is_trained else {*naming.differing(alike)}:
-        of_training = network.is_trained and not key.startswith("model.") and key not in _WEIGHTS
+        of_training = network.is_trained and not key.startswith("model.") and key not in WEIGHTS
         values = [naming.as_text(config.get(key)) for config in (configs if of_training else alike)]
         share = values.count(naming.as_text(this.get(key))) / len(values)
         if share <= 0.5 and is_used(key, this):
