@@ -106,6 +106,6 @@ def recipe(name: str) -> ConfigDict:
 
 def _warmup(name: str) -> str:
     """By training error from 110 layers on (v1 §4.2); for 400 steps in v2 (preact)."""
-    if name.startswith("preact"):
+    if name.removeprefix("cifar-").startswith("preact"):
         return "constant"
     return "until_error" if zoo.depth(name) >= 110 else "none"

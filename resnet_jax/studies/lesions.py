@@ -335,14 +335,15 @@ def summarize(table: pd.DataFrame) -> list[str]:
         kinds, seeds = dict(list(by(own, "kind"))), tables.num_seeds(own)
         intact, chance = kinds["intact"]["error"].mean(), 1 - 1 / own["classes"].iloc[0]
         half_way = intact + (chance - intact) / 2
+        each = kinds["delete_each"]
+        median = tables.mean(each.groupby("seed")["error"].median())
         if intact > chance / 2:
             sentences.append(
-                f"{name} ({seeds}) has an error of {percent(intact)} with all its blocks: there is "
-                "little that a lesion could take from it."
+                f"{name} ({seeds}) has an error of {percent(intact)} with all its blocks and of "
+                f"{median.percent} without one (median over {each['block'].nunique()} blocks), "
+                f"where chance is {percent(chance)}: too much to tell what a block is worth."
             )
         else:
-            each = kinds["delete_each"]
-            median = tables.mean(each.groupby("seed")["error"].median())
             share = (each["error"] > half_way).mean()
             lead = "destroys" if median.mean > half_way else "does not destroy"
             sentences.append(
