@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from configs import cifar10
 from resnet_jax.data import folder_to_tfds
 from resnet_jax.errors import InputError
 from resnet_jax.reporting import naming, papers
@@ -98,6 +99,11 @@ def test_second_paper_warms_every_run_up_for_400_steps_at_a_tenth_of_the_rate():
             400,
             0.01,
         )
+
+
+@pytest.mark.parametrize("name", ["preact-resnet-56", "cifar-preact-resnet-56"])
+def test_second_papers_networks_warm_up_under_both_names(name: str):
+    assert cifar10.get_config(name).schedule.warmup == "constant"
 
 
 def test_figure_6_follows_the_first_papers_recipe():
