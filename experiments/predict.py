@@ -8,10 +8,10 @@ A folder stands for the images in it and in its folders; a note on stderr counts
 are not read. "-" is an image on standard input. `--top=3` names three classes, not five. Images are
 fitted to what the run's network was trained on, or cut by `--test_crops` (10-crop, …; see
 `experiments.evaluate`); of a network of rectangles they must be such ones. A file's EXIF
-orientation is applied, unless the network was trained on pixels as they are stored. `--json` prints
-one object a file. `--cam_dir` draws where the network sees the most likely class, with a box around
-it, into a folder, and adds the box to the JSON, in the upright file's pixels; `--output_stride=8`
-dilates an ImageNet network for a finer map.
+orientation is applied, unless the run read its own images as they are stored
+(`dataset.exif_orientation=False`). `--json` prints one object a file. `--cam_dir` draws where the
+network sees the most likely class, with a box around it, into a folder, and adds the box to the
+JSON, in the upright file's pixels; `--output_stride=8` dilates an ImageNet network for a finer map.
 
 A file that is missing, broken or does not fit gets one line on stderr, the others are done all the
 same, and the exit code is then 2.

@@ -14,7 +14,7 @@ from resnet_jax.data import datasets, device_dataset
 from resnet_jax.errors import InputError
 from resnet_jax.interop import programs, pytorch_names, weight_files
 from resnet_jax.runs import Recipe, arguments, load_recipe, lockfile
-from resnet_jax.runs.recipe import section
+from resnet_jax.runs.recipe import plain_name, section
 from resnet_jax.runtime import setup
 from resnet_jax.training import inference
 from resnet_jax.training.checkpoints import Checkpoints, load_weights
@@ -82,9 +82,12 @@ def fill(
             f"and images normalised with {_normalized(recipe)}; to score it: python -m "
             f"experiments.evaluate --workdir={workdir}{' --test_crops=centre' if cut else ''}"
         )
+    own = plain_name(recipe.dataset.name) == "image_folder"
+    images = recipe.dataset.data_dir if own else "IMAGES"
     return (
         f"{told}; {recipe.dataset.name} has {len(class_names)} classes: to fine-tune it: python -m "
-        f"experiments.train --config=configs/finetune.py:init_from={workdir} --workdir=FOLDER"
+        f"experiments.train --config=configs/finetune.py:init_from={workdir},data_dir={images} "
+        "--workdir=FOLDER"
     )
 
 

@@ -2,7 +2,7 @@
 
 A program takes images as they are, uint8 [batch, height, width, channels] of the size that the
 network was trained on, normalises them as in evaluation, and returns logits, float32 [batch,
-classes]. The size of the batch is open. With JAX alone:
+classes]. The size of the batch is open. With JAX and flatbuffers:
 
     program = jax.export.deserialize(bytearray(Path("resnet-20.stablehlo").read_bytes()))
     logits = program.call(images)

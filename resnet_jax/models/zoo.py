@@ -148,6 +148,8 @@ def _wrong_depth(name: str, depth: int, block: str) -> str:
     layers = 3 * BLOCKS[block]
     nearest = max(round((depth - 2) / layers), 1) * layers + 2
     family = name.rsplit("-", 1)[0]
+    if nearest in IMAGENET_STAGES and not family.startswith("cifar-"):
+        family = f"cifar-{family}"  # Without it the name is ImageNet's.
     others = [
         f"block={other!r}"
         for other, count in BLOCKS.items()

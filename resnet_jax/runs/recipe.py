@@ -88,7 +88,8 @@ def _field(meaning: str, *ranges: _Range, choices: Sequence[str] | None = None) 
 class Model:
     """The network: its name, and the axes of `Architecture` that differ from what that stands for.
 
-    None is what the name stands for; `bn_group_size=None` is the whole batch.
+    None is what the name stands for; `bn_group_size=None` is all that goes
+    through the network together: `batch_size` / `grad_accum_steps`.
     """
 
     name: str = _field("plain-N, resnet-N or preact-resnet-N")
@@ -653,7 +654,7 @@ def _check_dataset(recipe: Recipe) -> None:
     if len(sides) != 2 or sides[0] > sides[1]:
         raise InputError(f"streaming.scales={sides}: wanted two lengths in pixels, the lower first")
     for field, side in (("scales", sides[0]), ("shorter_side", stream.shorter_side)):
-        if side < size:
+        if side < size and (field != "scales" or stream.augmentation == "scale"):
             raise InputError(
                 f"streaming.{field}={getattr(stream, field)}: too small for crops of "
                 f"dataset.image_size={size}"

@@ -190,6 +190,7 @@ def test_imagenet_net_is_to_be_scored_on_centres_as_published_errors_are(name, v
 def test_weights_with_other_classes_than_the_data_are_said_to_be_for_fine_tuning(tmp_path):
     told = fill(tmp_path / "run", write(tmp_path / "net.safetensors", num_classes=7), DIGITS)
     assert "digits has 10 classes: to fine-tune it" in told
+    assert f"init_from={tmp_path / 'run'},data_dir=IMAGES --workdir" in told
     assert "to score it" not in told
 
 

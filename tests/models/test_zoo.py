@@ -128,6 +128,7 @@ def test_prefix_reaches_the_cifar_net_of_an_imagenet_depth():
     [
         ("resnet-21", {}, r"name='resnet-21': CIFAR depths.* 6n\+2.*nearest: resnet-20"),
         ("resnet-1", {}, "nearest: resnet-8"),
+        ("resnet-49", {}, "nearest: cifar-resnet-50"),
         ("resnet-29", {}, "or block='bottleneck'"),
         ("resnet-1001", {"block": "basic"}, r"6n\+2"),
         ("resent-20", {}, "nearest: resnet-20"),

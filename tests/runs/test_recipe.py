@@ -236,6 +236,12 @@ def test_stream_whose_crops_are_small_parts_of_images_is_told(fields, told):
     assert told in "".join(notes)
 
 
+def test_scales_that_have_no_effect_may_be_smaller_than_crops():
+    fields = "recipe=modern,dataset.image_size=288,streaming.shorter_side=320"
+    recipe = Recipe.from_config(imagenet.get_config(f"resnet-50,{fields}"))
+    assert recipe.dataset.image_size == 288
+
+
 def test_crop_padding_of_a_stream_is_refused():
     with pytest.raises(InputError, match=r"dataset\.crop_padding=4: a stream's crops are cut"):
         Recipe.from_config(imagenet.get_config("resnet-18,dataset.crop_padding=4"))
