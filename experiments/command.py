@@ -201,6 +201,10 @@ def _wrong_field(argv: list[str]) -> str | None:
             check_field(config, path)
             if value is not None and not no:
                 update(config, {path: parse_value(value)})
+                section, _, key = path.rpartition(".")
+                if value == "none" and (config[section] if section else config)[key] is None:
+                    after = f"{argument}{',' if ':' in argument else ':'}{path}=none"
+                    return f"--config.{path}=none: give it after the colon: --config={after}"
     except InputError as error:
         return str(error)
     except (AttributeError, KeyError, TypeError, ValueError):

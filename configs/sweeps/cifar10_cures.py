@@ -1,6 +1,6 @@
 """CIFAR-10 in 4,000 steps: the two cures for plain networks that did best on digits.
 
-    python -m experiments.sweep --config=configs/sweeps/cifar10_cures.py --workdir=runs/cifar10-cures
+    python -m experiments.sweep --config=configs/sweeps/cifar10_cures.py --workdir=runs/cures
 
 The schedule is that of cifar10_best_rate.py, whose plain networks are those to compare with; each
 cure has the learning rate that was its best on digits at 56 layers. About 40 minutes a run of 20

@@ -242,7 +242,7 @@ def _check_gradients(work: _Work) -> Iterator[Finding]:
     for case in (*CASES, _SPREAD, _PMAPPED):
         saved = _load(work.folder, str(case))
         value = None if saved is None else float(saved["different_bits"])
-        yield Finding("same step twice", str(case), value, 0, "values differ", failures[case.dtype])
+        yield Finding("same step twice", str(case), value, 0, "arrays differ", failures[case.dtype])
     devices, failure = ends[_SPREAD.dtype]
     told = failure or f"{devices} device(s)"
     for name, case, other in (

@@ -184,6 +184,11 @@ def _check_has_data(recipe: Recipe) -> None:
         )
 
 
+def normalization_reads(recipe: Recipe) -> bool:
+    """Whether the normalisation is computed from the training split."""
+    return bool({recipe.dataset.mean, recipe.dataset.std} - {"none", *device_dataset.CONSTANTS})
+
+
 def normalization(recipe: Recipe, shape: tuple[int, int, int]) -> device_dataset.Normalization:
     """The recipe's, of images of (height, width, channels); reads the training split if needed.
 
@@ -191,7 +196,7 @@ def normalization(recipe: Recipe, shape: tuple[int, int, int]) -> device_dataset
       InputError: the split is needed and cannot be read.
     """
     dataset = recipe.dataset
-    if not {dataset.mean, dataset.std} - {"none", *device_dataset.CONSTANTS}:
+    if not normalization_reads(recipe):
         nothing = np.zeros((1, *shape), np.uint8)
         return device_dataset.normalization(nothing, dataset.mean, dataset.std)
     _check_has_data(recipe)

@@ -67,13 +67,16 @@ def is_complete(recipe: Recipe, workdir: Path) -> bool:
     return complete == str(True)
 
 
-def check_dataset(recipe: Recipe) -> None:
-    """Raises `InputError` for a data set, split or folder that cannot be loaded; reads no image."""
+def check_dataset(recipe: Recipe, test_only: bool = False) -> None:
+    """Raises `InputError` for a data set, split or folder that cannot be loaded; reads no image.
+
+    With `test_only`, the other splits are not to be loaded.
+    """
     dataset = recipe.dataset
-    splits = [split for split in (dataset.train, dataset.validation, dataset.test) if split]
+    others = () if test_only else (dataset.train, dataset.validation)
     datasets.check(
         dataset.name,
-        splits,
+        [split for split in (*others, dataset.test) if split],
         data_dir=dataset.data_dir,
         image_size=dataset.image_size,
         padding=dataset.crop_padding,

@@ -212,8 +212,8 @@ def _gradients(
 def _parts(batch: Batch, parts: int, net: Architecture, mesh: Mesh | None) -> Batch:
     """[batch, …] -> [parts, batch / parts, …].
 
-    Batch-norm groups are dealt out whole and in turn: each part takes some from every device, and
-    no example changes its device.
+    Batch-norm groups are dealt out whole and in turn: where every device has some for each part, no
+    example changes its device.
     """
 
     def deal(x):

@@ -1,6 +1,7 @@
 """Weights become a folder that the other commands take, go out again, and lie about nothing."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -192,6 +193,18 @@ def test_weights_with_other_classes_than_the_data_are_said_to_be_for_fine_tuning
     assert "digits has 10 classes: to fine-tune it" in told
     assert f"init_from={tmp_path / 'run'},data_dir=IMAGES --workdir" in told
     assert "to score it" not in told
+
+
+def test_training_images_that_fill_the_memory_do_not_stop_an_import(tmp_path, monkeypatch):
+    source = write(tmp_path / "net.safetensors", width=2)
+    memory = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 50_000}  # of 1,000 and 100 images of 64 bytes
+    true = os.sysconf
+    monkeypatch.setattr(os, "sysconf", lambda name: memory.get(name) or true(name))
+    splits = "digits,train=train[:1000],test=test[:100]"
+    with pytest.raises(InputError, match="1,100 images of 8×8"):
+        fill(tmp_path / "computed", source, f"{splits},mean=pixel,std=none")
+    told = fill(tmp_path / "run", source, f"{splits},mean=none,std=none")
+    assert "to score it" in told
 
 
 def test_training_does_not_go_on_with_converted_weights(tmp_path):
