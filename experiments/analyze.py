@@ -23,7 +23,7 @@ networks need five of each.
     iterations             does three times the training cure it? Reads runs of two lengths; trains
                            the longer ones if they are not there
     lesions                the error without some of the blocks, or with some swapped; which paths
-                           carry the gradient
+                           carry the gradient. over_training=True: at every checkpoint
     shattering             how alike the gradients of nearby images are, against depth.
                            depths=(8,20,56) seeds=5
     landscape              the loss around the weights. points=15 reach=1.0

@@ -6,7 +6,7 @@ Veit et al. 2016, "Residual Networks Behave Like Ensembles of Relatively Shallow
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,13 +18,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from resnet_jax.errors import InputError
+from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet, pad_shortcut
 from resnet_jax.reporting.style import Panel, number
 from resnet_jax.studies import hooks, tables
 from resnet_jax.studies.hooks import batches, double_precision, mean_over
-from resnet_jax.studies.networks import Network
+from resnet_jax.studies.networks import Network, Variables
 from resnet_jax.studies.study import Track, Tracker
-from resnet_jax.studies.tables import by, percent
+from resnet_jax.studies.tables import by, listed, percent
 from resnet_jax.training.step import wrong
 
 LEFT_OUT = 0.05
@@ -40,14 +41,14 @@ class PathGradients(NamedTuple):
     parts g_k sum to the whole gradient g. All are [lengths], over all examples together.
 
     Attributes:
-      lengths: from 0 to the number of blocks.
+      length: from 0 to the number of blocks.
       share_of_paths: how many of the 2^blocks paths are that long, a fraction.
       share: ⟨g_k, g⟩ / ‖g‖², signed; they sum to 1.
       norm: ‖g_k‖ / ‖g‖; where parts cancel, they sum to more than 1.
       rest: ‖Σ g_j over j > k‖ / ‖g‖, what is missing without longer paths.
     """
 
-    lengths: np.ndarray
+    length: np.ndarray
     share_of_paths: np.ndarray
     share: np.ndarray
     norm: np.ndarray
@@ -260,9 +261,14 @@ def measure(
     split: str = "test",
     most_blocks: int = 60,
     repeats: int = 10,
+    over_training: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """A row a lesion or length of path, by `kind`; of deep networks `most_blocks` single blocks."""
+    """A row a lesion or length of path, by `kind`; of deep networks `most_blocks` single blocks.
+
+    Paths are those of the last checkpoint; with `over_training`, of initialisation, with the
+    batch-norm statistics of the images, and of every checkpoint.
+    """
     rows = []
     for network in networks:
         network.require_trained("lesions")
@@ -293,13 +299,20 @@ def measure(
             ]
         if not network.is_plain:
             few = network.images(split, min(path_examples, examples))
-            found = path_gradients(*asked[:2], *few, track=track("paths"))
-            rows += [
-                row("path", **dict(zip(("length", "share_of_paths", "share", "norm", "rest"),
-                                       map(float, values), strict=True)))
-                for values in zip(*found, strict=True)
-            ]  # fmt: skip
+            for step, variables in _states(network, few[0], over_training):
+                found = path_gradients(network.model, variables, *few, track=track("paths"))
+                columns = pd.DataFrame(found._asdict()).astype(float).to_dict("records")
+                rows += [row("path", step=step, **values) for values in columns]
     return pd.DataFrame(rows)
+
+
+def _states(
+    network: Network, images: np.ndarray, over_training: bool
+) -> Iterator[tuple[int, Variables]]:
+    if over_training and 0 not in network.steps:
+        yield 0, with_statistics_of(network.model, network.initial(), images)
+    for step in network.steps if over_training else network.steps[-1:]:
+        yield step, network.at(step)
 
 
 def plot(table: pd.DataFrame) -> list[list[Panel]]:
@@ -313,8 +326,9 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
         if len(own):
             draw = functools.partial(_random, table=own, words=words)
             strips[0].append(Panel(title, draw))
-    paths = table[table["kind"] == "path"]
-    if len(paths):
+    every = table[table["kind"] == "path"]
+    if len(every):
+        paths, means = _at_the_end(every), _mean_lengths(every)
         how = {"xlabel": "blocks on the path", "scale": 100, "level": 0}
         strips.append(
             [tables.line_panel("Gradient of all paths of a length", paths, "length", "share",
@@ -322,7 +336,22 @@ def plot(table: pd.DataFrame) -> list[list[Panel]]:
              tables.line_panel("Norm of that part", paths, "length", "norm",
                                ylabel="norm, % of the whole's", **how)]
         )  # fmt: skip
+        if means["step"].nunique() > 1:
+            strips[-1].append(tables.line_panel("Length of paths in training", means, "step",
+                                                "length", xlabel="step", ylabel="blocks on a path",
+                                                marker="."))  # fmt: skip
     return strips
+
+
+def _at_the_end(paths: pd.DataFrame) -> pd.DataFrame:
+    return paths[paths["step"] == paths.groupby(["network", "seed"])["step"].transform("max")]
+
+
+def _mean_lengths(paths: pd.DataFrame) -> pd.DataFrame:
+    """By signed share, in the column "length": a row a network, seed and step."""
+    keys = ["network", "family", "depth", "seed", "step"]
+    products = paths.assign(length=paths["length"] * paths["share"])
+    return products.groupby(keys, sort=False, as_index=False)["length"].sum(min_count=1)
 
 
 def summarize(table: pd.DataFrame) -> list[str]:
@@ -355,7 +384,17 @@ def summarize(table: pd.DataFrame) -> list[str]:
             if "delete" in kinds:
                 sentences.append(_smoothness(name, half_way, kinds["delete"]))
         if "path" in kinds:
-            sentences.append(_effective(name, kinds["path"]))
+            sentences.append(_effective(name, _at_the_end(kinds["path"])))
+            means = _mean_lengths(kinds["path"])
+            if means["step"].nunique() > 1:
+                lengths = (
+                    f"{tables.mean(own['length']).text('{:.1f}'.format)} after {step:,}"
+                    for step, own in by(means.sort_values("step", kind="stable"), "step")
+                )
+                sentences.append(
+                    f"In training {name}'s paths are, in blocks and by signed share, so long: "
+                    f"{listed(lengths)} steps."
+                )
     return sentences
 
 

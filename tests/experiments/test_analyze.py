@@ -123,11 +123,12 @@ def test_training_that_moves_nothing_stays_however_hard_its_batches_are(
 @pytest.mark.slow
 def test_paths_have_every_length(sweep, tmp_path):
     study.run("lesions", [str(sweep / "resnet")], output=str(tmp_path),
-              settings=[FEW, "repeats=1", "path_examples=2"])  # fmt: skip
+              settings=[FEW, "repeats=1", "path_examples=2", "over_training=True"])  # fmt: skip
     with (tmp_path / "analysis/lesions/data.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["kind"] == "path"]
-    assert [float(row["length"]) for row in rows] == [0, 1, 2, 3]
-    assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
+    assert [int(row["step"]) for row in rows] == [0] * 4 + [4] * 4 + [8] * 4
+    assert [float(row["length"]) for row in rows] == [0, 1, 2, 3] * 3
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(3)
 
 
 @pytest.mark.slow

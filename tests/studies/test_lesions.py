@@ -130,7 +130,7 @@ def test_part_of_a_length_is_the_sum_over_its_paths_one_by_one(in_float64):
 def test_shares_are_signed_and_sum_to_one_and_nothing_is_left_beyond_the_longest_path():
     model, variables = make("resnet-8")
     found = lesions.path_gradients(model, shaken(variables), IMAGES, LABELS)
-    np.testing.assert_array_equal(found.lengths, [0, 1, 2, 3])
+    np.testing.assert_array_equal(found.length, [0, 1, 2, 3])
     np.testing.assert_allclose(found.share_of_paths, [1 / 8, 3 / 8, 3 / 8, 1 / 8])
     assert found.share.sum() == pytest.approx(1.0, abs=1e-12)
     assert found.norm.sum() >= 1.0
@@ -163,7 +163,8 @@ def test_plain_network_has_one_path_only():
 
 
 def test_network_too_bad_for_lesions_has_its_paths_told():
-    about = {"network": "resnet-8", "seed": 0, "classes": 10}
+    about = {"network": "resnet-8", "family": "resnet", "depth": 8, "seed": 0, "step": 60,
+             "classes": 10}  # fmt: skip
     paths = zip((0, 1, 2, 3), (0.0, 0.25, 0.5, 0.25), (1.0, 1.0, 0.75, 0.0), strict=True)
     table = pd.DataFrame(
         [
@@ -183,3 +184,29 @@ def test_network_too_bad_for_lesions_has_its_paths_told():
     )
     assert path.startswith("Of resnet-8's 3 blocks, paths through at most 3 sum to the gradient")
     assert "by signed share paths are 2.0 blocks long" in path
+
+
+def test_paths_over_training_begin_at_initialisation_and_end_as_those_of_the_last_step():
+    about = {"network": "resnet-8", "family": "resnet", "depth": 8, "seed": 0, "classes": 10}
+    lesion = [
+        {**about, "step": 60, "kind": "intact", "error": 0.1},
+        {**about, "step": 60, "kind": "delete_each", "block": 1, "error": 0.2},
+    ]
+    shares = {0: (0.25, 0.75), 30: (0.5, 0.5), 60: (1.0, 0.0)}
+    paths = [
+        {**about, "step": step, "kind": "path", "length": length, "share": share, "norm": share,
+         "rest": 0.0}
+        for step, both in shares.items()
+        for length, share in enumerate(both)
+    ]  # fmt: skip
+    table = pd.DataFrame(lesion + paths)
+    _, last, lengths = lesions.summarize(table)
+    assert "by signed share paths are 0.0 blocks long" in last
+    assert lengths == (
+        "In training resnet-8's paths are, in blocks and by signed share, so long: 0.8 after 0, "
+        "0.5 after 30 and 0.0 after 60 steps."
+    )
+    assert [panel.title for panel in lesions.plot(table)[-1]][2:] == ["Length of paths in training"]
+    only_last = table[table["step"] == 60]
+    assert lesions.summarize(only_last)[:2] == lesions.summarize(table)[:2]
+    assert len(lesions.plot(only_last)[-1]) == 2
