@@ -239,14 +239,18 @@ def _contents(
     findings: Mapping[Path, Findings],
 ) -> list[str]:
     """A link to every section, with what it says of degradation if that is one sentence."""
-    lines = []
+    lines: list[str] = []
+    anchors: list[str] = []
     for place in sorted(places, key=lambda place: place not in archived):
         if title := _title(place, archived.get(place)):
             said = findings[place].headlines if place in findings else []
             finding = f": {escape_markdown(said[0])}" if len(said) == 1 else ""
             if finding and findings[place].has_reservations:
                 finding += " With reservations, see there."
-            lines.append(f"- [{title}](#{_anchor(title)}){finding}")
+            anchors.append(_anchor(title))
+            again = anchors.count(anchors[-1]) - 1  # Both number headings that are alike.
+            link = f"#{anchors[-1]}-{again}" if again else f"#{anchors[-1]}"
+            lines.append(f"- [{title}]({link}){finding}")
     return ["\n".join(lines)] if lines else []
 
 
@@ -255,7 +259,7 @@ def _title(place: Path, collection: Collection | None = None) -> str:
 
 
 def _anchor(title: str) -> str:
-    """A heading's, as GitHub and MyST make it."""
+    """A heading's, as GitHub and MyST make it where no other is alike."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 

@@ -238,6 +238,14 @@ def test_page_begins_with_links_to_all_sections_runs_first(tmp_path: Path, write
     ]  # fmt: skip
 
 
+def test_sections_of_one_title_are_linked_to_one_by_one(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "notes.md").write_text("# Killed runs\n\nNone.\n")
+    links = re.findall(r"(?m)^- \[Killed runs\]\((.*?)\)", record(tmp_path))
+    assert links == ["#killed-runs", "#killed-runs-1"]
+
+
 def test_finding_at_the_top_says_if_its_section_has_reservations(tmp_path: Path, write_run):
     for model, seed in itertools.product(("plain-20", "plain-56"), range(2)):
         write_run(
