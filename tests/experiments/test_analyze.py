@@ -83,7 +83,7 @@ def test_study_of_a_run_leaves_data_figure_and_finding(sweep, name):
 
 @pytest.mark.slow
 def test_notebook_lines_of_the_documentation_run(sweep, tmp_path, monkeypatch):
-    text = (Path(__file__).parents[2] / "docs/degradation.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/measurements.md").read_text(encoding="utf-8")
     [lines] = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
     shutil.copytree(sweep / "plain", tmp_path / "runs/degradation/plain-56-seed0")
     monkeypatch.chdir(tmp_path)
