@@ -56,7 +56,7 @@ def fill(
     config = _config(weights, dataset, recipe_for)
     config.converted_from = source.name
     recipe = Recipe.from_config(config)
-    check_dataset(recipe, test_only=not inference.normalization_reads(recipe))
+    check_dataset(recipe, test_only=not inference.reads_training_split(recipe))
     class_names, shape = _check_channels(weights, recipe)
     fits = len(class_names) == weights.num_classes
     # What the images are now; others may lie in their folder later.

@@ -184,7 +184,7 @@ def _check_has_data(recipe: Recipe) -> None:
         )
 
 
-def normalization_reads(recipe: Recipe) -> bool:
+def reads_training_split(recipe: Recipe) -> bool:
     """Whether the normalisation is computed from the training split."""
     return bool({recipe.dataset.mean, recipe.dataset.std} - {"none", *device_dataset.CONSTANTS})
 
@@ -196,7 +196,7 @@ def normalization(recipe: Recipe, shape: tuple[int, int, int]) -> device_dataset
       InputError: the split is needed and cannot be read.
     """
     dataset = recipe.dataset
-    if not normalization_reads(recipe):
+    if not reads_training_split(recipe):
         nothing = np.zeros((1, *shape), np.uint8)
         return device_dataset.normalization(nothing, dataset.mean, dataset.std)
     _check_has_data(recipe)
