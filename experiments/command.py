@@ -23,6 +23,7 @@ from resnet_jax.errors import (
     wrong_environment,
 )
 from resnet_jax.runs.arguments import check_field, expand_home, parse_value, update
+from resnet_jax.runs.recipe import Recipe
 
 _OF_ABSL = {
     r"flag (--\w+)=None: .*": r"\1 is missing: give \1=VALUE",
@@ -203,6 +204,7 @@ def _wrong_field(argv: list[str]) -> str | None:
                 update(config, {path: parse_value(value)})
                 section, _, key = path.rpartition(".")
                 if value == "none" and (config[section] if section else config)[key] is None:
+                    Recipe.from_config(config)  # raises if the field needs a value
                     after = f"{argument}{',' if ':' in argument else ':'}{path}=none"
                     return f"--config.{path}=none: give it after the colon: --config={after}"
     except InputError as error:

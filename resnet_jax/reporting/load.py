@@ -343,10 +343,10 @@ def tell_data_apart(results: Sequence[Result]) -> tuple[list[Result], list[str]]
     kinds: dict[str, list[tuple[dict[str, Any], list[Result]]]] = {}
     for result in results:
         seen = result.run.info.get("data")
-        if not isinstance(seen, dict) or _difference(seen, seen):
+        if not isinstance(seen, dict) or difference_of_data(seen, seen):
             continue  # Of an earlier version, or damaged.
         of_name = kinds.setdefault(result.dataset, [])
-        known = next((kind for kind in of_name if not _difference(kind[0], seen)), None)
+        known = next((kind for kind in of_name if not difference_of_data(kind[0], seen)), None)
         if known is None:
             of_name.append((dict(seen), [result]))
         else:  # Two runs need not use the same splits.
@@ -383,7 +383,8 @@ def _with_sources_told(results: Sequence[Result]) -> list[Result]:
     return told
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+def difference_of_data(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """`datasets.compare_fingerprints` of what two runs' configs hold, which may be damaged."""
     try:
         return compare_fingerprints(old, new)
     except (AttributeError, KeyError, TypeError):  # From a file, which may hold anything.
@@ -397,7 +398,7 @@ def _describe_kinds(name: str, kinds: Sequence[tuple[dict[str, Any], list[Result
     )
     return (
         f"Runs on {name} saw different data, and are averaged and compared within one alone "
-        f"({listed}). data=2 differs from data=1: {_difference(kinds[0][0], kinds[1][0])}."
+        f"({listed}). data=2 differs from data=1: {difference_of_data(kinds[0][0], kinds[1][0])}."
     )
 
 

@@ -20,7 +20,7 @@ from resnet_jax.models.architecture import USED_WITH
 from resnet_jax.models.batch_norm import with_statistics_of
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.reporting import naming
-from resnet_jax.reporting.load import WEIGHTS, what_is_computed
+from resnet_jax.reporting.load import WEIGHTS, difference_of_data, what_is_computed
 from resnet_jax.runs import Recipe, checkpoint_steps, find_runs, load_recipe, read_run
 from resnet_jax.runs.recipe import is_used
 from resnet_jax.runtime import parallel
@@ -288,7 +288,8 @@ def collect(
         were given or, if none, their seeds'.
 
     Raises:
-      InputError: none is given, one is wrong, or two are one seed of one network.
+      InputError: none is given, one is wrong, two are one seed of one network, or two saw other
+        data of one data set's name.
     """
     runs = (run for workdir in workdirs for run in runs_of(Path(workdir)))
     paths = {path.resolve(): path for path in runs}.values()
@@ -300,6 +301,8 @@ def collect(
         found = [(own.replace(**{"dataset.data_dir": data_dir}), path) for own, path in found]
     for recipe, _ in found:
         check_dataset(recipe)
+    if not data_dir:  # else all are asked on the same data
+        _refuse_other_data(path for _, path in found if path)
     if untrained:  # Weights that a seed gives need no folder.
         given = lambda recipe: recipe.init_from or recipe.converted_from
         found = [(recipe, path if given(recipe) else None) for recipe, path in found]
@@ -367,6 +370,21 @@ def _refuse_one_seed_twice(networks: Iterable[Network]) -> None:
             raise InputError(
                 f"{places}: one seed ({network.recipe.seed}) of {network.label}; give each seed "
                 "of a network once"
+            )
+
+
+def _refuse_other_data(runs: Iterable[Path]) -> None:
+    """Two image folders may have one name; networks that saw different images are not compared."""
+    seen: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for run in runs:
+        data = read_run(run).info.get("data")
+        if not isinstance(data, dict) or difference_of_data(data, data):
+            continue  # Of an earlier version, or damaged.
+        path, first = seen.setdefault(data["dataset"], (run, data))
+        if difference := difference_of_data(first, data):
+            raise InputError(
+                f"{path} and {run}: trained on different data ({difference}); give runs on the "
+                "same, or the folder of the data on which to ask them all with --data_dir"
             )
 
 

@@ -119,7 +119,12 @@ COMMAND_LINES = [
     Case("train", "configs/digits.py:plain-8", ", here --config=configs/digits.py:plain-8"),
     Case("train", "configs/digits.py:plain-8 --workdir run", "here --config=configs/digits.py:pl"),
     Case("train", "--config configs/digits.py --config.sede=1", "nearest: seed"),
-    Case("train", f"{CONFIG} --config.freeze=stem --config.seed=none", "seed=none: give it after"),
+    Case(
+        "train",
+        f"{CONFIG} --config.freeze=stem --config.model.bn_group_size=none",
+        "=none: give it after",
+    ),
+    Case("train", f"{CONFIG} --config.num_steps=none", "num_steps=None: must be a whole number"),
     Case("train", "--workdir=", "workdir"),
     Case("train", "--config=configs/sweeps/digits.py", "it is a sweep, for experiments.sweep"),
     Case("train", "--num_processes=2", "all three are needed"),

@@ -73,10 +73,10 @@ def test_network_of_another_depth_is_of_the_same_kind(config, depth, name):
 PLAIN = Recipe.from_config(digits.get_config("plain-8"))
 
 
-def begun(folder: Path, recipe=PLAIN, steps=(), status="completed") -> str:
+def begun(folder: Path, recipe=PLAIN, steps=(), status="completed", data=None) -> str:
     """Writes a run's folder with names of checkpoints and, if it has a status, its summary."""
     folder.mkdir()
-    write_config(folder, recipe.to_dict(), devices="cpu")
+    write_config(folder, recipe.to_dict(), devices="cpu", data=data)
     for step in steps:
         (folder / "checkpoints" / str(step)).mkdir(parents=True)
     if status:
@@ -148,6 +148,22 @@ def test_untrained_networks_of_different_data_are_no_seeds_of_one(untrained, tmp
     ]
     deeper = networks.expand(found, 1, [{"name": "plain-14"}])
     assert [each.told for each in deeper] == [each.told for each in found]
+
+
+def test_networks_trained_on_different_images_are_not_asked_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, "check_dataset", lambda recipe: None)
+    data = lambda count: {
+        "dataset": "digits",
+        "class_names": "",
+        "splits": {"all": {"examples": count}},
+    }
+    first = begun(tmp_path / "a", data=data(1_000))
+    same = begun(tmp_path / "b", PLAIN.replace(seed=1), data=data(1_000))
+    other = begun(tmp_path / "c", PLAIN.replace(seed=2), data=data(900))
+    assert len(networks.collect([first, same])) == 2
+    with pytest.raises(InputError, match=r"a and .*c: trained on different data \(all has 900 ex"):
+        networks.collect([first, same, other])
+    assert len(networks.collect([first, same, other], data_dir="elsewhere")) == 3
 
 
 def test_untrained_network_beside_a_trained_one_says_so(tmp_path):
