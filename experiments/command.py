@@ -24,6 +24,7 @@ from resnet_jax.errors import (
 )
 from resnet_jax.runs.arguments import check_field, expand_home, parse_value, update
 from resnet_jax.runs.recipe import Recipe
+from resnet_jax.runtime import machine
 
 _OF_ABSL = {
     r"flag (--\w+)=None: .*": r"\1 is missing: give \1=VALUE",
@@ -49,6 +50,7 @@ def run(
       wrong_flags: is told of an error in the flags, before the process ends.
       arguments: what the command takes beside flags, in any order with them; None for nothing.
     """
+    machine.keep_freed_memory()
     logging.set_verbosity(logging.WARNING)  # Orbax logs a lot.
     # ml_collections warns of it, and the one line of the error says it.
     says_so = lambda line: "get_config() returned None" in str(line.msg)

@@ -3,19 +3,17 @@
 - `conv_general_dilated`: convolutions whose gradients XLA:CPU computes fast;
 - `max_pool`: a pooling whose gradient it computes fast;
 - `fusion_barrier`: an end to fusion after each block;
-- `keep_freed_memory` and `onednn_flags`, for `resnet_jax.runtime.setup`.
+- `onednn_flags`, for `resnet_jax.runtime.setup`.
 
 What each of them gives is in docs/performance.md.
 """
 
 import contextlib
 import contextvars
-import ctypes
 import functools
 import importlib.metadata
 import math
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +31,6 @@ _ONEDNN = {
     "xla_cpu_experimental_onednn_custom_call": "true",
 }
 _ONEDNN_PAYS = ((0, 12), (0, 13))  # jaxlib; XLA aborts at a flag that it does not know
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 _switched_off = contextvars.ContextVar("_switched_off", default=False)
@@ -158,15 +155,6 @@ def fusion_barrier(x: jax.Array) -> jax.Array:
     a step of a 56-layer network took 2.2 times as long.
     """
     return lax.optimization_barrier(x) if _is_needed() else x
-
-
-def keep_freed_memory() -> None:
-    """Malloc keeps what a step frees; else every step asks the system for it anew."""
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):  # Else not glibc.
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)  # Never; the largest number would be two gigabytes.
-        mallopt(_M_ARENA_MAX, 1)
 
 
 def onednn_flags() -> dict[str, str]:

@@ -1,8 +1,6 @@
 """How JAX is set up in this process, before it first computes."""
 
 import contextlib
-import importlib.metadata
-import importlib.util
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from resnet_jax.errors import InputError
-from resnet_jax.runtime import cpu
+from resnet_jax.runtime import cpu, machine
 
 
 def prepare(*, deterministic: bool = False, onednn: bool = False) -> None:
@@ -28,18 +26,15 @@ def prepare(*, deterministic: bool = False, onednn: bool = False) -> None:
         them cannot be written to the compilation cache.
     """
     flags: dict[str, str] = {}
-    accelerator = _has_gpu_plugin() or _has_tpu_library()
-    on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or not accelerator
-    if onednn and on_cpu:
+    if onednn and machine.computes_on_cpu():
         flags |= cpu.onednn_flags()
-    if deterministic and _has_gpu_plugin():
+    if deterministic and machine.has_gpu_plugin():
         flags["xla_gpu_deterministic_ops"] = "true"
     _add_xla_flags(flags)
     if "xla_cpu_experimental_onednn_custom_call=true" not in os.environ["XLA_FLAGS"]:
         _keep_compiled_programs()
     _use_cores_as_devices()
-    if on_cpu:
-        cpu.keep_freed_memory()
+    machine.keep_freed_memory()
 
 
 def prepare_for(recipes: Iterable[Any]) -> None:
@@ -97,13 +92,4 @@ def num_cores() -> int:
 def one_process_at_a_time() -> bool:
     """Whether JAX's device may be a TPU: a second process would compute on the CPU, unnoticed."""
     platforms = os.environ.get("JAX_PLATFORMS")
-    return _has_tpu_library() and (not platforms or "tpu" in platforms)
-
-
-def _has_tpu_library() -> bool:
-    return importlib.util.find_spec("libtpu") is not None
-
-
-def _has_gpu_plugin() -> bool:
-    plugins = importlib.metadata.entry_points(group="jax_plugins")
-    return any(plugin.name.startswith(("xla_cuda", "xla_rocm")) for plugin in plugins)
+    return machine.has_tpu_library() and (not platforms or "tpu" in platforms)

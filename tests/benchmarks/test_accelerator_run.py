@@ -10,7 +10,7 @@ import time
 import pytest
 
 from benchmarks import accelerator_run
-from resnet_jax.runtime import setup
+from resnet_jax.runtime import machine
 
 COMMAND = """
 import sys
@@ -71,7 +71,7 @@ def test_every_slice_has_a_folder_and_a_command_of_its_own(sizes):
 @pytest.mark.parametrize(("library", "number"), [(True, 0), (False, 1)])
 def test_several_processes_do_not_share_a_tpu(library, number, monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    monkeypatch.setattr(setup, "_has_tpu_library", lambda: library)
+    monkeypatch.setattr(machine, "has_tpu_library", lambda: library)
     found = accelerator_run.slices(accelerator_run.FULL)
     assert sum("--workers=4" in each.arguments for each in found) == number
 

@@ -1,12 +1,14 @@
 """Set up before JAX computes, and only where the user has not done so."""
 
+import ctypes
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from resnet_jax.runtime import cpu, setup
+from resnet_jax.runtime import cpu, machine, setup
 
 SETTINGS = ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
 
@@ -73,8 +75,8 @@ def test_onednn_is_asked_for_on_cpus_alone(gpu, tpu, platforms, is_set, monkeypa
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
     monkeypatch.setattr(cpu, "_jaxlib_version", lambda: (0, 12))
-    monkeypatch.setattr(setup, "_has_gpu_plugin", lambda: gpu)
-    monkeypatch.setattr(setup, "_has_tpu_library", lambda: tpu)
+    monkeypatch.setattr(machine, "has_gpu_plugin", lambda: gpu)
+    monkeypatch.setattr(machine, "has_tpu_library", lambda: tpu)
     setup.prepare(onednn=True)
     assert ("onednn" in os.environ["XLA_FLAGS"]) == is_set
 
@@ -94,9 +96,52 @@ def test_second_process_finds_what_the_first_compiled(tmp_path):
 
 def test_deterministic_operations_are_asked_for_where_a_gpu_may_be(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.setattr(setup, "_has_gpu_plugin", lambda: False)
+    monkeypatch.setattr(machine, "has_gpu_plugin", lambda: False)
     setup.prepare(deterministic=True)
     assert "deterministic" not in os.environ["XLA_FLAGS"]
-    monkeypatch.setattr(setup, "_has_gpu_plugin", lambda: True)
+    monkeypatch.setattr(machine, "has_gpu_plugin", lambda: True)
     setup.prepare(deterministic=True)
     assert "--xla_gpu_deterministic_ops=true" in os.environ["XLA_FLAGS"]
+
+
+THREADS = """
+import concurrent.futures, ctypes, os, resource, sys
+from experiments import command
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+
+def use(size):
+    place = ctypes.c_void_p(libc.malloc(size))
+    ctypes.memset(place, 1, size)
+    libc.free(place)
+
+def in_a_thread(size):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(use, size).result()
+
+def main():
+    in_a_thread(1000)  # As TFDS does, before JAX is set up.
+    from resnet_jax.runtime import setup
+    setup.prepare()
+    in_a_thread(2**27)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    in_a_thread(2**27)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+sys.argv = ["command"]
+command.run(main)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc's malloc")
+def test_memory_that_a_thread_of_a_command_frees_is_kept(tmp_path):
+    (tmp_path / "threads.py").write_text(THREADS)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "threads.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path.cwd())},
+    )
+    assert int(done.stdout) * 4096 < 2**27 / 16
