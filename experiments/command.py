@@ -26,6 +26,9 @@ from resnet_jax.runs.arguments import check_field, expand_home, parse_value, upd
 from resnet_jax.runs.recipe import Recipe
 from resnet_jax.runtime import machine
 
+# Now, because libraries that a command loads after this module start threads.
+machine.keep_freed_memory()
+
 _OF_ABSL = {
     r"flag (--\w+)=None: .*": r"\1 is missing: give \1=VALUE",
     r"(flag --\w+=.*): invalid literal for int.*": r"\1: must be a whole number",
@@ -50,7 +53,6 @@ def run(
       wrong_flags: is told of an error in the flags, before the process ends.
       arguments: what the command takes beside flags, in any order with them; None for nothing.
     """
-    machine.keep_freed_memory()
     logging.set_verbosity(logging.WARNING)  # Orbax logs a lot.
     # ml_collections warns of it, and the one line of the error says it.
     says_so = lambda line: "get_config() returned None" in str(line.msg)

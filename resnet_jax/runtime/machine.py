@@ -5,13 +5,24 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def computes_on_cpu() -> bool:
-    """Whether JAX will, as far as that shows before it is loaded."""
-    return os.environ.get("JAX_PLATFORMS") == "cpu" or not (has_gpu_plugin() or has_tpu_library())
+    """Whether JAX will, as far as that shows before it is loaded.
+
+    It does on a machine without an accelerator, too, though JAX is installed for one there.
+    """
+    if os.environ.get("JAX_PLATFORMS", "").split(",")[0] == "cpu":
+        return True
+    gpu = has_gpu_plugin() and _has_device("nvidia*", "dxg", "kfd")  # CUDA, in WSL, ROCm
+    return not (gpu or (has_tpu_library() and _has_device("accel*", "vfio/*")))
+
+
+def _has_device(*names: str) -> bool:
+    return any(any(Path("/dev").glob(name)) for name in names)
 
 
 def has_gpu_plugin() -> bool:

@@ -63,20 +63,24 @@ def test_onednn_is_asked_for_where_xla_knows_it_and_it_pays(version, is_set, mon
 
 
 @pytest.mark.parametrize(
-    ("gpu", "tpu", "platforms", "is_set"),
+    ("gpu", "tpu", "device", "platforms", "is_set"),
     [
-        (False, False, "", True),
-        (True, False, "", False),
-        (False, True, "", False),
-        (True, False, "cpu", True),
+        (False, False, False, "", True),
+        (True, False, True, "", False),
+        (False, True, True, "", False),
+        (True, True, False, "", True),
+        (True, False, True, "cpu", True),
+        (True, False, True, "cpu,cuda", True),
+        (True, False, True, "cuda,cpu", False),
     ],
 )
-def test_onednn_is_asked_for_on_cpus_alone(gpu, tpu, platforms, is_set, monkeypatch):
+def test_onednn_is_asked_for_on_cpus_alone(gpu, tpu, device, platforms, is_set, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
     monkeypatch.setattr(cpu, "_jaxlib_version", lambda: (0, 12))
     monkeypatch.setattr(machine, "has_gpu_plugin", lambda: gpu)
     monkeypatch.setattr(machine, "has_tpu_library", lambda: tpu)
+    monkeypatch.setattr(machine, "_has_device", lambda *names: device)
     setup.prepare(onednn=True)
     assert ("onednn" in os.environ["XLA_FLAGS"]) == is_set
 
@@ -105,8 +109,8 @@ def test_deterministic_operations_are_asked_for_where_a_gpu_may_be(monkeypatch):
 
 
 THREADS = """
-import concurrent.futures, ctypes, os, resource, sys
-from experiments import command
+import concurrent.futures, ctypes, resource
+import experiments.{module}
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -120,23 +124,20 @@ def in_a_thread(size):
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         pool.submit(use, size).result()
 
-def main():
-    in_a_thread(1000)  # As TFDS does, before JAX is set up.
-    from resnet_jax.runtime import setup
-    setup.prepare()
-    in_a_thread(2**27)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    in_a_thread(2**27)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-
-sys.argv = ["command"]
-command.run(main)
+in_a_thread(1000)  # As TFDS does, before JAX is set up.
+from resnet_jax.runtime import setup
+setup.prepare()
+in_a_thread(2**27)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+in_a_thread(2**27)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc's malloc")
-def test_memory_that_a_thread_of_a_command_frees_is_kept(tmp_path):
-    (tmp_path / "threads.py").write_text(THREADS)
+@pytest.mark.parametrize("module", ["train", "analyze", "evaluate"])
+def test_memory_that_a_thread_of_a_command_frees_is_kept(module, tmp_path):
+    (tmp_path / "threads.py").write_text(THREADS.format(module=module))
     done = subprocess.run(
         [sys.executable, tmp_path / "threads.py"],
         capture_output=True,
