@@ -84,10 +84,10 @@ def _is_jaxpr(value) -> bool:
         (1, 1, 1),
     ],
 )
-def test_parts_fit_the_cache_and_divide_each_devices_share(batch, devices, parts, monkeypatch):
-    monkeypatch.setattr(jax, "device_count", lambda: devices)
+def test_parts_fit_the_cache_and_divide_each_devices_share(batch, devices, parts):
     x = jax.ShapeDtypeStruct((batch, 32, 32, 16), jnp.float32)
-    assert cpu._num_parts(x, x) == parts
+    with cpu.batches_shared_by(devices):
+        assert cpu._num_parts(x, x) == parts
 
 
 def test_accelerators_convolve_as_jax_does(monkeypatch):

@@ -24,7 +24,8 @@ from flax import linen as nn
 from jax import lax
 
 PART = 2**21
-"""Bytes of images and gradients in one part, summed over the devices: about one core's cache."""
+"""Bytes of images and gradients in one part, summed over the devices that share a batch: about one
+core's cache."""
 
 _ONEDNN = {
     "xla_cpu_use_onednn": "true",
@@ -34,6 +35,7 @@ _ONEDNN_PAYS = ((0, 12), (0, 13))  # jaxlib; XLA aborts at a flag that it does n
 
 
 _switched_off = contextvars.ContextVar("_switched_off", default=False)
+_sharing = contextvars.ContextVar("_sharing", default=1)
 
 
 @contextlib.contextmanager
@@ -44,6 +46,16 @@ def as_jax_has_it() -> Iterator[None]:
         yield
     finally:
         _switched_off.reset(token)
+
+
+@contextlib.contextmanager
+def batches_shared_by(devices: int) -> Iterator[None]:
+    """Within, what is traced has each batch divided among so many devices; elsewhere on one."""
+    token = _sharing.set(devices)
+    try:
+        yield
+    finally:
+        _sharing.reset(token)
 
 
 def _is_needed() -> bool:
@@ -113,7 +125,7 @@ def _kernel_gradient(convolve, x, kernel, gradient):
 def _num_parts(x, out) -> int:
     """A power of two that divides the batch and each device's share of it."""
     size = sum(a.dtype.itemsize * math.prod(a.shape) for a in (x, out))
-    batch, share = x.shape[0], x.shape[0] // jax.device_count()
+    batch, share = x.shape[0], x.shape[0] // _sharing.get()
     parts = 1
     while parts * PART < size and share and math.gcd(batch, share) % (2 * parts) == 0:
         parts *= 2

@@ -24,7 +24,7 @@ from resnet_jax.models import counting, scan_layers
 from resnet_jax.models.resnet import ResNet
 from resnet_jax.runs import Recipe, Row, last_epoch_start
 from resnet_jax.runs.recipe import Dataset
-from resnet_jax.runtime import multihost, parallel, setup
+from resnet_jax.runtime import cpu, multihost, parallel, setup
 from resnet_jax.training import evaluation, schedules, state, step
 from resnet_jax.training.checkpoints import Checkpoints, check_shapes, load_weights
 from resnet_jax.training.state import NOT_DIVERGED, MetricAccumulator, TrainState
@@ -133,7 +133,8 @@ def make_run_steps(
 
     def call(state: TrainState, whole: tuple[OnDevices, jax.Array], inputs: Inputs) -> TrainState:
         body = lambda state, inputs: (one_step(state, *whole, inputs), None)
-        packed, _ = jax.lax.scan(body, scan_layers.pack(state, loops), inputs)
+        with cpu.batches_shared_by(1 if axis else mesh.size):  # With an axis a batch is a part.
+            packed, _ = jax.lax.scan(body, scan_layers.pack(state, loops), inputs)
         return scan_layers.unpack(packed, loops)
 
     def arguments(state, data, start, end):

@@ -9,6 +9,7 @@ import pytest
 from configs import digits
 from resnet_jax import runs
 from resnet_jax.runs import Recipe
+from resnet_jax.runtime import cpu
 from resnet_jax.training import trainer
 from resnet_jax.training.state import NOT_DIVERGED, MetricAccumulator, TrainState
 
@@ -193,3 +194,19 @@ def test_jax_is_not_asked_for_figures_between_rows():
         )
         recorder.fit(intervals=intervals)
     assert fetched == [6]
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "engine", "sharing"), [(1, "jit", 1), (2, "jit", 2), (2, "pmap", 1)]
+)
+def test_gradients_are_split_for_the_devices_that_share_a_batch(
+    num_devices, engine, sharing, monkeypatch
+):
+    seen = set()
+    note = lambda x, out: seen.add(cpu._sharing.get()) or 1
+    monkeypatch.setattr(cpu, "_num_parts", note)
+    config = digits.get_config("plain-8,dataset.train=train[:200],dataset.test=test[:100]")
+    config.num_devices, config.parallel = num_devices, engine
+    experiment = trainer.build(Recipe.from_config(config))
+    experiment.make_run_steps().lower(experiment.initial_state(), experiment.splits["train"], 0, 1)
+    assert seen == {sharing}
