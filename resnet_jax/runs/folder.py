@@ -264,7 +264,7 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
-def read_log(path: Path, step: int) -> list[Row]:
+def read_log(path: Path, step: float = math.inf) -> list[Row]:
     """The rows of a `metrics.jsonl` up to a step; none if there is no such file.
 
     Raises:

@@ -352,6 +352,13 @@ class Recipe:
                 f"freeze={self.freeze!r} without init_from keeps parts as they are drawn; batch "
                 "norms among them do not normalise"
             )
+        if self.scan_blocks and (self.freeze or self.optimizer.layer_decay != 1):
+            by = self.freeze and f"freeze={self.freeze!r}"
+            lines.append(
+                "scan_blocks=True has no effect with "
+                f"{by or f'optimizer.layer_decay={self.optimizer.layer_decay:g}'}, which tells "
+                "blocks apart: each is compiled by itself"
+            )
         if schedule.warmup in ("constant", "linear") and schedule.warmup_steps >= self.num_steps:
             lines.append(
                 f"schedule.warmup_steps={schedule.warmup_steps} do not end within num_steps="

@@ -218,7 +218,9 @@ class Network:
             if any(fields.get(other, values[0]) not in values for other, values in needed.items()):
                 fields.setdefault(axis, None)
         model = {f"model.{name}": value for name, value in fields.items()}
-        recipe = self.recipe.replace(init_from=None, converted_from=None, freeze=None, **model)
+        # Whether blocks are compiled as one loop depends on how many there are.
+        anew = dict.fromkeys(("init_from", "converted_from", "freeze", "scan_blocks"))
+        recipe = self.recipe.replace(**anew, **model)
         return Network(recipe, None, label(recipe))
 
     def of_depth(self, depth: int) -> "Network":

@@ -256,6 +256,14 @@ def _lost_log(experiment: "Experiment", workdir: Path, step: int) -> str:
       InputError: its final training error could not be computed, or it has no other final one.
     """
     recipe, path = experiment.recipe, workdir / "metrics.jsonl"
+    if not step:
+        last = max((row["step"] for row in runs.read_log(path)), default=0)
+        if last < recipe.checkpoint_every:  # It ended before its first checkpoint.
+            return ""
+        return (
+            f"{workdir / 'checkpoints'}: holds none, though the run had come to step {last:,}; it "
+            "begins anew"
+        )
     logged = step if step == recipe.num_steps else step - step % recipe.log_every
     rows = {(row["split"], row["step"]) for row in runs.read_log(path, step)}
     if not logged:

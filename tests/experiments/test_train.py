@@ -239,6 +239,16 @@ def test_run_that_has_lost_earlier_rows_says_so_and_ends_alike(tmp_path, capsys)
     assert_same_run(whole, folder)
 
 
+def test_run_that_has_lost_its_checkpoints_says_that_it_begins_anew(finished, tmp_path, capsys):
+    folder = without_log(finished, tmp_path / "run", 0, 4, 6, 8)
+    assert train(tiny(), folder) == 0
+    told = capsys.readouterr().out
+    assert "checkpoints: holds none, though the run had come to step 8; it begins anew" in told
+    assert_same_run(finished, folder)
+    assert train(tiny(), tmp_path / "new") == 0
+    assert "begins anew" not in capsys.readouterr().out
+
+
 def test_run_under_jaxs_float64_is_refused_and_no_checkpoint_is_called_damaged(finished, tmp_path):
     folder = without_log(finished, tmp_path / "run", 9, 4, 6, 8)
     for ask in (

@@ -247,6 +247,19 @@ def test_crop_padding_of_a_stream_is_refused():
         Recipe.from_config(imagenet.get_config("resnet-18,dataset.crop_padding=4"))
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("optimizer.layer_decay=0.9", "with optimizer.layer_decay=0.9, which tells blocks apart"),
+        ("init_from=run,freeze=stem", "with freeze='stem', which tells blocks apart"),
+    ],
+)
+def test_blocks_that_are_not_compiled_as_a_loop_are_told(fields, words):
+    (note,) = Recipe.from_config(cifar10.get_config(f"resnet-20,scan_blocks=true,{fields}")).notes()
+    assert note.startswith("scan_blocks=True has no effect " + words)
+    assert Recipe.from_config(cifar10.get_config(f"resnet-20,{fields}")).notes() == []
+
+
 def test_imagenet_network_on_small_images_is_told():
     (note,) = Recipe.from_config(cifar10.get_config("resnet-18")).notes()
     assert "leave 1×1 of 32×32 images; the CIFAR network of about that depth is resnet-20" in note

@@ -70,6 +70,11 @@ def test_network_of_another_depth_is_of_the_same_kind(config, depth, name):
     assert network.of_depth(depth).recipe.model.name == name
 
 
+def test_very_deep_network_of_a_shallow_one_has_its_blocks_in_loops():
+    network = networks.Network(Recipe.from_config(digits.get_config("resnet-8")), None, "")
+    assert [network.of_depth(depth).recipe.scan_blocks for depth in (56, 218)] == [False, True]
+
+
 PLAIN = Recipe.from_config(digits.get_config("plain-8"))
 
 
