@@ -353,10 +353,9 @@ class Recipe:
                 "norms among them do not normalise"
             )
         if self.scan_blocks and (self.freeze or self.optimizer.layer_decay != 1):
-            by = self.freeze and f"freeze={self.freeze!r}"
+            field = "freeze" if self.freeze else "optimizer.layer_decay"
             lines.append(
-                "scan_blocks=True has no effect with "
-                f"{by or f'optimizer.layer_decay={self.optimizer.layer_decay:g}'}, which tells "
+                f"scan_blocks=True has no effect with {field}={self.used[field]!r}, which tells "
                 "blocks apart: each is compiled by itself"
             )
         if schedule.warmup in ("constant", "linear") and schedule.warmup_steps >= self.num_steps:

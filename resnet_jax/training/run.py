@@ -261,8 +261,8 @@ def _lost_log(experiment: "Experiment", workdir: Path, step: int) -> str:
         if last < recipe.checkpoint_every:  # It ended before its first checkpoint.
             return ""
         return (
-            f"{workdir / 'checkpoints'}: holds none, though the run had come to step {last:,}; it "
-            "begins anew"
+            f"{workdir / 'checkpoints'}: holds none after step 0, though the run had come to step "
+            f"{last:,}; it begins anew"
         )
     logged = step if step == recipe.num_steps else step - step % recipe.log_every
     rows = {(row["split"], row["step"]) for row in runs.read_log(path, step)}

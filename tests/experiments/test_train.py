@@ -243,7 +243,7 @@ def test_run_that_has_lost_its_checkpoints_says_that_it_begins_anew(finished, tm
     folder = without_log(finished, tmp_path / "run", 0, 4, 6, 8)
     assert train(tiny(), folder) == 0
     told = capsys.readouterr().out
-    assert "checkpoints: holds none, though the run had come to step 8; it begins anew" in told
+    assert "holds none after step 0, though the run had come to step 8; it begins anew" in told
     assert_same_run(finished, folder)
     assert train(tiny(), tmp_path / "new") == 0
     assert "begins anew" not in capsys.readouterr().out
