@@ -328,18 +328,34 @@ def test_tensor_that_does_not_fit_is_named_with_its_file(tmp_path):
 def test_published_resnet_20_makes_its_published_error_on_cifar10(run_command, tmp_path):
     pytest.importorskip("torch")
     source = SHARED / "data" / "pretrained" / "resnet20-12fca82f.th"
+    assert _cifar10_error(run_command, tmp_path, source) == pytest.approx(0.0827, abs=2e-4)
+
+
+@pytest.mark.weekly
+def test_resnet_20_trained_here_makes_the_error_of_its_run_on_cifar10(run_command, tmp_path):
+    results = REPOSITORY / "results"
+    summary = json.loads((results / "cifar10-64000-steps/resnet-20-seed0/summary.json").read_text())
+    source = results / "weights" / "resnet-20-seed0.safetensors"
+    assert source.exists()
+    error = _cifar10_error(run_command, tmp_path, source, "--dataset=cifar10,mean=pixel,std=none")
+    assert error == pytest.approx(summary["test_error"], abs=2e-4)
+
+
+def _cifar10_error(run_command, folder: Path, source: Path, *flags: str) -> float:
+    """Error on the real test images of a file of weights, by three commands."""
     unpack = SHARED / "tools" / "unpack_cifar10.py"
     for needed in (source, unpack, SHARED / "data" / "cifar10"):
         if not needed.exists():
             pytest.skip(f"needs {needed}")
-    subprocess.run([sys.executable, unpack, "--bin", str(tmp_path)], check=True)
-    data_dir, workdir = f"--data_dir={tmp_path / 'tfds'}", f"--workdir={tmp_path / 'run'}"
+    subprocess.run([sys.executable, unpack, "--bin", str(folder)], check=True)
+    data_dir, workdir = f"--data_dir={folder / 'tfds'}", f"--workdir={folder / 'run'}"
+    dataset = [f"{flag},data_dir={folder / 'tfds'}" for flag in flags]
     for done in (
-        run_command("prepare_data", "--dataset=cifar10", f"--source={tmp_path}", data_dir),
-        run_command("convert", f"--source={source}", workdir),
+        run_command("prepare_data", "--dataset=cifar10", f"--source={folder}", data_dir),
+        run_command("convert", f"--source={source}", workdir, *dataset),
         run_command("evaluate", workdir, data_dir),
     ):
         assert done.code == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["examples"] == 10_000
-    assert figures["error"] == pytest.approx(0.0827, abs=2e-4)
+    return figures["error"]
